@@ -7,9 +7,9 @@
 //! - The rest of a node's life: `snapshot_policy`, `stopping`.
 //!
 //! No module here knows an actor, a channel, a task or a clock: times are moments of the node's
-//! clock, and the way to answer a caller is an opaque value that an effect hands back. So a test or
-//! a simulator drives them without a runtime: for the simulator alone some of them are visible,
-//! none of them is part of the API.
+//! clock, and the way to answer a caller is an opaque value that an effect hands back. So tests,
+//! and the pure layer of the simulator, drive them without a runtime: for the simulator alone they
+//! are visible, none of them is part of the API.
 
 pub mod automatic;
 pub mod callers;
@@ -22,7 +22,7 @@ pub mod reads;
 pub(crate) mod request_ids;
 pub mod routing;
 pub mod snapshot_policy;
-pub(crate) mod stopping;
+pub mod stopping;
 
 #[cfg(test)]
 mod tests {

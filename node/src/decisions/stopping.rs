@@ -8,8 +8,10 @@
 use crate::config::Timing;
 use quorate_raft::{Index, Moment, NodeId};
 
-/// Why and by when this node stops, if it does, and whether it has led.
-pub(crate) struct Stopping {
+/// Why and by when this node stops, if it does, and whether it has led. By default it goes on, and
+/// has never led.
+#[derive(Default)]
+pub struct Stopping {
     /// The node ends at this time at the latest.
     deadline: Option<Moment>,
     /// The configuration of this entry removed the node.
@@ -20,35 +22,34 @@ pub(crate) struct Stopping {
 }
 
 /// Whether this node has led.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 enum Tenure {
+    #[default]
     Never,
     /// It leads, or has led and no successor is known.
     Leads,
     /// A successor was first heard of at this time.
-    Over {
-        since: Moment,
-    },
+    Over { since: Moment },
 }
 
 /// The work that a stopping node still has, and its part in the cluster.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct View {
+pub struct View {
     /// Callers wait for the outcome of proposals.
-    pub(crate) has_proposals: bool,
+    pub has_proposals: bool,
     /// Committed entries are not applied: their callers wait at the state machine.
-    pub(crate) has_unapplied: bool,
+    pub has_unapplied: bool,
     /// Operators wait for an answer of the leader.
-    pub(crate) has_operators: bool,
-    pub(crate) is_leader: bool,
+    pub has_operators: bool,
+    pub is_leader: bool,
     /// Leadership is on its way to another node.
-    pub(crate) is_transferring: bool,
+    pub is_transferring: bool,
     /// A leader sends to this node.
-    pub(crate) follows: bool,
+    pub follows: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Decision {
+pub enum Decision {
     GoOn,
     ShutDown,
     /// The node ends because the configuration of this entry removed it.
@@ -56,31 +57,27 @@ pub(crate) enum Decision {
 }
 
 impl Stopping {
-    pub(crate) fn new() -> Self {
-        Self { deadline: None, removed_at: None, is_for_removal: false, tenure: Tenure::Never }
-    }
-
-    pub(crate) fn is_stopping(&self) -> bool {
+    pub fn is_stopping(&self) -> bool {
         self.deadline.is_some()
     }
 
-    pub(crate) fn is_removed(&self) -> bool {
+    pub fn is_removed(&self) -> bool {
         self.removed_at.is_some()
     }
 
     /// A handle asks the node to shut down. The first deadline stands.
-    pub(crate) fn shutdown_requested(&mut self, now: Moment, timing: &Timing) {
+    pub fn shutdown_requested(&mut self, now: Moment, timing: &Timing) {
         self.deadline.get_or_insert(now.plus(timing.leader_wait));
         self.is_for_removal = false;
     }
 
     /// The last handle is gone: no request can come any more.
-    pub(crate) fn handles_dropped(&mut self, now: Moment) {
+    pub fn handles_dropped(&mut self, now: Moment) {
         self.deadline.get_or_insert(now);
     }
 
     /// The configuration of entry `at` does not name this node.
-    pub(crate) fn removed(&mut self, at: Index, now: Moment, timing: &Timing) {
+    pub fn removed(&mut self, at: Index, now: Moment, timing: &Timing) {
         self.removed_at.get_or_insert(at);
         if self.deadline.is_none() {
             self.deadline = Some(now.plus(timing.election_timeout.1));
@@ -90,7 +87,7 @@ impl Stopping {
 
     /// A configuration names this node. True if it was removed before; a shutdown that a handle
     /// asked for goes on.
-    pub(crate) fn is_member(&mut self) -> bool {
+    pub fn is_member(&mut self) -> bool {
         let was_removed = self.removed_at.take().is_some();
         if was_removed {
             self.deadline.take_if(|_| std::mem::take(&mut self.is_for_removal));
@@ -98,7 +95,7 @@ impl Stopping {
         was_removed
     }
 
-    pub(crate) fn leader_changed(&mut self, leader: Option<NodeId>, this: NodeId, now: Moment) {
+    pub fn leader_changed(&mut self, leader: Option<NodeId>, this: NodeId, now: Moment) {
         self.tenure = match leader {
             Some(leader) if leader == this => Tenure::Leads,
             Some(_) if self.tenure == Tenure::Leads => Tenure::Over { since: now },
@@ -107,7 +104,7 @@ impl Stopping {
     }
 
     /// Whether the node ends now.
-    pub(crate) fn decide(&self, now: Moment, timing: &Timing, view: &View) -> Decision {
+    pub fn decide(&self, now: Moment, timing: &Timing, view: &View) -> Decision {
         let Some(deadline) = self.deadline else { return Decision::GoOn };
         let is_drained = !view.has_proposals
             && !view.has_unapplied
@@ -243,7 +240,7 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            Self { stopping: Stopping::new(), timing: Timing::default().resolved(), now: Moment::default() }
+            Self { stopping: Stopping::default(), timing: Timing::default().resolved(), now: Moment::default() }
         }
 
         fn decide(&self, view: View) -> Decision {

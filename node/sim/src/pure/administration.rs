@@ -49,7 +49,7 @@ impl Walk<'_> {
             is_settled: replica.is_settled(),
             is_leader: replica.is_leader(),
         };
-        let view = View { this: id, routing: routing_of(running), change };
+        let view = View { this: id, routing: routing_of(running, decisions.stopping.is_stopping()), change };
         event(&mut decisions.operators, now, &view, &mut out);
         for effect in out {
             if self.world.running(id).is_none() {

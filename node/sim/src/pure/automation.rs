@@ -17,7 +17,7 @@ impl Walk<'_> {
     pub(super) fn take_automatic_step(&mut self, id: NodeId) -> Result<(), String> {
         let (now, Some(running)) = (self.world.now_of(id), self.world.running(id)) else { return Ok(()) };
         let Some(decisions) = &mut self.machines[slot(id)].decisions else { return Ok(()) };
-        if !running.leads() {
+        if !running.leads() || decisions.stopping.is_stopping() {
             decisions.automation.reset();
             return Ok(());
         }

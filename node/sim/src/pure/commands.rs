@@ -28,7 +28,10 @@ impl Walk<'_> {
             until: (command.is_multiple_of(4) && !is_healing)
                 .then(|| now.plus(Duration::from_millis(command * 37 % 300))),
         };
-        let proposals = commands.map(proposal).collect();
+        let proposals = commands.clone().map(proposal).collect();
+        if let Some(decisions) = &mut self.machines[slot(id)].decisions {
+            decisions.callers += commands.end - commands.start;
+        }
         self.decide(id, |commands, now, view, out| commands.offered(proposals, now, view, out))
     }
 
@@ -107,12 +110,12 @@ impl Walk<'_> {
     ) -> Result<(), String> {
         let (now, mut out) = (self.world.now_of(id), Vec::new());
         let Some(running) = self.world.running(id) else { return Ok(()) };
+        let Some(decisions) = &mut self.machines[slot(id)].decisions else { return Ok(()) };
         let view = View {
-            routing: routing_of(running),
+            routing: routing_of(running, decisions.stopping.is_stopping()),
             last_log: running.replica.log().last().index,
             commit: running.replica.commit(),
         };
-        let Some(decisions) = &mut self.machines[slot(id)].decisions else { return Ok(()) };
         event(&mut decisions.commands, now, &view, &mut out);
         for effect in out {
             if self.world.running(id).is_none() {
@@ -182,6 +185,9 @@ impl Walk<'_> {
                 oracle.operations.refused(command)?;
             }
             None => self.report.count("writes unknown", 1),
+        }
+        if let Some(decisions) = &mut self.machines[slot(id)].decisions {
+            decisions.callers = decisions.callers.saturating_sub(1);
         }
         self.written(command, matches!(outcome, Some(Ok(_))));
         Ok(())

@@ -65,7 +65,7 @@ impl Walk<'_> {
 
     /// Lets the decisions of a node follow a step of it.
     pub(super) fn decide_after(&mut self, id: NodeId) -> Result<(), String> {
-        let Some(running) = self.world.running(id) else { return Ok(()) };
+        let (now, Some(running)) = (self.world.now_of(id), self.world.running(id)) else { return Ok(()) };
         let (replica, Some(decisions)) = (&running.replica, &mut self.machines[slot(id)].decisions) else {
             return Ok(());
         };
@@ -73,7 +73,9 @@ impl Walk<'_> {
         let (is_new, changes) = (leader != decisions.leader, decisions.operators.has_change());
         let advanced = commit > decisions.commit;
         (decisions.leader, decisions.commit) = (leader, commit);
+        let stops = decisions.stopping.is_stopping();
         if is_new {
+            decisions.stopping.leader_changed(leader.0, id, now);
             self.decide(id, |commands, now, view, _| commands.leader_changed(now, view))?;
             self.decide_reads(id, Reads::leader_changed)?;
             self.decide_operators(id, Operators::leader_changed)?;
@@ -91,7 +93,7 @@ impl Walk<'_> {
                 self.decide(id, Proposals::large_due)?;
             }
         }
-        Ok(())
+        if stops { self.end_if_done(id) } else { Ok(()) }
     }
 
     /// Lets the decisions of a node see that time passes.
@@ -108,12 +110,13 @@ impl Walk<'_> {
         self.decide_reads(id, Reads::expire)?;
         self.expire_reads(id, now)?;
         self.expire_operators(id, now)?;
-        self.take_automatic_step(id)
+        self.take_automatic_step(id)?;
+        if self.machines[at].stops.is_some() { self.end_if_done(id) } else { Ok(()) }
     }
 }
 
 /// The node's part in the cluster, for the route of a request.
-pub(super) fn routing_of(running: &Running) -> routing::View {
+pub(super) fn routing_of(running: &Running, is_stopping: bool) -> routing::View {
     let replica = &running.replica;
     let is_leader = matches!(replica.role(), Role::Leader(_));
     routing::View {
@@ -121,7 +124,7 @@ pub(super) fn routing_of(running: &Running) -> routing::View {
         term: replica.term(),
         known_leader: replica.leader(),
         leader: replica.leader().filter(|_| !is_leader),
-        is_stopping: false,
+        is_stopping,
         holds_proposals: replica.holds_proposals(),
         is_storage_full: replica.is_storage_full(),
         // It matters only where the storage is full.

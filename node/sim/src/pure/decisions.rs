@@ -9,6 +9,7 @@ use quorate::{
         proposals::{Proposals, Settings},
         reads::Reads,
         snapshot_policy::SnapshotPolicy,
+        stopping::Stopping,
     },
 };
 use quorate_raft::{Index, Moment, NodeId, ReadToken, Term};
@@ -23,11 +24,16 @@ pub(super) type Place = ();
 /// The decisions of one node in one life.
 pub(super) struct Decisions {
     pub(super) commands: Proposals<Waiter, Place>,
+    /// The commands of its callers that have no outcome yet.
+    pub(super) callers: u64,
     pub(super) reads: Reads<ReadToken>,
     /// The reads of its clients that have no answer yet.
     pub(super) waiting: Vec<Waiting>,
     pub(super) operators: Operators<u64>,
     pub(super) automation: Automation,
+    pub(super) stopping: Stopping,
+    /// The latest end of a shutdown that was asked for.
+    pub(super) stops_by: Option<Moment>,
     pub(super) snapshots: SnapshotPolicy,
     /// An operator asked for a snapshot.
     pub(super) is_asked_for_snapshot: bool,
@@ -91,10 +97,13 @@ impl Decisions {
         let term = running.replica.term();
         Self {
             commands: Proposals::new(life, term, settings),
+            callers: 0,
             reads: Reads::new(life, timing),
             waiting: Vec::new(),
             operators: Operators::new(life, term, timing),
             automation,
+            stopping: Stopping::default(),
+            stops_by: None,
             snapshots: SnapshotPolicy::new(snapshots),
             is_asked_for_snapshot: false,
             builds: false,

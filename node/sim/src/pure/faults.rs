@@ -2,7 +2,7 @@
 
 use super::{
     agenda::Turn,
-    machine::{id_of, slot},
+    machine::{Afterwards, id_of, slot},
     walk::Walk,
 };
 use crate::{
@@ -115,13 +115,15 @@ impl Walk<'_> {
                 self.world.clocks[slot(*node)].leap(*by);
                 fired = true;
             }
-            Fault::Restart { node } => fired = self.stop(slot(*node), lasts)?,
+            Fault::Restart { node } => {
+                fired = self.stop(slot(*node), Afterwards { down_for: lasts, ..Afterwards::default() })?;
+            }
             Fault::RestartAll => {
                 let mut order: Vec<_> = (0..self.machines.len()).collect();
                 order.shuffle(&mut self.random);
                 for at in order {
                     let down_for = self.random.random_range(Duration::ZERO..=lasts);
-                    fired |= self.stop(at, down_for)?;
+                    fired |= self.stop(at, Afterwards { down_for, ..Afterwards::default() })?;
                 }
             }
             Fault::Upgrade { node } => fired = self.upgrade(slot(*node), lasts)?,

@@ -2,7 +2,7 @@
 
 use super::decisions::Decisions;
 use crate::{Report, plan::Power};
-use quorate_raft::{Moment, NodeId};
+use quorate_raft::{MachineVersions, Moment, NodeId};
 use quorate_world::disk::Disk;
 use std::time::Duration;
 
@@ -35,9 +35,30 @@ pub(super) struct Machine {
     /// The directory is put back to `copy` as soon as the node is down and the cluster
     /// can survive that.
     pub(super) puts_back: bool,
+    /// The node was asked to shut down; the changes until its next start.
+    pub(super) stops: Option<Afterwards>,
     pub(super) beat_at: Moment,
     /// The decisions beside the rules; none while the node is down.
     pub(super) decisions: Option<Decisions>,
+}
+
+/// The changes to a node between a planned shutdown and its next start.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Afterwards {
+    /// The time until it starts again.
+    pub(super) down_for: Duration,
+    /// The state machine of another release.
+    pub(super) machine: Option<MachineVersions>,
+    /// Another election timeout.
+    pub(super) shortest: Option<Duration>,
+}
+
+impl Afterwards {
+    /// Adds the changes of a later request.
+    pub(super) fn changes_to(&mut self, later: Self) {
+        self.machine = later.machine.or(self.machine);
+        self.shortest = later.shortest.or(self.shortest);
+    }
 }
 
 impl Machine {
@@ -57,6 +78,7 @@ impl Machine {
             empties: false,
             copy: None,
             puts_back: false,
+            stops: None,
             beat_at: Moment::default(),
             decisions: None,
         }
@@ -81,6 +103,7 @@ impl Machine {
             out: self.out,
             full: self.full,
             back_at: self.back_at.map(|_| Duration::ZERO),
+            stops: self.stops,
             beat_at: self.beat_at,
             decisions: self.decisions.take(),
             ..Self::new(0)

@@ -124,22 +124,12 @@ impl Walk<'_> {
         (machine.idle_until, machine.disk_ready) = (Duration::ZERO, None);
         (machine.sync_fails, machine.dies_after) = (None, None);
         machine.back_at = Some(now + down_for);
-        machine.decisions = None;
-        self.operator.lost(id);
+        self.is_gone(id);
         self.after(id, stepped)?;
         for other in (0..self.machines.len()).map(id_of).filter(|other| *other != id) {
             self.peer_lost(other, id)?;
         }
         Ok(true)
-    }
-
-    /// Stops a node in an orderly way: its pending writes are carried out first.
-    pub(super) fn stop(&mut self, at: usize, down_for: Duration) -> Result<bool, String> {
-        let id = id_of(at);
-        while self.world.running(id).is_some_and(|running| running.asked.has(Actor::Disk)) {
-            self.step(id, Event::Act(id, Actor::Disk))?;
-        }
-        self.crash(at, Power::Lost, down_for)
     }
 
     /// Starts a node, after its disk has suffered the faults that were saved up while it was down.
@@ -168,9 +158,19 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// The volatile state of a node is gone, and what was to change at its next start does.
+    pub(super) fn is_gone(&mut self, id: NodeId) {
+        self.machines[slot(id)].decisions = None;
+        self.operator.lost(id);
+        if let Some(then) = self.machines[slot(id)].stops.take() {
+            self.changes_at_start(slot(id), then);
+        }
+    }
+
     /// The node halted, as it must when it was emptied: it never starts again.
     pub(super) fn went_out(&mut self, id: NodeId) {
         self.machines[slot(id)].out = true;
+        self.is_gone(id);
         self.report.count("told to be emptied", 1);
     }
 

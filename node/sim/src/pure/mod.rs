@@ -11,7 +11,8 @@
 //! - `network`: the delivery of messages.
 //! - `faults`: the effect of each fault of a plan; `damage`: the limits on damage to disks.
 //! - `deciding`: the decisions of the product beside the rules, with `commands`, `reads`,
-//!   `administration`, `automation` and `snapshots`.
+//!   `administration`, `automation`,
+//!   `snapshots` and `stopping`.
 //! - `clients`: reads and writes; `operators`: membership changes and leadership transfers.
 //! - `recovery`: the requirements at the end.
 //!
@@ -41,6 +42,7 @@ mod recovery;
 mod schedule;
 mod snapshots;
 mod steps;
+mod stopping;
 mod walk;
 
 use crate::{Outcome, Plan, Trace};

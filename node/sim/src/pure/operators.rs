@@ -3,14 +3,13 @@
 
 use super::{
     administration::address_of,
-    machine::{id_of, slot},
+    machine::{Afterwards, id_of, slot},
     walk::Walk,
 };
 use crate::plan::Plan;
 use quorate_raft::{Administration, Change, MachineVersions, Member, NodeId};
-use quorate_world::rules::Rules;
 use rand::Rng;
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -84,6 +83,9 @@ impl Walk<'_> {
 
     /// Stops a node and starts the next release in its place, if no node runs an older one.
     pub(super) fn upgrade(&mut self, at: usize, down_for: Duration) -> Result<bool, String> {
+        if self.machines[at].stops.is_some_and(|then| then.machine.is_some()) {
+            return Ok(false);
+        }
         let release = |at: usize| self.world.machine_of(id_of(at)).writes;
         let next = Plan::next_release(release(at), (0..self.machines.len()).map(release));
         if next == release(at) {
@@ -94,9 +96,13 @@ impl Walk<'_> {
 
     /// Ends the rollout: upgrades all nodes to the newest release that any of them runs.
     pub(super) fn upgrade_all(&mut self) -> Result<(), String> {
-        let newest = (0..self.machines.len()).map(|at| self.world.machine_of(id_of(at)).writes).max().unwrap_or(0);
+        let release = |walk: &Self, at: usize| {
+            let later = walk.machines[at].stops.and_then(|then| then.machine);
+            later.unwrap_or(walk.world.machine_of(id_of(at))).writes
+        };
+        let newest = (0..self.machines.len()).map(|at| release(self, at)).max().unwrap_or(0);
         for at in 0..self.machines.len() {
-            if self.world.machine_of(id_of(at)).writes < newest {
+            if release(self, at) < newest {
                 self.bring_to(at, newest, Duration::ZERO)?;
             }
         }
@@ -105,17 +111,12 @@ impl Walk<'_> {
 
     fn bring_to(&mut self, at: usize, release: u32, down_for: Duration) -> Result<bool, String> {
         let machine = MachineVersions { writes: release, oldest: 0, newest: release };
-        self.world.machines.insert(id_of(at), machine);
-        self.stop(at, down_for)
+        self.stop(at, Afterwards { down_for, machine: Some(machine), ..Afterwards::default() })
     }
 
     /// Stops a node; it has another election timeout from its next start on.
     pub(super) fn retime(&mut self, at: usize, shortest: Duration, down_for: Duration) -> Result<bool, String> {
-        let rules = self.world.told.get_mut(&id_of(at)).map(Arc::make_mut);
-        if let Some(Rules { settings, .. }) = rules {
-            (settings.election_timeout_min, settings.election_timeout_max) = (shortest, 2 * shortest);
-        }
-        self.stop(at, down_for)
+        self.stop(at, Afterwards { down_for, shortest: Some(shortest), ..Afterwards::default() })
     }
 
     /// Asks a node for a leadership transfer.
@@ -139,6 +140,7 @@ impl Walk<'_> {
     /// Stops a node that has learned of its removal from the cluster.
     pub(super) fn was_removed(&mut self, id: NodeId) {
         self.machines[slot(id)].out = true;
+        self.is_gone(id);
         self.report.count("removed", 1);
         self.say(|| format!("{id} stops: it was removed"));
     }

@@ -48,7 +48,7 @@ impl Walk<'_> {
         let Some(decisions) = &mut self.machines[slot(id)].decisions else { return Ok(()) };
         let replica = &running.replica;
         let view = View {
-            routing: routing_of(running),
+            routing: routing_of(running, decisions.stopping.is_stopping()),
             applied: replica.applied_index(),
             last_log: replica.log().last().index,
             committed: replica.known_committed(),

@@ -149,7 +149,7 @@ impl Consensus {
             roles,
             snapshots,
             warnings: Warnings::default(),
-            stopping: Stopping::new(),
+            stopping: Stopping::default(),
             _panic_guard: node.lifecycle.panic_guard("Consensus"),
             node,
             replica,
