@@ -215,7 +215,8 @@ impl<W> Reads<W> {
             }
             Some(index) => self.covered(group, index, now, view, out),
             None if view.routing.would_refuse_again(from, term) => {
-                self.defer(group.readers, now.plus(self.timing.leader_wait));
+                let readers = self.without_late(group.readers, now, view, out);
+                self.defer(readers, now.plus(self.timing.leader_wait));
             }
             None => self.retry(group.readers, now, view, out),
         }
@@ -283,9 +284,21 @@ impl<W> Reads<W> {
         }
     }
 
-    /// Takes readers again after their request was lost on its way. A reader waits no longer than
-    /// `proposal_timeout`, or until its own deadline, regardless of the number of leaders.
-    fn retry(&mut self, mut readers: Vec<Reader<W>>, now: Moment, view: &View, out: &mut Effects<W>) {
+    /// Takes readers again after their request was lost on its way.
+    fn retry(&mut self, readers: Vec<Reader<W>>, now: Moment, view: &View, out: &mut Effects<W>) {
+        let readers = self.without_late(readers, now, view, out);
+        self.offered(readers, now, view, out);
+    }
+
+    /// Refuses the readers that must not wait for another leader: none does after
+    /// `proposal_timeout`, or after its own deadline, regardless of the number of leaders.
+    fn without_late(
+        &self,
+        mut readers: Vec<Reader<W>>,
+        now: Moment,
+        view: &View,
+        out: &mut Effects<W>,
+    ) -> Vec<Reader<W>> {
         let patience = self.timing.proposal_timeout;
         let is_late = |reader: &mut Reader<W>| match reader {
             Reader::Here { asked, .. } => {
@@ -296,7 +309,7 @@ impl<W> Reads<W> {
         };
         let late = readers.extract_if(.., is_late).collect();
         self.refuse(late, now, view, out);
-        self.offered(readers, now, view, out);
+        readers
     }
 
     /// No leader can be reached: these wait for one.

@@ -95,6 +95,18 @@ fn a_leader_that_refused_is_asked_again_only_if_it_leads_another_term() {
 }
 
 #[test]
+fn a_leader_that_refuses_late_makes_no_reader_wait_for_another() {
+    for is_late in [false, true] {
+        let mut world = World::following();
+        let reader = world.offer(&[Wants::Confirmed]);
+        let patience = world.reads.timing.proposal_timeout;
+        world.now = if is_late { Moment(patience) } else { Moment(patience - MS(1)) };
+        world.answer(LEADER, world.requests()[0], None);
+        assert_eq!(world.told.get(&reader), is_late.then_some(&Err(ReadError::NoLeader)));
+    }
+}
+
+#[test]
 fn a_node_that_does_not_lead_or_is_not_a_members_refuses_the_readers_of_another() {
     for (routing, is_outside) in [(FOLLOWER, false), (LEADING, true)] {
         let mut world = World::new(routing);
