@@ -16,9 +16,24 @@ fn a_slice_of_seeds_runs_clean_and_every_kind_of_fault_does_something() {
     }
     println!("{report}");
     assert_eq!(report.dead(), Vec::<&str>::new(), "faults that never did anything");
-    for what in
-        ["elections", "snapshots", "restored", "repaired", "reads", "acknowledged", "held back", "told to be emptied"]
-    {
+    for what in [
+        "elections",
+        "snapshots",
+        "restored",
+        "repaired",
+        "reads",
+        "bounded reads",
+        "reads forwarded",
+        "acknowledged",
+        "changes made",
+        "changes refused",
+        "transfers made",
+        "promoted by itself",
+        "transferred by itself",
+        "shut down early",
+        "held back",
+        "told to be emptied",
+    ] {
         assert!(report.counts.get(what).is_some_and(|count| *count > 0), "there were no {what}");
     }
 }

@@ -9,7 +9,7 @@
 use std::mem;
 
 /// The files, in the order in which their mutants are hunted.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     ("node/sim/mutants/membership.mutants", include_str!("../../mutants/membership.mutants")),
     ("node/sim/mutants/elections.mutants", include_str!("../../mutants/elections.mutants")),
     ("node/sim/mutants/replication.mutants", include_str!("../../mutants/replication.mutants")),
@@ -17,6 +17,7 @@ const FILES: [(&str, &str); 8] = [
     ("node/sim/mutants/snapshots.mutants", include_str!("../../mutants/snapshots.mutants")),
     ("node/sim/mutants/storage.mutants", include_str!("../../mutants/storage.mutants")),
     ("node/sim/mutants/actors.mutants", include_str!("../../mutants/actors.mutants")),
+    ("node/sim/mutants/decisions.mutants", include_str!("../../mutants/decisions.mutants")),
     ("node/sim/mutants/sessions.mutants", include_str!("../../mutants/sessions.mutants")),
 ];
 
