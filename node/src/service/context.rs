@@ -116,7 +116,8 @@ impl<S: Service> Context<'_, S> {
         self.cause
     }
 
-    /// The session of the caller, if the command came through one.
+    /// The session of the caller, if the machine was told one.
+    #[doc(hidden)]
     #[must_use]
     pub fn session(&self) -> Option<&SessionKey> {
         self.session
@@ -125,6 +126,21 @@ impl<S: Service> Context<'_, S> {
     /// Sets a timer: `signal` is applied once, after `delay` of log time, by whichever leader leads
     /// then. A timer with an equal signal is replaced. A part of a millisecond counts as a whole
     /// one, and no delay is below a millisecond.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Service};
+    /// # use std::time::Duration;
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Jobs;
+    /// # impl Service for Jobs {
+    /// #     quorate::types!(String => (), () => (), event String, signal String, effect String);
+    /// #     fn signal(&mut self, _: String, _: &mut Context<'_, Self>) {}
+    /// #     fn query(&self, (): (), _: At) {}
+    /// fn apply(&mut self, job: String, cx: &mut Context<'_, Self>) {
+    ///     cx.after(Duration::from_secs(30), job); // unless it is done by then
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Panics
     /// If the signal's type has no form in postcard.
@@ -136,6 +152,23 @@ impl<S: Service> Context<'_, S> {
     }
 
     /// Cancels the timer with an equal signal. `true` if there was one.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Service};
+    /// # use std::time::Duration;
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Jobs;
+    /// # impl Service for Jobs {
+    /// #     quorate::types!(String => (), () => (), event String, signal String, effect String);
+    /// #     fn signal(&mut self, _: String, _: &mut Context<'_, Self>) {}
+    /// #     fn query(&self, (): (), _: At) {}
+    /// fn apply(&mut self, job: String, cx: &mut Context<'_, Self>) {
+    ///     if !cx.cancel(&job) {
+    ///         cx.publish("late", job); // its timer has fired already
+    ///     }
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Panics
     /// If the signal's type has no form in postcard.
@@ -151,6 +184,22 @@ impl<S: Service> Context<'_, S> {
     /// Publishes an event under a topic, to every watch that selects it. It becomes visible when the
     /// entry is applied whole.
     ///
+    /// ```
+    /// # use quorate::{At, Context, Service};
+    /// # use std::time::Duration;
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Jobs;
+    /// # impl Service for Jobs {
+    /// #     quorate::types!(String => (), () => (), event String, signal String, effect String);
+    /// #     fn signal(&mut self, _: String, _: &mut Context<'_, Self>) {}
+    /// #     fn query(&self, (): (), _: At) {}
+    /// fn apply(&mut self, job: String, cx: &mut Context<'_, Self>) {
+    ///     let topic = format!("queues/{}", job.len() % 4);
+    ///     cx.publish(&topic, job);
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Panics
     /// If the event's type has no form in postcard.
     pub fn publish(&mut self, topic: &str, event: S::Event) {
@@ -160,6 +209,24 @@ impl<S: Service> Context<'_, S> {
     /// Asks for an effect: the leader performs it at least once, by the author's handler, and its
     /// result comes back as a signal. Effects of one key are performed one after another, in the
     /// order of these calls. The handler gets the id, the same in each attempt.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Service};
+    /// # use std::time::Duration;
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Jobs;
+    /// # impl Service for Jobs {
+    /// #     quorate::types!(String => (), () => (), event String, signal String, effect String);
+    /// #     fn signal(&mut self, _: String, _: &mut Context<'_, Self>) {}
+    /// #     fn query(&self, (): (), _: At) {}
+    /// fn apply(&mut self, mail: String, cx: &mut Context<'_, Self>) {
+    ///     let sender = mail.split(':').next().unwrap_or_default().to_owned();
+    ///     if cx.perform(&sender, mail).is_err() {
+    ///         cx.publish("refused", sender);
+    ///     }
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// If the outbox is full, on every node alike. Then the effect is not performed.

@@ -264,6 +264,63 @@ mod tests {
         assert_eq!((performer.due(at(90_000)), performer.wakes_at()), (vec![], None));
     }
 
+    /// Seeds: handlers that end, fail, hang and panic, and completions that are applied late. No
+    /// effect is performed twice at once, none is forgotten, the places are never exceeded, and a
+    /// wake-up is never missed.
+    #[test]
+    fn every_effect_is_performed_until_it_is_completed() {
+        use rand::{Rng, SeedableRng, rngs::StdRng};
+        for seed in 0..200 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let (mut performer, mut now, mut last) = (leading([]), 0, 0);
+            let (mut running, mut completing, mut open) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+            for round in 0..3_000 {
+                if round < 300 && rng.random_bool(0.5) {
+                    last += 1;
+                    open.insert(id(last));
+                    performer.add(id(last));
+                }
+                for step in performer.due(at(now)) {
+                    match step {
+                        Perform { id, attempt } => {
+                            assert_eq!(running.insert(id, (attempt, now)), None, "twice at once")
+                        }
+                        GiveUp { id } => {
+                            let (_, began) = running.remove(&id).expect("it was performed");
+                            assert!(now >= began + 30_000, "given up before its limit");
+                        }
+                    }
+                }
+                assert!(running.len() + completing.len() <= PLACES);
+                let overdue = performer.wakes_at().filter(|wakes_at| *wakes_at <= at(now));
+                assert_eq!(overdue, None, "all that is due was done");
+                let ends: Vec<_> = running.iter().map(|(id, (attempt, _))| (*id, *attempt)).collect();
+                for (id, attempt) in ends {
+                    if rng.random_bool(0.9) {
+                        continue;
+                    }
+                    // In the end none fails, so that all are completed within the longest rest.
+                    let ended = match rng.random_range(if round < 1_000 { 0..4 } else { 2..4 }) {
+                        0 => Ended::Retry(None),
+                        1 => Ended::Panicked,
+                        _ => Ended::Done,
+                    };
+                    running.remove(&id);
+                    match performer.ended(id, attempt, ended, at(now)) {
+                        true => completing.push(id),
+                        false => assert_ne!(ended, Ended::Done),
+                    }
+                }
+                for id in completing.extract_if(.., |_| rng.random_bool(0.3)) {
+                    performer.completed(id);
+                    assert!(open.remove(&id), "completed once");
+                }
+                now += rng.random_range(0..200);
+            }
+            assert_eq!((open.len(), performer.wakes_at()), (0, None), "seed {seed}: none is forgotten");
+        }
+    }
+
     fn leading(heads: impl IntoIterator<Item = EffectId>) -> Performer {
         let mut performer = Performer::default();
         performer.lead(Term(3), heads);
