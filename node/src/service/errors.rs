@@ -7,7 +7,8 @@ use std::time::Duration;
 
 /// Why a command was not answered with its reply. Only [`CallError::OutcomeUnknown`] may take effect
 /// after all, and [`CallError::ReplyUnreadable`] did; every other error means that the command did
-/// not and will not.
+/// not and will not. Of a command with a serial each error concerns this attempt only: an earlier
+/// one may have taken effect, if its outcome is unknown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
@@ -54,7 +55,7 @@ pub enum CallError {
     OutcomeUnknown,
 }
 
-/// Why the cluster refused a command: it did not and will not take effect, on any node.
+/// Why the cluster refused a command: this attempt did not and will not take effect, on any node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
@@ -79,8 +80,8 @@ pub enum Refused {
     /// The session was opened once and is no longer known. Open another one.
     #[error("the session is not known any more: open another one")]
     Expired,
-    /// The serial is 64 or more below the session's highest, or its answer was too large to be kept.
-    /// An earlier attempt may have taken effect.
+    /// The serial is 64 or more below the session's highest, or an earlier attempt was applied and
+    /// its answer was too large to be kept.
     #[error("the serial is older than what the session remembers: use newer ones")]
     Stale,
 }

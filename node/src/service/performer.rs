@@ -32,6 +32,8 @@ pub struct Performer {
     ready: BTreeSet<EffectId>,
     places: BTreeMap<EffectId, Stage>,
     resting: BTreeSet<(Moment, EffectId)>,
+    /// The end of each rest.
+    rests: BTreeMap<EffectId, Moment>,
     /// The failed attempts of each effect that had one.
     failed: BTreeMap<EffectId, u32>,
 }
@@ -103,7 +105,7 @@ impl Performer {
         self.ready.remove(&id);
         self.places.remove(&id);
         self.failed.remove(&id);
-        self.resting.retain(|(_, other)| *other != id);
+        self.rests.remove(&id).map(|until| self.resting.remove(&(until, id)));
     }
 
     /// Takes the end of an attempt. `true` if the completion is to be proposed, until it is in the
@@ -136,6 +138,7 @@ impl Performer {
         }
         while let Some((until, id)) = self.resting.first().copied().filter(|(until, _)| *until <= now) {
             self.resting.remove(&(until, id));
+            self.rests.remove(&id);
             self.ready.insert(id);
         }
         while self.places.len() < PLACES
@@ -163,7 +166,9 @@ impl Performer {
         let failed = self.failed.entry(id).or_default();
         let doubled = REST_MIN.saturating_mul(1 << (*failed).min(16));
         *failed = failed.saturating_add(1);
-        self.resting.insert((now.plus(after.unwrap_or(doubled).clamp(REST_MIN, REST_MAX)), id));
+        let until = now.plus(after.unwrap_or(doubled).clamp(REST_MIN, REST_MAX));
+        self.resting.insert((until, id));
+        self.rests.insert(id, until);
     }
 }
 
