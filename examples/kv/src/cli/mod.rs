@@ -3,6 +3,7 @@
 
 mod connection;
 mod list;
+mod txn;
 mod usage;
 mod value;
 
@@ -96,6 +97,9 @@ enum Command {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Compare several keys, and then set, remove and print several, all or none at one log index;
+    /// fails if a comparison does
+    Txn(txn::Args),
     /// Show the status of the node at each endpoint
     Status {
         #[command(flatten)]
@@ -271,6 +275,7 @@ impl Cli {
                     return Err(Failure::coded(Exit::Conflict, "not_swapped", problem));
                 }
             }
+            Command::Txn(args) => txn::run(args, self.json).await?,
             Command::Status { connection } => status(&connection, self.json).await?,
             Command::Member { what } => {
                 let (answer, what) = match what {

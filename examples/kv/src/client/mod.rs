@@ -11,8 +11,8 @@ use crate::http::{
     headers::{SERIAL, SESSION},
     messages::{
         AddRequest, CasAnswer, CasRequest, ChangeAnswer, DeleteAnswer, ErrorAnswer, ListAnswer, MembersAnswer,
-        MoveRequest, PutAnswer, SnapshotAnswer, StatusAnswer, TransferAnswer, TransferRequest, VoterRequest,
-        VotersRequest,
+        MoveRequest, PutAnswer, SnapshotAnswer, StatusAnswer, TransferAnswer, TransferRequest, TxnAnswer, TxnRequest,
+        VoterRequest, VotersRequest,
     },
 };
 use crate::object;
@@ -216,6 +216,14 @@ impl Client {
     pub async fn cas(&mut self, key: &str, expect: Option<&str>, value: &str) -> Result<CasAnswer, ClientError> {
         let request = CasRequest { expect: expect.map(str::to_owned), value: value.to_owned() };
         json(self.change(ApiRequest::json(Method::POST, format!("{}/cas", key_path(key)), &request)?).await?)
+    }
+
+    /// Compares several keys, and then reads, sets and removes several, at one log index.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn txn(&mut self, txn: &TxnRequest) -> Result<TxnAnswer, ClientError> {
+        json(self.change(ApiRequest::json(Method::POST, "/v1/txn".to_owned(), txn)?).await?)
     }
 
     /// Lists keys and their values, page by page. Later pages are asked with the index and the last

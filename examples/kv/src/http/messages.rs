@@ -1,9 +1,12 @@
 //! The JSON bodies of requests and answers.
 
-use crate::{object::list, octets::Octets};
+use crate::{
+    object::{list, object},
+    octets::Octets,
+};
 use bytes::Bytes;
 use quorate::{Index, NodeId, Term};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The answer to a put.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -41,6 +44,122 @@ pub struct CasAnswer {
     pub swapped: bool,
     /// The log index of the comparison.
     pub index: Index,
+}
+
+/// The body of `POST /v1/txn`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TxnRequest {
+    /// The comparisons; without any, they hold.
+    #[serde(default, deserialize_with = "list")]
+    pub compare: Vec<CompareRequest>,
+    /// The operations if all comparisons hold. They are executed in order, and each sees the
+    /// effects of those before it.
+    #[serde(default, deserialize_with = "list")]
+    pub success: Vec<OperationRequest>,
+    /// The operations if one does not hold.
+    #[serde(default, deserialize_with = "list")]
+    pub failure: Vec<OperationRequest>,
+}
+
+/// A comparison of a [`TxnRequest`], with either `value` or `exists`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompareRequest {
+    /// The key to compare.
+    pub key: String,
+    /// The value that the key must have; `null`: the key must not exist.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub value: Option<Option<Octets>>,
+    /// Whether the key must exist.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub exists: Option<bool>,
+}
+
+/// `deserialize_with` for a field that may be absent, so that `null` is read as its type says.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+/// An operation of a [`TxnRequest`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationRequest {
+    /// Sets a key.
+    #[serde(deserialize_with = "object")]
+    Put(PairRequest),
+    /// Removes a key.
+    #[serde(deserialize_with = "object")]
+    Delete(KeyRequest),
+    /// Reads a key.
+    #[serde(deserialize_with = "object")]
+    Get(KeyRequest),
+}
+
+impl OperationRequest {
+    /// The key that it sets, removes or reads.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put(pair) => &pair.key,
+            Self::Delete(key) | Self::Get(key) => &key.key,
+        }
+    }
+}
+
+/// A key to set.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairRequest {
+    /// The key.
+    pub key: String,
+    /// The new value.
+    pub value: Octets,
+}
+
+/// A key to read or to remove.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRequest {
+    /// The key.
+    pub key: String,
+}
+
+/// The answer to a transaction.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TxnAnswer {
+    /// Whether all comparisons held, so that `success` was executed.
+    pub succeeded: bool,
+    /// The log index of the comparisons and operations.
+    pub index: Index,
+    /// The result of each executed operation, in order.
+    #[serde(deserialize_with = "list")]
+    pub results: Vec<OperationAnswer>,
+}
+
+/// The result of an [`OperationRequest`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationAnswer {
+    /// The key was set.
+    Put {
+        /// The key.
+        key: String,
+    },
+    /// The key does not exist any more.
+    Delete {
+        /// The key.
+        key: String,
+        /// Whether it existed before.
+        existed: bool,
+    },
+    /// The key was read.
+    Get {
+        /// The key.
+        key: String,
+        /// The value; `null` if the key does not exist.
+        value: Option<Octets>,
+    },
 }
 
 /// The answer to `GET /v1/kv`: one page of a listing.

@@ -21,11 +21,13 @@ mod refusal;
 mod routes;
 mod strict;
 pub mod tls;
+mod txn;
 mod versions;
 
 pub use list::{LIMIT_MAX, Listing};
 pub use refusal::Refusal;
 pub use strict::refuse_unknown;
+pub use txn::TXN_ITEMS_MAX;
 
 use crate::{
     config::Limits,
@@ -41,7 +43,7 @@ use axum::{
 };
 use body::BodyBudget;
 use headers::{MutationHeaders, ReadTimeout};
-use messages::{CasAnswer, CasRequest, DeleteAnswer, PutAnswer, SnapshotAnswer, StatusAnswer};
+use messages::{CasAnswer, CasRequest, DeleteAnswer, PutAnswer, SnapshotAnswer, StatusAnswer, TxnRequest};
 use quorate::{
     Applied, Consistency, Index, Node, Read, ReadError,
     metrics::{CONTENT_TYPE as METRICS_TYPE, Label as _, Metrics},
@@ -75,7 +77,7 @@ impl Api {
         let value_bytes_max = limits.max_value_bytes;
         // One client may send a body of the maximum length, and fill the node's limit of
         // writes in flight.
-        let share_min = CasRequest::body_bytes_max(value_bytes_max).max(limits.max_in_flight_bytes);
+        let share_min = TxnRequest::body_bytes_max(value_bytes_max).max(limits.max_in_flight_bytes);
         let budget = BodyBudget::of_bytes(BODIES_BYTES_MAX.max(share_min * 2), share_min);
         Self {
             node,

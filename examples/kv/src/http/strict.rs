@@ -42,6 +42,7 @@ const ACCEPTED: &[Accepts] = &[
     accepts("PUT", "/v1/kv/{key}", &[], MUTATION, true),
     accepts("DELETE", "/v1/kv/{key}", &[], MUTATION, false),
     accepts("POST", "/v1/kv/{key}/cas", &[], MUTATION, true),
+    accepts("POST", "/v1/txn", &[], MUTATION, true),
     accepts("GET", "/v1/status", &[], &[], false),
     accepts("GET", "/v1/members", &[], &[], false),
     accepts("POST", "/v1/members", EXPECT, &[], true),

@@ -23,5 +23,6 @@ mod snapshots;
 mod strace;
 mod support;
 mod transfers;
+mod txn;
 mod voters;
 mod witness;

@@ -13,9 +13,10 @@ use hyper_util::service::TowerToHyperService;
 use quorate_kv::{
     client::key_path,
     http::{
-        Key, Listing, Reading, Refusal,
+        Key, Listing, Reading, Refusal, TXN_ITEMS_MAX,
         messages::{
             CasAnswer, CasRequest, DeleteAnswer, ErrorAnswer, ListAnswer, PutAnswer, SnapshotAnswer, StatusAnswer,
+            TxnAnswer, TxnRequest,
         },
         refuse_unknown,
     },
@@ -35,7 +36,7 @@ const VALUE_BYTES_MAX: usize = 64;
 /// # Panics
 /// If one of these properties is violated: a key is the decoded part of the path, of 1 to 1024
 /// bytes; every text of such a length has a path that decodes to it; a compare-and-swap has values
-/// of the allowed length, and is unchanged by serializing and parsing it again; every refusal is
+/// of the allowed length, a transaction has lists of the allowed length, and both are unchanged by serializing and parsing it again; every refusal is
 /// one line of JSON; and every answer is unchanged by serializing and parsing it again.
 pub fn http_bodies(input: &[u8]) {
     let (target, body) = match input.iter().position(|byte| *byte == b'\n') {
@@ -62,6 +63,21 @@ pub fn http_bodies(input: &[u8]) {
                 bytes.len() <= CasRequest::body_bytes_max(VALUE_BYTES_MAX),
                 "a body of the longest values is not too long"
             );
+        }
+        Err(refusal) => {
+            assert!(matches!(refusal, Refusal::BadRequest(_) | Refusal::TooLarge(_)));
+            is_one_line(refusal.into_response());
+        }
+    }
+    match TxnRequest::parse(body, VALUE_BYTES_MAX) {
+        Ok(request) => {
+            assert!(body.trim_ascii_start().starts_with(b"{"), "only an object is one");
+            assert!(
+                [request.compare.len(), request.success.len(), request.failure.len()]
+                    .iter()
+                    .all(|n| *n <= TXN_ITEMS_MAX)
+            );
+            says_the_same(&request);
         }
         Err(refusal) => {
             assert!(matches!(refusal, Refusal::BadRequest(_) | Refusal::TooLarge(_)));
@@ -132,6 +148,7 @@ fn answers(body: &[u8]) {
     one::<DeleteAnswer>(body);
     one::<CasAnswer>(body);
     one::<ListAnswer>(body);
+    one::<TxnAnswer>(body);
     one::<SnapshotAnswer>(body);
     one::<StatusAnswer>(body);
     one::<ErrorAnswer>(body);
@@ -165,6 +182,18 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (
             "/v1/kv?start=a&end=b&after=ab&index=7",
             r#"{"index":7,"pairs":[{"key":"a","value":{"base64":"/wA="}}],"more":false}"#.to_owned(),
+        ),
+        (
+            "/v1/txn",
+            r#"{"compare":[{"key":"a","value":null},{"key":"b","exists":true},{"key":"c","value":{"base64":"/w=="}}],
+                "success":[{"put":{"key":"a","value":"1"}},{"delete":{"key":"b"}}],"failure":[{"get":{"key":"a"}}]}"#
+                .to_owned(),
+        ),
+        (
+            "/v1/txn",
+            r#"{"succeeded":true,"index":7,"results":[{"put":{"key":"a"}},{"delete":{"key":"b","existed":false}},
+                {"get":{"key":"c","value":null}}]}"#
+                .to_owned(),
         ),
         ("/v1/kv/k/cas", "a key/with ? and #, \u{1f600}".to_owned()),
     ];
