@@ -39,7 +39,7 @@ pub(super) async fn list(
         }
     };
     let of = Arc::clone(&version);
-    // It visits all shards of the map, which is long for a task.
+    // A megabyte of JSON is long for a task.
     let made = tokio::task::spawn_blocking(move || page.of(&of)).await;
     let Ok(Made { body, more }) = made else {
         return Err(Refusal::Stuck("the page could not be made; see the log of this node".to_owned()));

@@ -7,8 +7,8 @@
 //! **Bounded:** at most [`FRESH_MAX`] states that no second page was read from and
 //! [`CONTINUED_MAX`] others, so that clients that read only first pages displace no listing
 //! in progress. The one that was unused for longest is dropped first, and each after [`IDLE_LIMIT`]
-//! without use or [`AGE_LIMIT`] altogether. A kept state takes 32 KiB, the keys and values that
-//! were changed since, and some 50 bytes for each key of a shard that was changed since.
+//! without use or [`AGE_LIMIT`] altogether. A kept state takes the keys and values that were
+//! changed since, some 50 bytes for each key of a shard that was changed since, and 32 for each shard.
 
 use crate::machine::View;
 use quorate::Index;

@@ -1,25 +1,32 @@
-//! The map: many small ordered maps, each shared with its copies until one of them changes it.
+//! The map: small ordered maps for consecutive ranges of keys, each shared with its copies until one
+//! of them changes it.
 //!
-//! A copy of the map copies one reference per [`Shard`]. The first change of a shard after that
-//! copies the shard, but not its keys and values; this costs some ten nanoseconds per key, for one
-//! thousandth of all keys at a time. A persistent map would avoid this cost, but every change
-//! would be slower.
+//! A copy of the map copies two references per [`Shard`]. The first change of a shard after that
+//! copies the shard, but not its keys and values; this costs some ten nanoseconds per key, for a few
+//! hundred keys at a time. A persistent map would avoid this cost, but every change would be slower.
 
-use rapidhash::v3::{RapidSecrets, RapidStreamHasherV3, rapidhash_v3_seeded};
-use std::{collections::BTreeMap, sync::Arc};
+use rapidhash::v3::{RapidSecrets, RapidStreamHasherV3};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 /// The key-value pairs.
 ///
 /// **Invariant:** `hash` is the wrapping sum of all pairs' hashes, so it does not depend on their
-/// order; `len` is the number of pairs.
+/// order; `len` is the number of pairs; there is a first shard, which begins with the empty key.
 #[derive(Clone, Debug)]
 pub(super) struct Pairs {
-    shards: Box<[Arc<Shard>]>,
+    shards: Vec<Part>,
     len: usize,
     hash: u64,
 }
 
-/// The pairs with the same hash of their key, ordered by key.
+/// A shard, and the key from which on all keys up to the next shard's belong to it.
+#[derive(Clone, Debug)]
+struct Part {
+    from: Arc<[u8]>,
+    shard: Arc<Shard>,
+}
+
+/// The pairs of a range of keys, ordered by key.
 pub(super) type Shard = BTreeMap<Arc<[u8]>, Pair>;
 
 #[derive(Clone, Debug)]
@@ -28,42 +35,83 @@ pub(super) struct Pair {
     hash: u64,
 }
 
-/// With a million keys, the first change of a shard after a copy copies 250 keys; an empty map
-/// takes 32 KiB.
-const SHARD_BITS: u32 = 12;
+/// The number of keys at which a shard is split.
+const SHARD_KEYS_MAX: usize = 512;
+/// The number of shards from which on they grow instead, so that a copy takes about 100 µs.
+const SHARDS_MANY: usize = 4096;
 
 impl Default for Pairs {
     fn default() -> Self {
-        Self { shards: vec![Arc::default(); 1 << SHARD_BITS].into(), len: 0, hash: 0 }
+        Self { shards: vec![Part { from: Arc::default(), shard: Arc::default() }], len: 0, hash: 0 }
     }
 }
 
 impl Pairs {
     pub(super) fn get(&self, key: &[u8]) -> Option<&Arc<[u8]>> {
-        self.shards[shard_of(key)].get(key).map(|pair| &pair.value)
+        self.shards[self.shard_of(key)].shard.get(key).map(|pair| &pair.value)
+    }
+
+    /// The position of the shard to which a key belongs.
+    fn shard_of(&self, key: &[u8]) -> usize {
+        self.shards.partition_point(|part| *part.from <= *key) - 1
     }
 
     /// Sets a key. Returns whether the key is new.
     pub(super) fn insert(&mut self, key: Arc<[u8]>, value: Arc<[u8]>) -> bool {
         let pair = Pair { hash: pair_hash(&key, &value), value };
         self.hash = self.hash.wrapping_add(pair.hash);
-        let replaced = Arc::make_mut(&mut self.shards[shard_of(&key)]).insert(key, pair);
+        let at = self.shard_of(&key);
+        let shard = Arc::make_mut(&mut self.shards[at].shard);
+        let replaced = shard.insert(key, pair);
         self.hash = self.hash.wrapping_sub(replaced.as_ref().map_or(0, |pair| pair.hash));
         self.len += usize::from(replaced.is_none());
+        if shard.len() > SHARD_KEYS_MAX.max(self.len / SHARDS_MANY)
+            && let Some(from) = shard.keys().nth(shard.len() / 2).cloned()
+        {
+            let shard = Arc::new(shard.split_off(&from));
+            self.shards.insert(at + 1, Part { from, shard });
+        }
         replaced.is_none()
     }
 
     /// Removes a key. Returns whether it existed.
     pub(super) fn remove(&mut self, key: &[u8]) -> bool {
-        let shard = &mut self.shards[shard_of(key)];
+        let at = self.shard_of(key);
+        let shard = &mut self.shards[at].shard;
         // Avoids copying a shard that does not have the key.
         if !shard.contains_key(key) {
             return false;
         }
-        let removed = Arc::make_mut(shard).remove(key);
+        let shard = Arc::make_mut(shard);
+        let removed = shard.remove(key);
         self.hash = self.hash.wrapping_sub(removed.as_ref().map_or(0, |pair| pair.hash));
         self.len -= usize::from(removed.is_some());
+        // Its range falls to the shard before it.
+        if shard.is_empty() && at > 0 {
+            self.shards.remove(at);
+        }
         removed.is_some()
+    }
+
+    /// The pairs with keys within these bounds, ordered by key. The bounds must not be empty by
+    /// themselves.
+    pub(super) fn range<'a>(
+        &'a self,
+        start: Bound<&'a [u8]>,
+        end: Bound<&'a [u8]>,
+    ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        let first = match start {
+            Bound::Included(key) | Bound::Excluded(key) => self.shard_of(key),
+            Bound::Unbounded => 0,
+        };
+        let is_before_end = move |part: &&Part| match end {
+            Bound::Included(end) => *part.from <= *end,
+            Bound::Excluded(end) => *part.from < *end,
+            Bound::Unbounded => true,
+        };
+        let shards = self.shards[first..].iter().take_while(is_before_end);
+        let pairs = shards.flat_map(move |part| part.shard.range::<[u8], _>((start, end)));
+        pairs.map(|(key, pair)| (&**key, &*pair.value))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -74,23 +122,14 @@ impl Pairs {
         self.hash
     }
 
-    pub(super) fn shards(&self) -> impl Iterator<Item = &Shard> {
-        self.shards.iter().map(|shard| &**shard)
-    }
-
-    /// All shards, in an order that depends only on the keys. Each is dropped when the next
-    /// one is taken.
+    /// All shards, ordered by key. Each is dropped when the next one is taken.
     pub(super) fn into_shards(self) -> impl Iterator<Item = Arc<Shard>> {
-        self.shards.into_iter()
+        self.shards.into_iter().map(|part| part.shard)
     }
 }
 
 /// Must never change: nodes of different versions compare their hashes.
 static SECRETS: RapidSecrets = RapidSecrets::seed(0x7175_6f72_6174_6531);
-
-fn shard_of(key: &[u8]) -> usize {
-    (rapidhash_v3_seeded(key, &SECRETS) >> (u64::BITS - SHARD_BITS)) as usize
-}
 
 fn pair_hash(key: &[u8], value: &[u8]) -> u64 {
     let mut hasher = RapidStreamHasherV3::new(&SECRETS);
@@ -121,6 +160,8 @@ mod tests {
             if step % 4000 == 0 {
                 copies.push((pairs.clone(), twin.clone()));
             }
+            let bounds = pairs.shards.iter().map(|part| &part.from);
+            assert!(pairs.shards[0].from.is_empty() && (step % 100 > 0 || bounds.is_sorted()));
         }
         copies.push((pairs, twin));
         for (pairs, twin) in copies {
@@ -144,11 +185,28 @@ mod tests {
         for key in 0..10_000_u32 {
             pairs.insert(key.to_le_bytes()[..].into(), Arc::default());
         }
+        assert!(pairs.shards.len() > 10 && pairs.shards.iter().all(|part| part.shard.len() <= SHARD_KEYS_MAX));
         let copy = pairs.clone();
         pairs.insert(b"one more"[..].into(), Arc::default());
         pairs.remove(b"never there");
-        let apart = pairs.shards.iter().zip(&copy.shards).filter(|(one, other)| !Arc::ptr_eq(one, other)).count();
-        assert_eq!(apart, 1);
+        let apart = pairs.shards.iter().zip(&copy.shards).filter(|(one, other)| !Arc::ptr_eq(&one.shard, &other.shard));
+        assert_eq!(apart.count(), 1);
+    }
+
+    #[test]
+    fn shards_of_removed_keys_go() {
+        let mut pairs = Pairs::default();
+        for round in 0..3 {
+            for key in 0..10_000_u32 {
+                pairs.insert(key.to_be_bytes()[..].into(), Arc::default());
+            }
+            assert_eq!(pairs.range(Bound::Unbounded, Bound::Unbounded).count(), 10_000);
+            // From either end, and from the middle.
+            for key in 0..10_000_u32 {
+                assert!(pairs.remove(&[key, 9_999 - key, (key + 5_000) % 10_000][round].to_be_bytes()));
+            }
+            assert_eq!((pairs.shards.len(), pairs.len(), pairs.hash()), (1, 0, 0));
+        }
     }
 
     #[test]
