@@ -5,8 +5,8 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 use std::fmt::{self, Write};
 
-/// Bytes that are serialized as text where they are UTF-8. Both forms are read, the base64 of text
-/// too.
+/// Bytes that are serialized as text where they are UTF-8. Both forms are read, so text may come as
+/// base64.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Octets<T = Bytes>(pub T);
 

@@ -111,7 +111,7 @@ impl OperationRequest {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PairRequest {
-    /// The key.
+    /// The key, of 1 to 1024 bytes.
     pub key: String,
     /// The new value.
     pub value: Octets,
@@ -121,7 +121,7 @@ pub struct PairRequest {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRequest {
-    /// The key.
+    /// The key, of 1 to 1024 bytes.
     pub key: String,
 }
 
@@ -143,19 +143,19 @@ pub struct TxnAnswer {
 pub enum OperationAnswer {
     /// The key was set.
     Put {
-        /// The key.
+        /// The key of the request.
         key: String,
     },
     /// The key does not exist any more.
     Delete {
-        /// The key.
+        /// The key of the request.
         key: String,
         /// Whether it existed before.
         existed: bool,
     },
     /// The key was read.
     Get {
-        /// The key.
+        /// The key of the request.
         key: String,
         /// The value; `null` if the key does not exist.
         value: Option<Octets>,
@@ -178,7 +178,7 @@ pub struct ListAnswer {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(bound(serialize = "T: AsRef<[u8]>", deserialize = "Octets<T>: Deserialize<'de>"))]
 pub struct PairAnswer<T> {
-    /// The key.
+    /// The key; text, because requests have no others.
     pub key: Octets<T>,
     /// The value; absent if the client asked for keys only.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -56,8 +56,8 @@ impl TxnRequest {
         Ok(request)
     }
 
-    /// The maximum length of a body in bytes: as that of a compare-and-swap, and the names around
-    /// all items.
+    /// The maximum length of a body in bytes: as that of a compare-and-swap, and the names of the
+    /// fields around all items.
     #[must_use]
     pub fn body_bytes_max(value_bytes_max: usize) -> usize {
         CasRequest::body_bytes_max(value_bytes_max) + (64 << 10)

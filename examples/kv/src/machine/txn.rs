@@ -33,8 +33,8 @@ pub const TXN_READ_BYTES_MAX: usize = 1 << 20;
 pub struct Txn<'a> {
     /// The comparisons with the state before the transaction; without any, they hold.
     pub compare: Vec<Compare<'a>>,
-    /// The operations if all comparisons hold, executed in order: each sees the effects of those
-    /// before it.
+    /// The operations if all comparisons hold, executed in order, each on the results of the
+    /// earlier ones.
     pub success: Vec<Operation<'a>>,
     /// The operations if one does not hold.
     pub failure: Vec<Operation<'a>>,
@@ -43,7 +43,7 @@ pub struct Txn<'a> {
 /// A comparison of one key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Compare<'a> {
-    /// The key.
+    /// The key, which need not exist.
     pub key: &'a [u8],
     /// The state that the key must have.
     pub holds: Holds<'a>,
