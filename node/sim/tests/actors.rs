@@ -14,9 +14,17 @@ fn whole_nodes_keep_every_promise_under_the_faults_of_these_seeds() {
         all.add(&clean(&Plan::of(seed)).0);
     }
     println!("{all}");
-    for what in
-        ["elections", "commits", "snapshots", "restored", "linearizable reads", "writes unknown", "faulty entries"]
-    {
+    for what in [
+        "elections",
+        "commits",
+        "snapshots",
+        "restored",
+        "linearizable reads",
+        "listings",
+        "transactions",
+        "writes unknown",
+        "faulty entries",
+    ] {
         assert!(all.counts.get(what).is_some_and(|count| *count > 0), "no {what} in all of these");
     }
 }

@@ -8,12 +8,12 @@ use super::{
     machine::Registers,
     observer::SharedObserver,
     process::Process,
-    registers::{Change, Command},
+    registers::{Change, Command, GROUP_KEYS, OfGroup},
     sessions::{Next, Sessions},
 };
 use crate::{
     freshness::{Past, bounded},
-    linearizability::{self, Operation, Outcome, Reply, Verdict},
+    linearizability::{self, KEYS_MAX, Operation, Outcome, Reply, Values, Verdict, by_group},
     plan::Plan,
 };
 use bytes::Bytes;
@@ -33,6 +33,8 @@ pub(super) struct Clients {
     clients: Vec<Client>,
     sessions: Sessions,
     keys: u64,
+    /// Whether calls of several keys are made: in a half of the runs with more than one key.
+    has_groups: bool,
     rest: Duration,
     asked: BTreeMap<u64, Asked>,
     /// The answers since the driver last looked.
@@ -60,6 +62,7 @@ struct Client {
 struct Asked {
     client: u64,
     node: NodeId,
+    /// The key, or the first one of the group.
     key: u64,
     call: Call,
     /// The deadline for the leader to begin with the operation, if the caller set one.
@@ -79,6 +82,8 @@ enum Call {
     Open,
     Change(Change),
     Read(Consistency),
+    /// Reads all keys of a group.
+    List(Consistency),
 }
 
 /// The answer to a caller.
@@ -94,9 +99,10 @@ enum Told {
     Late,
     /// The command may or may not take effect.
     Unknown,
+    /// The value of the key, or those of the group.
     Found {
         index: Index,
-        value: Option<u64>,
+        values: [Option<u64>; GROUP_KEYS],
     },
     NotRead,
     /// A session was opened.
@@ -129,6 +135,7 @@ impl Clients {
             clients: (0..plan.clients).map(client).collect(),
             sessions: Sessions::new(plan),
             keys: plan.keys,
+            has_groups: plan.keys > 1 && plan.seed % 2 == 1,
             rest: plan.rest,
             asked: BTreeMap::new(),
             told: Rc::default(),
@@ -158,7 +165,7 @@ impl Clients {
             let nth = random.random_range(0..running.len());
             let Some((node, process)) = running.iter_mut().nth(nth) else { continue };
             let operation = self.asked.len() as u64 + 1;
-            let key = random.random_range(0..self.keys);
+            let mut key = random.random_range(0..self.keys);
             let expect = self.asked.values().next_back().and_then(|asked| match asked.call {
                 Call::Change(Change::Write { value } | Change::Swap { value, .. }) if asked.key == key => Some(value),
                 _ => None,
@@ -172,6 +179,22 @@ impl Clients {
                 9..12 => Call::Read(Consistency::Linearizable),
                 12..15 => Call::Read(bounded(random)),
                 _ => Call::Read(Consistency::Local),
+            };
+            let call = if self.has_groups && random.random_bool(0.5) {
+                let group = key - key % GROUP_KEYS as u64;
+                match call {
+                    Call::Change(Change::Write { .. }) => {
+                        key = group;
+                        Call::Change(txn(random, operation, group, &self.asked))
+                    }
+                    Call::Read(consistency) => {
+                        key = group;
+                        Call::List(consistency)
+                    }
+                    call => call,
+                }
+            } else {
+                call
             };
             let next = if let Call::Change(_) = call { self.sessions.next(id) } else { Next::Without };
             let call = if let Next::Open = next { Call::Open } else { call };
@@ -205,9 +228,15 @@ impl Clients {
                 }
                 Call::Read(consistency) => process.call(async move {
                     let answer = match handle.read(consistency, move |registers| registers.get(key)).await {
-                        Ok(read) => Told::Found { index: read.index, value: read.value },
-                        Err(ReadError::TooStale { .. }) => Told::TooStale,
-                        Err(_) => Told::NotRead,
+                        Ok(read) => Told::Found { index: read.index, values: alone(read.value) },
+                        Err(error) => Told::not_read(&error),
+                    };
+                    told.borrow_mut().push((operation, answer));
+                }),
+                Call::List(consistency) => process.call(async move {
+                    let answer = match handle.read(consistency, move |registers| registers.group(key)).await {
+                        Ok(read) => Told::Found { index: read.index, values: read.value },
+                        Err(error) => Told::not_read(&error),
                     };
                     told.borrow_mut().push((operation, answer));
                 }),
@@ -215,7 +244,7 @@ impl Clients {
             client.waits_for = Some(operation);
             let invoked = self.stamp;
             let floor = match call {
-                Call::Read(consistency) => self.past.floor(now, consistency),
+                Call::Read(consistency) | Call::List(consistency) => self.past.floor(now, consistency),
                 Call::Change(_) | Call::Open => self.acknowledged,
             };
             let (answer, is_unknown) = (None, false);
@@ -287,7 +316,7 @@ impl Clients {
         for operation in stranded {
             let answer = match self.asked[&operation].call {
                 Call::Change(_) => Told::Unknown,
-                Call::Open | Call::Read(_) => Told::NotRead,
+                Call::Open | Call::Read(_) | Call::List(_) => Told::NotRead,
             };
             self.answered(now, operation, answer);
         }
@@ -325,8 +354,11 @@ impl Clients {
         }
         let (floor, key) = (asked.floor, asked.key);
         match (answer, asked.call) {
-            (Told::Applied { index, changed }, _) => {
+            (Told::Applied { index, changed }, call) => {
                 observer.report.count("writes acknowledged", 1);
+                if let (Call::Change(Change::Txn { .. }), true) = (call, changed) {
+                    observer.report.count("transactions", 1);
+                }
                 if observer.index_of(operation) != Some(index) {
                     let found = observer.index_of(operation);
                     observer.fail(format!(
@@ -358,25 +390,33 @@ impl Clients {
             (Told::SessionRefused { .. }, _) => {}
             (Told::NotRead, Call::Open) => observer.report.count("sessions not opened", 1),
             (Told::NotRead, _) => observer.report.count("reads refused", 1),
-            (Told::TooStale, Call::Read(Consistency::Bounded { .. })) => observer.report.count("reads too stale", 1),
+            (Told::TooStale, Call::Read(Consistency::Bounded { .. }) | Call::List(Consistency::Bounded { .. })) => {
+                observer.report.count("reads too stale", 1)
+            }
             (Told::TooStale, _) => {
                 observer.fail(format!("bounded reads: {operation} has no bounds, and is refused as too stale"));
             }
-            (Told::Found { index, value }, call) => {
-                let truth = observer.state_at(index).get(key);
-                if truth != value {
-                    observer
-                        .fail(format!("reads: {operation} found {value:?} for key {key} at {index}, it was {truth:?}"));
+            (Told::Found { index, values }, call) => {
+                let state = observer.state_at(index);
+                let truth = if let Call::List(_) = call { state.group(key) } else { alone(state.get(key)) };
+                if truth != values {
+                    observer.fail(format!(
+                        "reads: {operation} found {values:?} for key {key} at {index}, it was {truth:?}"
+                    ));
                 }
-                let (kind, is_linearizable) = match call {
-                    Call::Read(Consistency::Local) => ("local reads", false),
-                    Call::Read(Consistency::Bounded { .. }) => ("bounded reads", false),
-                    Call::Read(Consistency::Lease) => ("reads by lease", true),
-                    Call::Read(Consistency::Linearizable) | Call::Change(_) | Call::Open => {
-                        ("linearizable reads", true)
-                    }
+                let (Call::Read(consistency) | Call::List(consistency)) = call else {
+                    return observer.fail(format!("reads: {operation} is none, and is told {values:?}"));
+                };
+                let (kind, is_linearizable) = match consistency {
+                    Consistency::Local => ("local reads", false),
+                    Consistency::Bounded { .. } => ("bounded reads", false),
+                    Consistency::Lease => ("reads by lease", true),
+                    Consistency::Linearizable => ("linearizable reads", true),
                 };
                 observer.report.count(kind, 1);
+                if let Call::List(_) = call {
+                    observer.report.count("listings", 1);
+                }
                 let seen = self.seen.entry(asked.node).or_default();
                 if index < *seen {
                     observer.fail(format!("local reads: {} went back from {seen} to {index}", asked.node));
@@ -415,19 +455,55 @@ impl Clients {
         since.filter(|(_, asked)| matches!(asked.answer, Some((_, Told::Applied { .. })))).count()
     }
 
-    /// Looks, for each key, for an order of its operations that explains all answers.
+    /// Looks, for each group of keys, for an order of its operations that explains all answers. A
+    /// group is a key, in runs without calls of several keys.
     pub(super) fn check_linearizable(&self) -> Result<(), String> {
-        for key in 0..self.keys {
-            let history: Vec<_> =
-                self.asked.values().filter(|asked| asked.key == key).filter_map(operation_of).collect();
-            match linearizability::check(&history, None, linearizability::STEPS_MAX) {
+        let size = if self.has_groups { GROUP_KEYS as u64 } else { 1 };
+        let operations = self.asked.values().filter_map(|asked| {
+            let operation = operation_of(asked)?;
+            Some((asked.key - asked.key % size, Operation { key: (asked.key % size) as usize, ..operation }))
+        });
+        for (first, history) in by_group(operations) {
+            match linearizability::check(&history, Values::default(), linearizability::STEPS_MAX) {
                 Verdict::Linearizable => {}
                 Verdict::Undecided => self.observer.lock().report.count("histories undecided", 1),
-                Verdict::Violated(explanation) => return Err(format!("linearizability: of key {key}: {explanation}")),
+                Verdict::Violated(explanation) => {
+                    return Err(format!("linearizability: of the keys from {first}: {explanation}"));
+                }
             }
         }
         Ok(())
     }
+}
+
+/// The value of one key, in the place of a group's.
+fn alone(value: Option<u64>) -> [Option<u64>; GROUP_KEYS] {
+    let mut values = [None; GROUP_KEYS];
+    values[0] = value;
+    values
+}
+
+/// A random transaction, which expects values that were written of late.
+fn txn(random: &mut SmallRng, operation: u64, group: u64, asked: &BTreeMap<u64, Asked>) -> Change {
+    let (mut expect, mut change) = (OfGroup::default(), OfGroup::default());
+    for nth in 0..GROUP_KEYS {
+        if random.random_bool(0.3) {
+            let written = asked.values().rev().take(3).find_map(|asked| match asked.call {
+                Call::Change(Change::Write { value } | Change::Swap { value, .. })
+                    if asked.key == group + nth as u64 =>
+                {
+                    Some(Some(value))
+                }
+                Call::Change(Change::Txn { change, .. }) if asked.key == group => change[nth],
+                _ => None,
+            });
+            expect[nth] = Some(written.flatten());
+        }
+        if random.random_bool(0.8) {
+            change[nth] = Some(random.random_bool(0.8).then_some(operation));
+        }
+    }
+    Change::Txn { expect, change }
 }
 
 /// One attempt to propose a command within a session.
@@ -458,6 +534,10 @@ impl Told {
         }
     }
 
+    fn not_read(error: &ReadError) -> Self {
+        if let ReadError::TooStale { .. } = error { Self::TooStale } else { Self::NotRead }
+    }
+
     /// The answer for an opened session, from the bytes of its key.
     fn opened_at(index: &[u8]) -> Self {
         index.try_into().map_or(Self::NotRead, |index| Self::Opened { index: Index(u64::from_le_bytes(index)) })
@@ -471,23 +551,38 @@ fn operation_of(asked: &Asked) -> Option<Operation> {
         Call::Change(Change::Write { value }) => linearizability::Call::Write(value),
         Call::Change(Change::Swap { expect, value }) => linearizability::Call::Cas { expect, new: value },
         Call::Change(Change::Delete) => linearizability::Call::Delete,
+        Call::Change(Change::Txn { expect, change }) => {
+            linearizability::Call::Txn(linearizability::Txn { compare: of_keys(expect), change: of_keys(change) })
+        }
         Call::Read(Consistency::Linearizable | Consistency::Lease) => linearizability::Call::Read,
-        Call::Open | Call::Read(Consistency::Local | Consistency::Bounded { .. }) => return None,
+        Call::List(Consistency::Linearizable | Consistency::Lease) => linearizability::Call::List,
+        Call::Open | Call::Read(_) | Call::List(_) => return None,
     };
     let outcome = match asked.answer {
         Some((at, Told::Applied { changed, .. })) => {
             let reply = match call {
                 linearizability::Call::Cas { .. } => Reply::Swapped(changed),
                 linearizability::Call::Delete => Reply::Existed(changed),
+                linearizability::Call::Txn(_) => Reply::Succeeded(changed),
                 _ => Reply::Written,
             };
             Outcome::Completed { at, reply }
         }
-        Some((at, Told::Found { value, .. })) => Outcome::Completed { at, reply: Reply::Value(value) },
+        Some((at, Told::Found { values, .. })) => {
+            let is_list = call == linearizability::Call::List;
+            let reply = if is_list { Reply::Listed(of_keys(values)) } else { Reply::Value(values[0]) };
+            Outcome::Completed { at, reply }
+        }
         Some((_, Told::Refused | Told::Late)) => Outcome::Failed,
         Some((_, Told::NotRead | Told::TooStale | Told::Opened { .. } | Told::SessionRefused { .. })) => return None,
         Some((_, Told::Unknown)) | None => Outcome::Unknown,
     };
-    let is_open_read = call == linearizability::Call::Read && outcome == Outcome::Unknown;
-    (!is_open_read).then_some(Operation { client: asked.client, call, invoked: asked.invoked, outcome })
+    let is_read = matches!(call, linearizability::Call::Read | linearizability::Call::List);
+    let operation = Operation { client: asked.client, key: 0, call, invoked: asked.invoked, outcome };
+    (!is_read || outcome != Outcome::Unknown).then_some(operation)
+}
+
+/// The values of a group in the checker's form, which has room for more keys.
+fn of_keys<T: Copy + Default>(group: [T; GROUP_KEYS]) -> [T; KEYS_MAX] {
+    std::array::from_fn(|key| group.get(key).copied().unwrap_or_default())
 }

@@ -3,7 +3,7 @@
 
 use super::{
     observer::SharedObserver,
-    registers::{Command, State},
+    registers::{Command, GROUP_KEYS, State},
 };
 use bytes::Bytes;
 use quorate::{At, Index, NodeId, StateMachine, WriteState};
@@ -26,6 +26,10 @@ impl Registers {
 
     pub(super) fn get(&self, key: u64) -> Option<u64> {
         self.state.get(key)
+    }
+
+    pub(super) fn group(&self, key: u64) -> [Option<u64>; GROUP_KEYS] {
+        self.state.group(key)
     }
 }
 

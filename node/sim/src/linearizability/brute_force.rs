@@ -1,10 +1,10 @@
 //! A brute-force search: it tries every order, remembers nothing, cuts nothing.
 //! The module also draws random histories small enough for it, and compares both.
 
-use super::{Call, Operation, Outcome, Reply, STEPS_MAX, Verdict, check};
+use super::{Call, KEYS_MAX, Operation, Outcome, Reply, STEPS_MAX, Txn, Values, Verdict, check};
 
 /// Whether some order of all completed and some unknown operations explains the history.
-fn is_linearizable(history: &[Operation], held: Option<u64>) -> bool {
+fn is_linearizable(history: &[Operation], held: Values) -> bool {
     let is_completed = |operation: &Operation| matches!(operation.outcome, Outcome::Completed { .. });
     if !history.iter().any(is_completed) {
         return true;
@@ -20,7 +20,7 @@ fn is_linearizable(history: &[Operation], held: Option<u64>) -> bool {
         if rest.iter().any(began_too_late) {
             return false;
         }
-        let (right, after) = apply(operation.call, held);
+        let (right, after) = apply(&operation, held);
         match operation.outcome {
             Outcome::Completed { at, reply } => {
                 at >= operation.invoked && reply == right && is_linearizable(&rest, after)
@@ -31,14 +31,33 @@ fn is_linearizable(history: &[Operation], held: Option<u64>) -> bool {
     })
 }
 
-fn apply(call: Call, held: Option<u64>) -> (Reply, Option<u64>) {
-    match call {
-        Call::Write(value) => (Reply::Written, Some(value)),
-        Call::Read => (Reply::Value(held), held),
-        Call::Cas { expect, new } if expect == held => (Reply::Swapped(true), Some(new)),
-        Call::Cas { .. } => (Reply::Swapped(false), held),
-        Call::Delete => (Reply::Existed(held.is_some()), None),
-    }
+fn apply(operation: &Operation, mut held: Values) -> (Reply, Values) {
+    let before = held[operation.key];
+    let one = &mut held[operation.key];
+    let reply = match operation.call {
+        Call::Write(value) => {
+            *one = Some(value);
+            Reply::Written
+        }
+        Call::Read => Reply::Value(before),
+        Call::Cas { expect, new } => {
+            *one = if before == expect { Some(new) } else { before };
+            Reply::Swapped(before == expect)
+        }
+        Call::Delete => {
+            *one = None;
+            Reply::Existed(before.is_some())
+        }
+        Call::List => Reply::Listed(held),
+        Call::Txn(txn) => {
+            let succeeds = (0..KEYS_MAX).all(|key| txn.compare[key].is_none_or(|expect| expect == held[key]));
+            for key in (0..KEYS_MAX).filter(|_| succeeds) {
+                held[key] = txn.change[key].unwrap_or(held[key]);
+            }
+            Reply::Succeeded(succeeds)
+        }
+    };
+    (reply, held)
 }
 
 #[test]
@@ -113,7 +132,7 @@ fn whatever_the_bound_an_answer_is_right_or_missing() {
 const ROUNDS: usize = 20_000;
 
 /// Asserts that both judge alike, and that an explanation holds; says whether the history is legal.
-fn agrees(history: &[Operation], initial: Option<u64>, round: usize) -> bool {
+fn agrees(history: &[Operation], initial: Values, round: usize) -> bool {
     let legal = is_linearizable(history, initial);
     match check(history, initial, STEPS_MAX) {
         Verdict::Linearizable => assert!(legal, "round {round}: none is legal\n{}", listed(history)),
@@ -124,7 +143,7 @@ fn agrees(history: &[Operation], initial: Option<u64>, round: usize) -> bool {
             assert!(!explanation.next.is_empty(), "round {round}: nothing must come next\n{explanation}");
             let mut held = initial;
             for operation in &explanation.placed {
-                held = apply(operation.call, held).1;
+                held = apply(operation, held).1;
             }
             assert_eq!(held, explanation.holds, "round {round}\n{explanation}");
         }
@@ -150,7 +169,9 @@ pub(super) struct Shape {
     pub(super) only_reads_and_writes: bool,
     /// No value is written twice.
     pub(super) unique: bool,
-    pub(super) initial: Option<u64>,
+    /// The number of keys. With several, a half of the calls is of several keys.
+    pub(super) keys: usize,
+    pub(super) initial: Values,
 }
 
 impl Shape {
@@ -164,7 +185,8 @@ impl Shape {
             unknown_percent: 20 * random.below(4),
             only_reads_and_writes: random.below(3) == 0,
             unique: random.below(3) == 0,
-            initial: [None, Some(0)][random.below(2) as usize],
+            keys: [1, 1, 2, KEYS_MAX][random.below(4) as usize],
+            initial: [[None; KEYS_MAX], [Some(0), None, None]][random.below(2) as usize],
         }
     }
 
@@ -182,9 +204,10 @@ impl Shape {
         let mut held = self.initial;
         let mut history = Vec::new();
         for (client, (_, invoked, at)) in planned.into_iter().enumerate() {
-            let call =
-                self.call(if self.unique { 100 + client as u64 } else { random.below(self.values) }, held, random);
-            let (reply, after) = apply(call, held);
+            let new = if self.unique { 100 + client as u64 } else { random.below(self.values) };
+            let (key, call) = self.call(new, held, random);
+            let operation = Operation { client: client as u64, key, call, invoked, outcome: Outcome::Unknown };
+            let (reply, after) = apply(&operation, held);
             let (outcome, takes_effect) = if random.below(100) >= self.unknown_percent {
                 (Outcome::Completed { at, reply }, true)
             } else if random.below(4) > 0 {
@@ -195,7 +218,7 @@ impl Shape {
             if takes_effect {
                 held = after;
             }
-            history.push(Operation { client: client as u64, call, invoked, outcome });
+            history.push(Operation { outcome, ..operation });
         }
         for last in (1..history.len()).rev() {
             history.swap(last, random.below(last as u64 + 1) as usize);
@@ -203,15 +226,38 @@ impl Shape {
         history
     }
 
-    fn call(&self, new: u64, held: Option<u64>, random: &mut Random) -> Call {
+    fn call(&self, new: u64, held: Values, random: &mut Random) -> (usize, Call) {
+        let key = if self.keys > 1 { random.below(self.keys as u64) as usize } else { 0 };
+        if self.keys > 1 && random.below(2) == 0 {
+            return (0, if random.below(3) == 0 { Call::List } else { Call::Txn(self.txn(new, held, random)) });
+        }
         let kinds = if self.only_reads_and_writes { 4 } else { 8 };
-        match random.below(kinds) {
+        let call = match random.below(kinds) {
             0 | 1 => Call::Read,
             2 | 3 => Call::Write(new),
-            4 | 5 => Call::Cas { expect: held, new },
+            4 | 5 => Call::Cas { expect: held[key], new },
             6 => Call::Cas { expect: self.value(random), new },
             _ => Call::Delete,
+        };
+        (key, call)
+    }
+
+    /// Some keys are compared, mostly with what they hold, and some are changed.
+    fn txn(&self, new: u64, held: Values, random: &mut Random) -> Txn {
+        let mut txn = Txn::default();
+        for (key, held) in held.into_iter().enumerate().take(self.keys) {
+            txn.compare[key] = match random.below(if self.only_reads_and_writes { 1 } else { 5 }) {
+                0 | 1 => None,
+                2 | 3 => Some(held),
+                _ => Some(self.value(random)),
+            };
+            txn.change[key] = match random.below(4) {
+                0 => None,
+                1 => Some(self.value(random)),
+                _ => Some(Some(new)),
+            };
         }
+        txn
     }
 
     fn value(&self, random: &mut Random) -> Option<u64> {
@@ -224,6 +270,10 @@ impl Shape {
             Call::Read => Reply::Value(self.value(random)),
             Call::Cas { .. } => Reply::Swapped(random.below(2) == 0),
             Call::Delete => Reply::Existed(random.below(2) == 0),
+            Call::List => {
+                Reply::Listed(std::array::from_fn(|key| if key < self.keys { self.value(random) } else { None }))
+            }
+            Call::Txn(_) => Reply::Succeeded(random.below(2) == 0),
         }
     }
 
@@ -235,7 +285,10 @@ impl Shape {
         let another = history[random.below(history.len() as u64) as usize];
         let operation = &mut history[which];
         match random.below(8) {
-            0 => operation.call = self.call(random.below(self.values), self.value(random), random),
+            0 => {
+                let held = std::array::from_fn(|_| self.value(random));
+                (operation.key, operation.call) = self.call(random.below(self.values), held, random);
+            }
             1 => operation.invoked = random.below(self.stamps),
             2 => operation.outcome = another.outcome,
             3 => operation.outcome = [Outcome::Failed, Outcome::Unknown][random.below(2) as usize],

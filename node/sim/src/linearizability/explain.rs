@@ -10,7 +10,7 @@
 use std::{collections::BTreeSet, fmt};
 
 use super::{
-    history::{Call, Operation, Outcome, Reply},
+    history::{Call, KEYS_MAX, Operation, Outcome, Reply, State, Txn, Values},
     problem::Problem,
     search::{Answer, decide, furthest},
 };
@@ -24,8 +24,8 @@ pub struct Explanation {
     pub core: Vec<Operation>,
     /// The longest order of core operations that was found.
     pub placed: Vec<Operation>,
-    /// The value of the key after `placed`; `None` if it is absent.
-    pub holds: Option<u64>,
+    /// The values of the keys after `placed`.
+    pub holds: Values,
     /// Completed operations, one of which would have to come next in that order.
     pub next: Vec<Operation>,
     /// Operations that definitely failed, though the core names a value that no
@@ -36,7 +36,7 @@ pub struct Explanation {
 }
 
 /// Explains a history that is not linearizable, with at most about `steps_max` steps.
-pub(super) fn explain(history: &[Operation], initial: Option<u64>, steps_max: u64) -> Explanation {
+pub(super) fn explain(history: &[Operation], initial: Values, steps_max: u64) -> Explanation {
     let mut shrinker = Shrinker { history: history.to_vec(), initial, steps_left: steps_max };
     shrinker.forgive_what_ended_late();
     shrinker.forgive_all_but_writes();
@@ -50,22 +50,25 @@ pub(super) fn explain(history: &[Operation], initial: Option<u64>, steps_max: u6
 
     let is_strict = |position: &usize| forgiven[*position].responded().is_some();
     let strict: BTreeSet<usize> = (0..history.len()).filter(is_strict).collect();
-    let named: Vec<Option<u64>> = strict.iter().filter_map(|&position| named(&history[position])).collect();
-    let names = |operation: &Operation| made(operation).is_some_and(|made| named.contains(&made));
+    let named: Vec<_> = strict.iter().flat_map(|&position| named(&history[position])).collect();
+    let makes =
+        |operation: &Operation| made(operation).into_iter().filter(|made| named.contains(made)).collect::<Vec<_>>();
     let is_in_core = |position: &usize| {
         let operation = &history[*position];
-        let is_maker = operation.outcome != Outcome::Failed && names(operation);
+        let is_maker = operation.outcome != Outcome::Failed && !makes(operation).is_empty();
         strict.contains(position) || furthest.placed.contains(position) || is_maker
     };
     let mut core: Vec<usize> = (0..history.len()).filter(is_in_core).collect();
     core.sort_by_key(|&position| history[position].invoked);
     let core = originals(&core);
-    let is_made = |value| value == initial || core.iter().any(|operation| made(operation) == Some(value));
+    let is_made = |one: &(usize, Option<u64>)| {
+        initial[one.0] == one.1 || core.iter().any(|operation| made(operation).contains(one))
+    };
     let is_to_blame = |operation: &&Operation| {
-        operation.outcome == Outcome::Failed && names(operation) && !made(operation).is_some_and(is_made)
+        operation.outcome == Outcome::Failed && makes(operation).iter().any(|made| !is_made(made))
     };
     Explanation {
-        holds: placed.iter().fold(initial, |held, operation| effect(held, operation.call)),
+        holds: placed.iter().fold(initial, effect),
         next: originals(&furthest.next),
         failed: history.iter().filter(is_to_blame).copied().collect(),
         history_len: history.len(),
@@ -81,7 +84,7 @@ const EXPLAIN_STEPS_MAX: u64 = 200_000;
 struct Shrinker {
     /// The history with forgiven operations of unknown outcome. It is not linearizable.
     history: Vec<Operation>,
-    initial: Option<u64>,
+    initial: Values,
     steps_left: u64,
 }
 
@@ -111,9 +114,9 @@ impl Shrinker {
     fn forgive_all_but_writes(&mut self) {
         let Some(end) = self.history.iter().filter_map(Operation::responded).max() else { return };
         let is_kept: [fn(Call) -> bool; 3] = [
-            |call| matches!(call, Call::Write(_)),
-            |call| matches!(call, Call::Write(_) | Call::Cas { .. }),
-            |call| matches!(call, Call::Write(_) | Call::Delete),
+            |call| matches!(call, Call::Write(_) | Call::Txn(_)),
+            |call| matches!(call, Call::Write(_) | Call::Txn(_) | Call::Cas { .. }),
+            |call| matches!(call, Call::Write(_) | Call::Txn(_) | Call::Delete),
         ];
         for is_kept in is_kept {
             let is_beside = |operation: &Operation| {
@@ -132,8 +135,12 @@ impl Shrinker {
     /// they are out of the way. Deletes and swaps come next: once forgiven they add choices, the
     /// more so the more writes are left.
     fn forgive_by_kind(&mut self) {
-        let kinds: [fn(Call, Reply) -> bool; 4] =
-            [only_observed, |call, _| call == Call::Delete, |call, _| matches!(call, Call::Cas { .. }), |_, _| true];
+        let kinds: [fn(Call, Reply) -> bool; 4] = [
+            only_observed,
+            |call, _| call == Call::Delete,
+            |call, _| matches!(call, Call::Cas { .. } | Call::Txn(_)),
+            |_, _| true,
+        ];
         for is_of_kind in kinds {
             let is_strict = |operation: &Operation| match operation.outcome {
                 Outcome::Completed { reply, .. } => is_of_kind(operation.call, reply),
@@ -182,47 +189,67 @@ impl Shrinker {
 
 /// Whether a completed operation changed nothing.
 fn only_observed(call: Call, reply: Reply) -> bool {
-    call == Call::Read || matches!(reply, Reply::Swapped(false) | Reply::Existed(false))
+    matches!(call, Call::Read | Call::List)
+        || matches!(reply, Reply::Swapped(false) | Reply::Existed(false) | Reply::Succeeded(false))
 }
 
-/// The value of the key after a call that took effect.
-fn effect(held: Option<u64>, call: Call) -> Option<u64> {
-    match call {
-        Call::Write(value) => Some(value),
-        Call::Read => held,
-        Call::Cas { expect, new } if held == expect => Some(new),
-        Call::Cas { .. } => held,
-        Call::Delete => None,
+/// The values after an operation that took effect.
+fn effect(mut held: Values, operation: &Operation) -> Values {
+    let one = &mut held[operation.key];
+    match operation.call {
+        Call::Write(value) => *one = Some(value),
+        Call::Cas { expect, new } if *one == expect => *one = Some(new),
+        Call::Delete => *one = None,
+        Call::Txn(txn) if is_as_expected(held, txn) => {
+            held.iter_mut().zip(txn.change).for_each(|(held, change)| *held = change.unwrap_or(*held));
+        }
+        Call::Read | Call::List | Call::Cas { .. } | Call::Txn(_) => {}
     }
+    held
 }
 
-/// The reply of a register that holds `held`.
-fn answer(held: Option<u64>, call: Call) -> Reply {
-    match call {
+/// The reply of keys that hold `held`.
+fn answer(held: Values, operation: &Operation) -> Reply {
+    let one = held[operation.key];
+    match operation.call {
         Call::Write(_) => Reply::Written,
-        Call::Read => Reply::Value(held),
-        Call::Cas { expect, .. } => Reply::Swapped(held == expect),
-        Call::Delete => Reply::Existed(held.is_some()),
+        Call::Read => Reply::Value(one),
+        Call::Cas { expect, .. } => Reply::Swapped(one == expect),
+        Call::Delete => Reply::Existed(one.is_some()),
+        Call::List => Reply::Listed(held),
+        Call::Txn(txn) => Reply::Succeeded(is_as_expected(held, txn)),
     }
 }
 
-/// The state that a completed operation reports as seen, or as not seen.
-fn named(operation: &Operation) -> Option<Option<u64>> {
+fn is_as_expected(held: Values, txn: Txn) -> bool {
+    held.iter().zip(txn.compare).all(|(held, expect)| expect.is_none_or(|expect| *held == expect))
+}
+
+/// The states of keys that a completed operation reports as seen, or as not seen.
+fn named(operation: &Operation) -> Vec<(usize, Option<u64>)> {
     match (operation.call, operation.outcome) {
-        (Call::Cas { expect, .. }, _) => Some(expect),
-        (_, Outcome::Completed { reply: Reply::Value(value), .. }) => Some(value),
-        (_, Outcome::Completed { reply: Reply::Existed(false), .. }) => Some(None),
-        _ => None,
+        (Call::Cas { expect, .. }, _) => vec![(operation.key, expect)],
+        (Call::Txn(txn), _) => with_keys(txn.compare),
+        (_, Outcome::Completed { reply: Reply::Value(value), .. }) => vec![(operation.key, value)],
+        (_, Outcome::Completed { reply: Reply::Listed(values), .. }) => with_keys(values.map(Some)),
+        (_, Outcome::Completed { reply: Reply::Existed(false), .. }) => vec![(operation.key, None)],
+        _ => Vec::new(),
     }
 }
 
-/// The state of the key after an operation, if it has an effect.
-fn made(operation: &Operation) -> Option<Option<u64>> {
+/// The states of keys after an operation, where it has an effect.
+fn made(operation: &Operation) -> Vec<(usize, Option<u64>)> {
     match (operation.call, operation.outcome) {
-        (Call::Read, _) | (_, Outcome::Completed { reply: Reply::Swapped(false) | Reply::Existed(false), .. }) => None,
-        (Call::Write(new) | Call::Cas { new, .. }, _) => Some(Some(new)),
-        (Call::Delete, _) => Some(None),
+        (call, Outcome::Completed { reply, .. }) if only_observed(call, reply) => Vec::new(),
+        (Call::Read | Call::List, _) => Vec::new(),
+        (Call::Write(new) | Call::Cas { new, .. }, _) => vec![(operation.key, Some(new))],
+        (Call::Delete, _) => vec![(operation.key, None)],
+        (Call::Txn(txn), _) => with_keys(txn.change),
     }
+}
+
+fn with_keys(values: [Option<Option<u64>>; KEYS_MAX]) -> Vec<(usize, Option<u64>)> {
+    values.into_iter().enumerate().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
 impl fmt::Display for Explanation {
@@ -231,10 +258,10 @@ impl fmt::Display for Explanation {
         lines(f, &self.core)?;
         writeln!(f, "the longest order found:")?;
         lines(f, &self.placed)?;
-        writeln!(f, "then the key {}, and one of these must come next:", Holds(self.holds))?;
+        writeln!(f, "then {}, and one of these must come next:", State(self.holds))?;
         for operation in self.next.iter().take(LINES_MAX) {
             let Outcome::Completed { at, reply } = operation.outcome else { continue };
-            let right = answer(self.holds, operation.call);
+            let right = answer(self.holds, operation);
             if at < operation.invoked {
                 writeln!(f, "  {operation}; but it ended before it began")?;
             } else if right == reply {
@@ -263,15 +290,4 @@ fn lines(f: &mut fmt::Formatter<'_>, operations: &[Operation]) -> fmt::Result {
 
 fn omitted(f: &mut fmt::Formatter<'_>, count: usize) -> fmt::Result {
     if count > LINES_MAX { writeln!(f, "  ({} more are not shown)", count - LINES_MAX) } else { Ok(()) }
-}
-
-struct Holds(Option<u64>);
-
-impl fmt::Display for Holds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(value) => write!(f, "holds {value}"),
-            None => write!(f, "is absent"),
-        }
-    }
 }

@@ -1,12 +1,14 @@
-//! A linearizability checker for one key: is there an order of the operations, each at one moment
-//! between its invocation and its response, in which a single register would have given the same
-//! answers?
+//! A linearizability checker for a few keys: is there an order of the operations, each at one moment
+//! between its invocation and its response, in which a map would have given the same answers?
 //!
 //! The module owns the search for that order and the explanation when there is none. It knows
 //! nothing of the simulator, keeps no clock and draws no random numbers: the same history gets the
-//! same verdict. The checker of a run records the operations, splits them by key ([`by_key`]) and
-//! calls [`check`] for each key. Linearizability is local: a history is linearizable if its part
-//! for each key is.
+//! same verdict. The checker of a run records the operations, splits them by group of keys
+//! ([`by_group`]) and calls [`check`] for each group. Linearizability is local: a history is
+//! linearizable if its part for each object is. An object is a key, unless some call touches several
+//! keys at once: then all keys that such calls connect are one object, and splitting further would
+//! miss a listing of two states, or a half of a transaction. Callers keep groups small, at most
+//! [`KEYS_MAX`] keys, because a search walks through the states of the whole group.
 //!
 //! The search is Wing and Gong's ("Testing and verifying concurrent objects", 1993) with Lowe's
 //! memory of earlier tries ("Testing for linearizability", 2017) and the linked lists of Horn and
@@ -38,13 +40,13 @@ mod search_state;
 mod tests;
 
 pub use explain::Explanation;
-pub use history::{Call, Operation, Outcome, Reply, by_key};
+pub use history::{Call, KEYS_MAX, Operation, Outcome, Reply, Txn, Values, by_group};
 
 use problem::Problem;
 use search::{Answer, decide};
 
-/// Says whether `history`, all operations on one key, is linearizable. `initial` is the value of
-/// the key before the first operation, `None` if it was absent.
+/// Says whether `history`, all operations on the keys of one group, is linearizable. `initial` has
+/// the values before the first operation, `None` for a key that was absent or is not used.
 ///
 /// `steps_max` bounds the search: it looks at an operation at most about that often, and remembers
 /// less. A history that proves illegal is then reduced and explained, with at most as many steps
@@ -53,7 +55,7 @@ use search::{Answer, decide};
 /// Two operations are ordered only if one ended *before* the other began: a response and an
 /// invocation with the same stamp are concurrent, even of one client. This may miss a violation,
 /// but never reports a false one; to have all events ordered, stamp each from one counter.
-pub fn check(history: &[Operation], initial: Option<u64>, steps_max: u64) -> Verdict {
+pub fn check(history: &[Operation], initial: Values, steps_max: u64) -> Verdict {
     match decide(&Problem::new(history, initial), steps_max).0 {
         Answer::Found => Verdict::Linearizable,
         Answer::OutOfSteps => Verdict::Undecided,
@@ -64,7 +66,7 @@ pub fn check(history: &[Operation], initial: Option<u64>, steps_max: u64) -> Ver
 /// Steps that decide histories of a few thousand operations: a second or two if all are used.
 pub const STEPS_MAX: u64 = 20_000_000;
 
-/// The result of [`check`] for one key.
+/// The result of [`check`] for one group of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {

@@ -3,33 +3,36 @@
 //!
 //! Three simplifications are made here. None changes the answer; the tests compare it with a
 //! brute-force search that makes none of them.
-//! - Values that no operation names in a result or an expectation are indistinguishable:
-//!   all become [`UNNAMED`].
+//! - Values of a key that no operation names in a result or an expectation are indistinguishable:
+//!   all become one number.
 //! - An operation of unknown outcome is left out if it can have no effect (a read), if no operation
-//!   needs the state that it makes, or if it began after all completed ones had ended.
+//!   needs a state that it makes, or if it began after all completed ones had ended.
 //! - Operations of unknown outcome that do the same form one [`Class`]. They are used in the order
 //!   of invocation only, for any two of them can change places.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::history::{Call, Operation, Outcome, Reply};
+use super::history::{Call, KEYS_MAX, Operation, Outcome, Reply, Txn, Values};
 
-/// The state of the register: [`ABSENT`], [`UNNAMED`], or the number of a value.
+/// The state of one key. States of different keys have different numbers, so that a number says its
+/// key, too: below [`KEYS_MAX`] the key is absent, below twice that it has a value that no operation
+/// names, and all others are named values.
 pub(super) type Held = u32;
-/// The key is absent.
-pub(super) const ABSENT: Held = 0;
-/// Some value that no operation names.
-const UNNAMED: Held = 1;
+
+/// The state of all keys.
+pub(super) type State = [Held; KEYS_MAX];
 
 /// The question that a [`Search`](super::search::Search) answers.
 pub(super) struct Problem {
-    pub(super) initial: Held,
+    pub(super) initial: State,
     /// Completed operations, by invocation.
     pub(super) required: Vec<Required>,
     /// Operations of unknown outcome.
     pub(super) classes: Vec<Class>,
     /// Every `Held` is below this bound.
     pub(super) held_count: usize,
+    /// Whether all operations are on the same key.
+    pub(super) is_of_one_key: bool,
 }
 
 /// A completed operation: it must be placed between its stamps.
@@ -49,114 +52,265 @@ pub(super) struct Class {
     pub(super) members: Vec<(u64, usize)>,
 }
 
-/// A call and its result in one: the states at which it is legal, and the state that follows.
+/// A call and its result in one: the states at which it is legal, and what it changes. `V` is the
+/// state of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Act {
-    /// A read that returned this state.
-    Read(Held),
-    Write(Held),
-    /// A cas that swapped.
-    Swap {
-        expect: Held,
-        new: Held,
-    },
-    /// A cas that did not swap.
-    Refuse {
-        expect: Held,
-    },
-    /// A delete that found something.
-    Remove,
-    /// A delete that found nothing.
-    Miss,
+pub(super) struct Act<V = Held> {
+    finds: Finds<V>,
+    /// For each key, the state that follows; `None` where it is unchanged.
+    makes: [Option<V>; KEYS_MAX],
+}
+
+/// The states at which an [`Act`] is legal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Finds<V> {
+    /// Each key is as the condition says.
+    All([Condition<V>; KEYS_MAX]),
+    /// At least one key does not hold its state here: the comparisons of a transaction that failed.
+    NotAll([Option<V>; KEYS_MAX]),
     /// A result that no state explains: a reply of another call's kind, or a response
     /// before its invocation.
     Never,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Condition<V> {
+    Any,
+    Is(V),
+    Not(V),
+}
+
+impl<V: Copy + Eq> Condition<V> {
+    fn holds(self, held: V) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Is(value) => held == value,
+            Self::Not(value) => held != value,
+        }
+    }
+}
+
 impl Act {
     /// The state after it, if it is legal at `held`.
-    pub(super) fn apply(self, held: Held) -> Option<Held> {
-        match self {
-            Act::Read(value) => (held == value).then_some(held),
-            Act::Write(value) => Some(value),
-            Act::Swap { expect, new } => (held == expect).then_some(new),
-            Act::Refuse { expect } => (held != expect).then_some(held),
-            Act::Remove => (held != ABSENT).then_some(ABSENT),
-            Act::Miss => (held == ABSENT).then_some(held),
-            Act::Never => None,
-        }
+    pub(super) fn apply(self, held: State) -> Option<State> {
+        let is_legal = match self.finds {
+            Finds::All(conditions) => conditions.iter().zip(held).all(|(condition, held)| condition.holds(held)),
+            Finds::NotAll(expected) => {
+                expected.iter().zip(held).any(|(expected, held)| expected.is_some_and(|expected| expected != held))
+            }
+            Finds::Never => false,
+        };
+        is_legal.then(|| std::array::from_fn(|key| self.makes[key].unwrap_or(held[key])))
+    }
+
+    /// Whether no state explains it.
+    pub(super) fn is_never(self) -> bool {
+        self.finds == Finds::Never
     }
 
     /// Whether it changes nothing wherever it is legal.
     pub(super) fn only_observes(self) -> bool {
-        match self {
-            Act::Read(_) | Act::Refuse { .. } | Act::Miss => true,
-            Act::Swap { expect, new } => expect == new,
-            Act::Write(_) | Act::Remove | Act::Never => false,
+        match self.finds {
+            Finds::All(conditions) => conditions
+                .iter()
+                .zip(self.makes)
+                .all(|(condition, made)| made.is_none_or(|made| *condition == Condition::Is(made))),
+            Finds::NotAll(_) => self.makes.iter().all(Option::is_none),
+            Finds::Never => false,
         }
     }
 
-    /// The one state at which it is legal, if there is only one.
-    pub(super) fn needs(self) -> Option<Held> {
-        match self {
-            Act::Read(value) => Some(value),
-            Act::Swap { expect, .. } => Some(expect),
-            Act::Miss => Some(ABSENT),
-            Act::Write(_) | Act::Refuse { .. } | Act::Remove | Act::Never => None,
-        }
+    /// The value that it writes, whatever it finds, if that is all that it does.
+    pub(super) fn writes(self) -> Option<Held> {
+        let is_legal_always = self.finds == Finds::All([Condition::Any; KEYS_MAX]);
+        let mut made = self.makes.into_iter().flatten();
+        made.next().filter(|_| is_legal_always && made.next().is_none())
     }
 
-    /// The state that it sets, if it changes the register.
-    pub(super) fn makes(self) -> Option<Held> {
-        match self {
-            Act::Write(value) => Some(value),
-            Act::Swap { new, .. } => Some(new),
-            Act::Remove => Some(ABSENT),
-            Act::Read(_) | Act::Refuse { .. } | Act::Miss | Act::Never => None,
-        }
+    /// The states that keys must have, by key, where only one will do.
+    pub(super) fn needs(self) -> [Option<Held>; KEYS_MAX] {
+        let Finds::All(conditions) = self.finds else { return [None; KEYS_MAX] };
+        conditions.map(|condition| match condition {
+            Condition::Is(value) => Some(value),
+            Condition::Any | Condition::Not(_) => None,
+        })
     }
 
-    /// The state that its legality depends on by name.
-    pub(super) fn names(self) -> Option<Held> {
-        match self {
-            Act::Refuse { expect } => Some(expect),
-            _ => self.needs(),
-        }
+    /// A state that it needs, and that `held` lacks.
+    pub(super) fn lacks(self, held: State) -> Option<Held> {
+        self.needs().into_iter().flatten().find(|needed| !held.contains(needed))
+    }
+
+    /// The states that it sets, by key.
+    pub(super) fn makes(self) -> [Option<Held>; KEYS_MAX] {
+        self.makes
+    }
+
+    /// The states that its legality depends on by name.
+    pub(super) fn names(self) -> impl Iterator<Item = Held> {
+        let named = match self.finds {
+            Finds::All(conditions) => conditions.map(|condition| match condition {
+                Condition::Is(value) | Condition::Not(value) => Some(value),
+                Condition::Any => None,
+            }),
+            Finds::NotAll(expected) => expected,
+            Finds::Never => [None; KEYS_MAX],
+        };
+        named.into_iter().flatten()
     }
 
     /// Whether any of several states will do, but not all: an unnamed value can make it legal.
     pub(super) fn is_easy_to_please(self) -> bool {
-        matches!(self, Act::Refuse { .. } | Act::Remove)
+        match self.finds {
+            Finds::All(conditions) => conditions.iter().any(|condition| matches!(condition, Condition::Not(_))),
+            Finds::NotAll(_) => true,
+            Finds::Never => false,
+        }
     }
+
+    /// Whether it can matter to this act that `earlier`, which changes `before` to `after`, comes
+    /// before it and not at once after it: a key pleases it only after the change, or it changes a key
+    /// that `earlier` compared or changed, and not all that `earlier` changed.
+    pub(super) fn tells(self, earlier: Act, before: State, after: State) -> bool {
+        let is_pleased = (0..KEYS_MAX).any(|key| match self.finds {
+            Finds::All(conditions) => conditions[key].holds(after[key]) && !conditions[key].holds(before[key]),
+            Finds::NotAll(expected) => {
+                expected[key].is_some_and(|expected| expected == before[key] && expected != after[key])
+            }
+            Finds::Never => false,
+        });
+        let touches = earlier.touches();
+        let meets = (0..KEYS_MAX).any(|key| touches[key] && self.makes[key].is_some());
+        let covers = (0..KEYS_MAX).all(|key| earlier.makes[key].is_none() || self.makes[key].is_some());
+        is_pleased || (meets && !covers)
+    }
+
+    fn touches(self) -> [bool; KEYS_MAX] {
+        std::array::from_fn(|key| {
+            let is_read = match self.finds {
+                Finds::All(conditions) => conditions[key] != Condition::Any,
+                Finds::NotAll(expected) => expected[key].is_some(),
+                Finds::Never => false,
+            };
+            is_read || self.makes[key].is_some()
+        })
+    }
+}
+
+/// The state of one key in a history: its value, `None` if it is absent.
+type Value = Option<u64>;
+
+impl Act<Value> {
+    /// The act of a completed operation.
+    fn completed(operation: &Operation, at: u64, reply: Reply) -> Self {
+        let of_key = |condition| {
+            let mut conditions = [Condition::Any; KEYS_MAX];
+            conditions[operation.key] = condition;
+            Finds::All(conditions)
+        };
+        let makes = Self::effect(operation).map_or([None; KEYS_MAX], |act| act.makes);
+        let (finds, makes) = match (operation.call, reply) {
+            _ if at < operation.invoked => (Finds::Never, [None; KEYS_MAX]),
+            (Call::Read, Reply::Value(value)) => (of_key(Condition::Is(value)), makes),
+            (Call::Write(_), Reply::Written) => (of_key(Condition::Any), makes),
+            (Call::Cas { expect, .. }, Reply::Swapped(true)) => (of_key(Condition::Is(expect)), makes),
+            (Call::Cas { expect, .. }, Reply::Swapped(false)) => (of_key(Condition::Not(expect)), [None; KEYS_MAX]),
+            (Call::Delete, Reply::Existed(true)) => (of_key(Condition::Not(None)), makes),
+            (Call::Delete, Reply::Existed(false)) => (of_key(Condition::Is(None)), [None; KEYS_MAX]),
+            (Call::List, Reply::Listed(values)) => (Finds::All(values.map(Condition::Is)), makes),
+            (Call::Txn(txn), Reply::Succeeded(true)) => (compared(txn), makes),
+            (Call::Txn(txn), Reply::Succeeded(false)) => (Finds::NotAll(txn.compare), [None; KEYS_MAX]),
+            _ => (Finds::Never, [None; KEYS_MAX]),
+        };
+        Self { finds, makes }
+    }
+
+    /// The act of a call that takes effect; none if it has no effect.
+    fn effect(operation: &Operation) -> Option<Self> {
+        let of_key = |condition, value| {
+            let (mut conditions, mut makes) = ([Condition::Any; KEYS_MAX], [None; KEYS_MAX]);
+            (conditions[operation.key], makes[operation.key]) = (condition, Some(value));
+            Some(Self { finds: Finds::All(conditions), makes })
+        };
+        match operation.call {
+            Call::Read | Call::List => None,
+            Call::Write(value) => of_key(Condition::Any, Some(value)),
+            Call::Cas { expect, new } => of_key(Condition::Is(expect), Some(new)),
+            Call::Delete => of_key(Condition::Not(None), None),
+            Call::Txn(txn) if txn.change == [None; KEYS_MAX] => None,
+            Call::Txn(txn) => Some(Self { finds: compared(txn), makes: txn.change }),
+        }
+    }
+
+    /// The act of an operation, unless it has none.
+    fn of(operation: &Operation) -> Option<Self> {
+        match operation.outcome {
+            Outcome::Completed { at, reply } => Some(Self::completed(operation, at, reply)),
+            Outcome::Unknown => Self::effect(operation),
+            Outcome::Failed => None,
+        }
+    }
+
+    /// The values that it needs or names, with their keys.
+    fn named(self) -> impl Iterator<Item = (usize, Value)> {
+        let named = match self.finds {
+            Finds::All(conditions) => conditions.map(|condition| match condition {
+                Condition::Is(value) | Condition::Not(value) => Some(value),
+                Condition::Any => None,
+            }),
+            Finds::NotAll(expected) => expected,
+            Finds::Never => [None; KEYS_MAX],
+        };
+        with_keys(named)
+    }
+
+    fn in_numbers(self, numbers: &Numbers) -> Act {
+        let makes = std::array::from_fn(|key| self.makes[key].map(|value| numbers.held(key, value)));
+        let finds = match self.finds {
+            Finds::All(conditions) => Finds::All(std::array::from_fn(|key| match conditions[key] {
+                Condition::Any => Condition::Any,
+                Condition::Is(value) => Condition::Is(numbers.held(key, value)),
+                Condition::Not(value) => Condition::Not(numbers.held(key, value)),
+            })),
+            Finds::NotAll(expected) => {
+                Finds::NotAll(std::array::from_fn(|key| expected[key].map(|value| numbers.held(key, value))))
+            }
+            Finds::Never => Finds::Never,
+        };
+        Act { finds, makes }
+    }
+}
+
+fn compared(txn: Txn) -> Finds<Value> {
+    Finds::All(txn.compare.map(|expect| expect.map_or(Condition::Any, Condition::Is)))
+}
+
+fn with_keys(values: [Option<Value>; KEYS_MAX]) -> impl Iterator<Item = (usize, Value)> {
+    values.into_iter().enumerate().filter_map(|(key, value)| Some((key, value?)))
 }
 
 impl Problem {
     /// Time: O(n log n).
-    pub(super) fn new(history: &[Operation], initial: Option<u64>) -> Self {
+    pub(super) fn new(history: &[Operation], initial: Values) -> Self {
         let wanted = Wanted::of(history);
         let end = history.iter().filter_map(Operation::responded).max().unwrap_or(0);
-        let is_of_use = |operation: &Operation| {
-            operation.responded().is_some() || (operation.invoked <= end && wanted.includes(operation))
-        };
-        let history: Vec<(usize, &Operation)> =
-            history.iter().enumerate().filter(|(_, operation)| is_of_use(operation)).collect();
-        let numbers = Numbers::of(&history);
+        let acts = history.iter().enumerate().filter_map(|(position, operation)| {
+            let act = Act::of(operation)?;
+            let is_of_use = operation.responded().is_some() || (operation.invoked <= end && wanted.includes(act));
+            is_of_use.then_some((position, operation, act))
+        });
+        let acts: Vec<_> = acts.collect();
+        let numbers = Numbers::of(acts.iter().map(|(.., act)| *act));
         let mut required = Vec::new();
         let mut classes: BTreeMap<Act, Vec<(u64, usize)>> = BTreeMap::new();
-        for (position, operation) in history {
-            match operation.outcome {
-                Outcome::Completed { at, reply } => required.push(Required {
-                    act: if at < operation.invoked { Act::Never } else { numbers.act(operation.call, reply) },
-                    invoked: operation.invoked,
-                    responded: at.max(operation.invoked),
-                    position,
-                }),
-                Outcome::Unknown => {
-                    if let Some(act) = numbers.effect(operation.call) {
-                        classes.entry(act).or_default().push((operation.invoked, position));
-                    }
-                }
-                Outcome::Failed => {}
+        let mut touched = [false; KEYS_MAX];
+        for (position, operation, act) in acts {
+            let act = act.in_numbers(&numbers);
+            touched.iter_mut().zip(act.touches()).for_each(|(touched, touches)| *touched |= touches);
+            let invoked = operation.invoked;
+            match operation.responded() {
+                Some(at) => required.push(Required { act, invoked, responded: at.max(invoked), position }),
+                None => classes.entry(act).or_default().push((invoked, position)),
             }
         }
         required.sort_by_key(|operation| operation.invoked);
@@ -165,108 +319,85 @@ impl Problem {
             Class { act, members }
         });
         Self {
-            initial: numbers.held(initial),
+            initial: std::array::from_fn(|key| numbers.held(key, initial[key])),
             required,
             classes: classes.collect(),
             held_count: numbers.count as usize,
+            is_of_one_key: touched.iter().filter(|touched| **touched).count() <= 1,
         }
     }
 }
 
 /// The states for which an operation of unknown outcome may be of use: those that a completed
-/// operation needs, and those from which unknown cas lead there. All states, if a completed
+/// operation needs, and those from which unknown ones lead there. All states, if a completed
 /// operation is easy to please.
 enum Wanted {
     All,
-    Only(HashSet<Option<u64>>),
+    Only(HashSet<(usize, Value)>),
 }
 
 impl Wanted {
     fn of(history: &[Operation]) -> Self {
         let mut wanted = Vec::new();
-        let mut leads_to: HashMap<u64, Vec<Option<u64>>> = HashMap::new();
+        let mut leads_to: HashMap<(usize, Value), Vec<(usize, Value)>> = HashMap::new();
         for operation in history {
-            match (operation.call, operation.outcome) {
-                (Call::Cas { .. }, Outcome::Completed { reply: Reply::Swapped(false), .. })
-                | (Call::Delete, Outcome::Completed { reply: Reply::Existed(true), .. }) => return Self::All,
-                (Call::Read, Outcome::Completed { reply: Reply::Value(value), .. }) => wanted.push(value),
-                (Call::Cas { expect, .. }, Outcome::Completed { .. }) => wanted.push(expect),
-                (Call::Delete, Outcome::Completed { .. }) => wanted.push(None),
-                (Call::Cas { expect, new }, Outcome::Unknown) => leads_to.entry(new).or_default().push(expect),
-                _ => {}
+            let Some(act) = Act::of(operation) else { continue };
+            if operation.outcome == Outcome::Unknown {
+                for made in with_keys(act.makes) {
+                    leads_to.entry(made).or_default().extend(act.named());
+                }
+            } else {
+                let is_easy = match act.finds {
+                    Finds::All(conditions) => conditions.iter().any(|condition| matches!(condition, Condition::Not(_))),
+                    Finds::NotAll(_) => true,
+                    Finds::Never => false,
+                };
+                if is_easy {
+                    return Self::All;
+                }
+                wanted.extend(act.named());
             }
         }
         let mut all = HashSet::new();
         while let Some(value) = wanted.pop() {
             if all.insert(value) {
-                wanted.extend(value.and_then(|value| leads_to.get(&value)).into_iter().flatten());
+                wanted.extend(leads_to.get(&value).into_iter().flatten());
             }
         }
         Self::Only(all)
     }
 
-    fn includes(&self, operation: &Operation) -> bool {
-        let made = match (operation.outcome, operation.call) {
-            (Outcome::Completed { .. }, _) => return true,
-            (Outcome::Failed, _) | (Outcome::Unknown, Call::Read) => return false,
-            (Outcome::Unknown, Call::Write(new) | Call::Cas { new, .. }) => Some(new),
-            (Outcome::Unknown, Call::Delete) => None,
-        };
+    /// Whether the effect of an act may be of use.
+    fn includes(&self, act: Act<Value>) -> bool {
         match self {
             Self::All => true,
-            Self::Only(wanted) => wanted.contains(&made),
+            Self::Only(wanted) => with_keys(act.makes).any(|made| wanted.contains(&made)),
         }
     }
 }
 
 struct Numbers {
-    named: HashMap<u64, Held>,
+    named: HashMap<(usize, u64), Held>,
     count: Held,
 }
 
 impl Numbers {
-    fn of(history: &[(usize, &Operation)]) -> Self {
-        let mut numbers = Self { named: HashMap::new(), count: UNNAMED + 1 };
-        for (_, operation) in history {
-            match (operation.call, operation.outcome) {
-                (Call::Cas { expect: Some(value), .. }, _)
-                | (Call::Read, Outcome::Completed { reply: Reply::Value(Some(value)), .. }) => {
-                    numbers.named.entry(value).or_insert_with(|| {
-                        numbers.count += 1;
-                        numbers.count - 1
-                    });
-                }
-                _ => {}
-            }
+    fn of(acts: impl Iterator<Item = Act<Value>>) -> Self {
+        let mut numbers = Self { named: HashMap::new(), count: 2 * KEYS_MAX as Held };
+        for (key, value) in acts.flat_map(Act::named) {
+            let Some(value) = value else { continue };
+            numbers.named.entry((key, value)).or_insert_with(|| {
+                numbers.count += 1;
+                numbers.count - 1
+            });
         }
         numbers
     }
 
-    fn held(&self, value: Option<u64>) -> Held {
-        value.map_or(ABSENT, |value| self.named.get(&value).copied().unwrap_or(UNNAMED))
-    }
-
-    fn act(&self, call: Call, reply: Reply) -> Act {
-        match (call, reply) {
-            (Call::Read, Reply::Value(value)) => Act::Read(self.held(value)),
-            (Call::Write(value), Reply::Written) => Act::Write(self.held(Some(value))),
-            (Call::Cas { expect, new }, Reply::Swapped(true)) => {
-                Act::Swap { expect: self.held(expect), new: self.held(Some(new)) }
-            }
-            (Call::Cas { expect, .. }, Reply::Swapped(false)) => Act::Refuse { expect: self.held(expect) },
-            (Call::Delete, Reply::Existed(true)) => Act::Remove,
-            (Call::Delete, Reply::Existed(false)) => Act::Miss,
-            _ => Act::Never,
-        }
-    }
-
-    /// The act of a call that takes effect; none if it has no effect.
-    fn effect(&self, call: Call) -> Option<Act> {
-        match call {
-            Call::Read => None,
-            Call::Write(value) => Some(Act::Write(self.held(Some(value)))),
-            Call::Cas { expect, new } => Some(Act::Swap { expect: self.held(expect), new: self.held(Some(new)) }),
-            Call::Delete => Some(Act::Remove),
+    fn held(&self, key: usize, value: Value) -> Held {
+        match value {
+            None => key as Held,
+            Some(value) => self.named.get(&(key, value)).copied().unwrap_or((KEYS_MAX + key) as Held),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The search for an order: Wing and Gong's, with Lowe's memory of earlier tries.
 //!
-//! From a state of the register, place an operation that may come next and that is legal, and go on
+//! From a state of the keys, place an operation that may come next and that is legal, and go on
 //! from there; take it back when nothing can follow. An operation may come next if no other
 //! completed one that is still to be placed ended before it began. Operations still to be placed
 //! are kept in linked lists, so that placing and taking back cost O(1).
@@ -11,10 +11,11 @@
 //! - **Memory.** A set of placed operations, with the state, is tried once. And since operations of
 //!   unknown outcome are optional, a try is also hopeless if one that had used fewer of them was.
 //! - **Unknown ones for a reason.** An operation of unknown outcome is placed only if something can
-//!   follow that would not do the same without it; else it could be left out.
+//!   follow that is pleased by what it changed, or that changes what it compared or a part of what
+//!   it changed: else it could be placed later, or be left out.
 //! - **Lost values.** A value that a completed operation still needs is not left if no operation
 //!   can bring it back in time.
-//! - **Dead writes first.** If no operation left names the value of a write that may come next,
+//! - **Dead writes first**, where all operations are on one key. If no operation left names the value of a write that may come next,
 //!   that write can as well come before any other that may: it is then the only write to try. The
 //!   exception: an operation that an unnamed value pleases could follow the write at once.
 //!
@@ -24,7 +25,7 @@
 use std::collections::HashMap;
 
 use super::{
-    problem::{Act, Held, Problem},
+    problem::{Act, Held, Problem, State},
     search_state::{Choice, SearchState},
 };
 
@@ -97,7 +98,7 @@ struct Search<'a> {
 }
 
 /// The first completed operation that is not placed, the state, and bits for placed ones after it.
-type Position = (usize, Held, Box<[u64]>);
+type Position = (usize, State, Box<[u64]>);
 
 /// For each class with used operations, their number; sorted by class.
 type Used = Box<[(u32, u32)]>;
@@ -152,8 +153,8 @@ impl<'a> Search<'a> {
 
     fn is_hopeless_from_the_start(&self) -> bool {
         let problem = self.state.problem;
-        problem.required.iter().any(|operation| operation.act == Act::Never)
-            || (0..problem.held_count as Held).any(|held| held != self.state.held && self.state.is_lost(held))
+        problem.required.iter().any(|operation| operation.act.is_never())
+            || (0..problem.held_count as Held).any(|held| !self.state.held.contains(&held) && self.state.is_lost(held))
     }
 
     /// Follows the move at `mark`: places the observers that are legal after it, then opens a node,
@@ -161,8 +162,7 @@ impl<'a> Search<'a> {
     fn enter(&mut self, mark: usize) -> bool {
         if self.furthest.is_none()
             && let Some(moved) = self.state.trail.get(mark)
-            && moved.before != self.state.held
-            && self.state.is_lost(moved.before)
+            && moved.before.iter().any(|held| !self.state.held.contains(held) && self.state.is_lost(*held))
         {
             self.take_back_to(mark);
             return false;
@@ -215,11 +215,14 @@ impl<'a> Search<'a> {
     }
 
     fn dead_write(&mut self) -> Option<usize> {
+        if !self.state.problem.is_of_one_key {
+            return None;
+        }
         let mut next = self.state.first();
         while let Some(operation) = next
             && self.may_come_next(operation)
         {
-            if let Act::Write(value) = self.state.act(operation)
+            if let Some(value) = self.state.act(operation).writes()
                 && self.state.is_unnamed(value)
                 && self.state.is_apart_from_easy(operation)
             {
@@ -239,7 +242,7 @@ impl<'a> Search<'a> {
         let (from, only_dead_write) = (node.classes_tried, node.dead_write.is_some());
         let classes = &self.state.problem.classes;
         let class = (from..classes.len()).find(|&class| {
-            let is_cut = only_dead_write && matches!(classes[class].act, Act::Write(_));
+            let is_cut = only_dead_write && classes[class].act.writes().is_some();
             !is_cut && self.class_may_come_next(class) && self.is_of_use(class)
         })?;
         self.nodes.last_mut()?.classes_tried = class + 1;
@@ -254,7 +257,7 @@ impl<'a> Search<'a> {
             && self.may_come_next(operation)
         {
             let act = self.state.act(operation);
-            let is_cut = matches!(act, Act::Write(_)) && dead_write.is_some_and(|only| only != operation);
+            let is_cut = act.writes().is_some() && dead_write.is_some_and(|only| only != operation);
             if !is_cut && act.apply(self.state.held).is_some() {
                 choices.push(operation as u32);
             }
@@ -283,13 +286,14 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether an operation can follow the next one of a class that would be illegal, or end
-    /// differently, without it.
+    /// Whether the next operation of a class can matter to one that may follow soon, see
+    /// [`Act::tells`](super::problem::Act::tells).
     fn is_of_use(&mut self, class: usize) -> bool {
         let classes = &self.state.problem.classes;
         let before = self.state.held;
-        let Some(after) = classes[class].act.apply(before).filter(|&after| after != before) else { return false };
-        let tells = |act: Act| act.apply(after).is_some_and(|end| act.apply(before) != Some(end));
+        let act = classes[class].act;
+        let Some(after) = act.apply(before).filter(|&after| after != before) else { return false };
+        let tells = |later: Act| later.tells(act, before, after);
         let mut next = self.state.first();
         while let Some(operation) = next
             && self.may_come_next(operation)

@@ -1,13 +1,16 @@
 //! A partial order under construction: the operations placed, and the operations left. Every move
 //! can be taken back at the cost of making it.
 
-use super::problem::{ABSENT, Act, Held, Problem};
+use super::{
+    history::KEYS_MAX,
+    problem::{Act, Held, Problem, State},
+};
 
 /// A partly placed problem.
 pub(super) struct SearchState<'a> {
     pub(super) problem: &'a Problem,
-    /// The state of the register after all placed operations.
-    pub(super) held: Held,
+    /// The state of the keys after all placed operations.
+    pub(super) held: State,
     /// The moves, oldest first.
     pub(super) trail: Vec<Placed>,
     /// The number of completed operations that are placed.
@@ -28,9 +31,11 @@ pub(super) struct SearchState<'a> {
     earliest_response_after: Vec<u64>,
     /// The number of placed operations of each class.
     used: Vec<usize>,
-    /// For each state, the completed operations still to be placed that need it, by response.
+    /// For each state, the completed operations still to be placed that need it, by response; each
+    /// operation with one number for each key, see `of_key`.
     needers: Links,
-    /// For each state, the completed operations still to be placed that make it, by invocation.
+    /// For each state, the completed operations still to be placed that make it, by invocation, in
+    /// the same numbers.
     makers: Links,
     /// For each state, the classes that make it.
     maker_classes: Vec<Vec<usize>>,
@@ -53,8 +58,8 @@ pub(super) enum Choice {
 /// A move, with the data to take it back.
 pub(super) struct Placed {
     pub(super) choice: Choice,
-    /// The state of the register before the move.
-    pub(super) before: Held,
+    /// The state of the keys before the move.
+    pub(super) before: State,
 }
 
 impl<'a> SearchState<'a> {
@@ -71,16 +76,16 @@ impl<'a> SearchState<'a> {
             earliest_response_after[operation] =
                 required[operation].responded.min(earliest_response_after[operation + 1]);
         }
-        let mut needers = Links::empty(count, problem.held_count);
+        let mut needers = Links::empty(count * KEYS_MAX, problem.held_count);
         for &operation in &by_response {
-            if let Some(held) = required[operation].act.needs() {
-                needers.append(held as usize, operation);
+            for (held, number) in of_key(operation, required[operation].act.needs()) {
+                needers.append(held as usize, number);
             }
         }
-        let mut makers = Links::empty(count, problem.held_count);
+        let mut makers = Links::empty(count * KEYS_MAX, problem.held_count);
         for (operation, one) in required.iter().enumerate() {
-            if let Some(held) = one.act.makes() {
-                makers.append(held as usize, operation);
+            for (held, number) in of_key(operation, one.act.makes()) {
+                makers.append(held as usize, number);
             }
         }
         let mut state = Self {
@@ -106,7 +111,9 @@ impl<'a> SearchState<'a> {
         }
         for (number, class) in problem.classes.iter().enumerate() {
             state.count_names(class.act, class.members.len() as i64);
-            state.maker_classes[class.act.makes().unwrap_or(ABSENT) as usize].push(number);
+            for held in class.act.makes().into_iter().flatten() {
+                state.maker_classes[held as usize].push(number);
+            }
         }
         state
     }
@@ -138,12 +145,12 @@ impl<'a> SearchState<'a> {
         member.is_some_and(|&(invoked, _)| invoked <= self.first_response())
     }
 
-    /// Whether a completed operation still needs the register to hold `held`, and no operation that
+    /// Whether a completed operation still needs a key to hold `held`, and no operation that
     /// is left can restore that state in time.
     pub(super) fn is_lost(&self, held: Held) -> bool {
         let Some(needer) = self.needers.first(held as usize) else { return false };
-        let made_until = self.problem.required[needer].responded;
-        let made = self.makers.first(held as usize).map(|maker| self.problem.required[maker].invoked);
+        let made_until = self.problem.required[needer / KEYS_MAX].responded;
+        let made = self.makers.first(held as usize).map(|maker| self.problem.required[maker / KEYS_MAX].invoked);
         let is_late = |invoked: u64| invoked > made_until;
         made.is_none_or(is_late)
             && self.maker_classes[held as usize].iter().all(|&class| {
@@ -162,7 +169,7 @@ impl<'a> SearchState<'a> {
             if act.apply(self.held).is_some() {
                 return self.may_come_next(goal).then_some(goal);
             }
-            goal = self.makers.first(act.needs()? as usize)?;
+            goal = self.makers.first(act.lacks(self.held)? as usize)? / KEYS_MAX;
         }
         None
     }
@@ -200,12 +207,8 @@ impl<'a> SearchState<'a> {
                 }
                 self.placed[operation / 64] |= 1 << (operation % 64);
                 self.required_placed += 1;
-                if act.needs().is_some() {
-                    self.needers.remove(operation);
-                }
-                if act.makes().is_some() {
-                    self.makers.remove(operation);
-                }
+                of_key(operation, act.needs()).for_each(|(_, number)| self.needers.remove(number));
+                of_key(operation, act.makes()).for_each(|(_, number)| self.makers.remove(number));
                 self.count_names(act, -1);
                 act
             }
@@ -230,12 +233,8 @@ impl<'a> SearchState<'a> {
                 Choice::Required(operation) => {
                     let act = self.act(operation);
                     self.count_names(act, 1);
-                    if act.makes().is_some() {
-                        self.makers.restore(operation);
-                    }
-                    if act.needs().is_some() {
-                        self.needers.restore(operation);
-                    }
+                    of_key(operation, act.makes()).for_each(|(_, number)| self.makers.restore(number));
+                    of_key(operation, act.needs()).for_each(|(_, number)| self.needers.restore(number));
                     self.required_placed -= 1;
                     self.placed[operation / 64] &= !(1 << (operation % 64));
                     if act.is_easy_to_please() {
@@ -257,7 +256,7 @@ impl<'a> SearchState<'a> {
     }
 
     fn count_names(&mut self, act: Act, more: i64) {
-        if let Some(held) = act.names() {
+        for held in act.names() {
             self.names[held as usize] += more;
         }
     }
@@ -272,6 +271,11 @@ impl<'a> SearchState<'a> {
             (Err(at), _) => self.taken.insert(at, (class as u32, used as u32)),
         }
     }
+}
+
+/// The states of an operation by key, each with the operation's number for that key.
+fn of_key(operation: usize, held: [Option<Held>; KEYS_MAX]) -> impl Iterator<Item = (Held, usize)> {
+    (0..KEYS_MAX).filter_map(move |key| Some((held[key]?, operation * KEYS_MAX + key)))
 }
 
 /// Doubly linked lists of numbers below a bound, each number in at most one of them. Any can be

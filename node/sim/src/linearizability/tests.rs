@@ -2,9 +2,9 @@
 //! of large ones.
 
 use super::{
-    Call, Explanation, Operation, Outcome, Reply, STEPS_MAX, Verdict,
+    Call, Explanation, KEYS_MAX, Operation, Outcome, Reply, STEPS_MAX, Txn, Values, Verdict,
     brute_force::{Random, Shape},
-    by_key, check,
+    by_group, check,
     problem::Problem,
     search::{Answer, decide},
 };
@@ -155,7 +155,7 @@ fn a_definite_failure_that_shows_is_caught_and_named() {
     assert_fine(&[write(1, 1, 0..9), failed, read(3, Some(1), 20..29)]);
     let explanation = assert_violated(&[write(1, 1, 0..9), failed, read(3, Some(2), 20..29)]);
     assert_eq!(explanation.failed, [failed]);
-    assert!(explanation.to_string().contains("client 2 [10..] write 2: failed"), "{explanation}");
+    assert!(explanation.to_string().contains("client 2 [10..] key 0 write 2: failed"), "{explanation}");
 }
 
 #[test]
@@ -185,21 +185,152 @@ fn a_reply_of_another_calls_kind_is_caught() {
 #[test]
 fn what_the_key_held_before_counts() {
     let read = [read(1, Some(7), 0..9)];
-    assert_eq!(check(&read, Some(7), STEPS_MAX), Verdict::Linearizable);
-    assert!(matches!(check(&read, Some(8), STEPS_MAX), Verdict::Violated(_)));
+    assert_eq!(check(&read, [Some(7), None, None], STEPS_MAX), Verdict::Linearizable);
+    assert!(matches!(check(&read, [Some(8), Some(7), None], STEPS_MAX), Verdict::Violated(_)));
 }
 
 #[test]
-fn keys_are_parted_and_their_operations_keep_their_order() {
+fn a_listing_sees_all_of_a_transaction_or_nothing_of_it() {
+    let txn = txn(1, [None; KEYS_MAX], [Some(Some(1)), Some(Some(1)), None], true, 0..20);
+    for (seen, is_legal) in [
+        ([None, None, None], true),
+        ([Some(1), Some(1), None], true),
+        ([Some(1), None, None], false),
+        ([None, Some(1), None], false),
+    ] {
+        let during = [txn, list(2, seen, 10..15)];
+        let unknown = [Operation { outcome: Outcome::Unknown, ..txn }, list(2, seen, 10..15)];
+        for history in [during, unknown] {
+            let verdict = check(&history, NOTHING, STEPS_MAX);
+            assert_eq!(verdict == Verdict::Linearizable, is_legal, "{seen:?}: {verdict:?}");
+        }
+    }
+    assert_violated(&[txn, list(2, NOTHING, 21..25)]);
+}
+
+/// Of each key alone, this history is linearizable.
+#[test]
+fn a_listing_of_two_states_is_caught_and_told() {
+    let writes = [write(1, 1, 0..9), on(1, write(1, 2, 10..19))];
+    for seen in [[None, None, None], [Some(1), None, None], [Some(1), Some(2), None]] {
+        assert_fine(&[&writes[..], &[list(2, seen, 0..19)]].concat());
+    }
+    let mixed = list(2, [None, Some(2), None], 0..19);
+    let explanation = assert_violated(&[&writes[..], &[mixed]].concat());
+    assert_eq!(explanation.core.len(), 3, "{explanation}");
+    assert!(explanation.to_string().contains("client 2 [0..19] list: key 1 holds 2"), "{explanation}");
+    assert_fine(&[&writes[..], &[on(0, read(2, None, 0..19)), on(1, read(2, Some(2), 0..19))]].concat());
+}
+
+#[test]
+fn a_transaction_is_executed_only_if_all_keys_are_as_expected() {
+    let (compare, change) = ([Some(Some(1)), Some(None), None], [None, Some(Some(2)), Some(None)]);
+    let before = [write(1, 1, 0..9), on(2, write(1, 3, 0..9))];
+    let done = txn(2, compare, change, true, 10..19);
+    assert_fine(&[&before[..], &[done, list(3, [Some(1), Some(2), None], 20..29)]].concat());
+    assert_violated(&[&before[..], &[done, list(3, [Some(1), Some(2), Some(3)], 20..29)]].concat());
+    let refused = txn(2, compare, change, false, 10..19);
+    assert_violated(&[&before[..], &[refused]].concat());
+    for other in [write(1, 5, 5..15), on(1, write(1, 5, 5..15))] {
+        assert_fine(&[&before[..], &[refused, other]].concat());
+    }
+    assert_violated(&[&before[..], &[refused, on(2, write(1, 5, 5..15))]].concat());
+}
+
+#[test]
+fn a_listing_may_need_several_writes_of_unknown_outcome() {
+    let maybe = |key, value| on(key, unknown(1 + value, Call::Write(value), 0));
+    let writes = [maybe(0, 1), maybe(1, 2), maybe(2, 3)];
+    assert_fine(&[&writes[..], &[list(9, [Some(1), Some(2), Some(3)], 10..19)]].concat());
+    assert_fine(&[&writes[..], &[list(9, [None, Some(2), Some(3)], 10..19)]].concat());
+    assert_violated(&[&writes[..2], &[list(9, [None, Some(2), Some(3)], 10..19)]].concat());
+}
+
+/// The transaction of unknown outcome comes before the write that overwrites one half of it.
+#[test]
+fn a_half_of_an_unknown_transaction_may_be_overwritten_and_the_other_be_seen() {
+    let maybe = Operation {
+        outcome: Outcome::Unknown,
+        ..txn(1, [None; KEYS_MAX], [Some(Some(1)), Some(Some(1)), None], true, 0..0)
+    };
+    assert_fine(&[maybe, write(2, 2, 10..19), list(3, [Some(2), Some(1), None], 20..29)]);
+    assert_violated(&[maybe, write(2, 2, 10..19), list(3, [None, Some(1), None], 20..29)]);
+}
+
+#[test]
+fn a_map_with_a_fault_is_found_out_and_one_without_is_not() {
+    for fault in [None, Some(Fault::TornTxn), Some(Fault::MixedList)] {
+        let histories = (0..100).map(|seed| of_map(fault, &mut Random(seed)));
+        let illegal = histories.filter(|history| check(history, NOTHING, STEPS_MAX) != Verdict::Linearizable).count();
+        match fault {
+            None => assert_eq!(illegal, 0),
+            Some(fault) => assert!(illegal > 20, "{fault:?}: {illegal} of 100 histories are illegal"),
+        }
+    }
+}
+
+/// A bug of a map with several keys: the call takes effect in two steps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fault {
+    TornTxn,
+    MixedList,
+}
+
+/// The history of four clients of a map, each with one operation under way.
+fn of_map(fault: Option<Fault>, random: &mut Random) -> Vec<Operation> {
+    let (mut clients, mut held) = ([const { None::<(Operation, Values)> }; 4], NOTHING);
+    let mut history = Vec::new();
+    for stamp in 0..400 {
+        let client = random.below(4);
+        let value = Some(stamp);
+        let Some((mut operation, seen)) = clients[client as usize].take() else {
+            let call = match random.below(3) {
+                0 => Call::List,
+                1 => Call::Txn(Txn { change: [Some(value), Some(value), None], ..Txn::default() }),
+                _ => Call::Write(stamp),
+            };
+            // The first step of a call that has two.
+            let seen = held;
+            if let (Call::Txn(txn), Some(Fault::TornTxn)) = (call, fault) {
+                held[0] = txn.change[0].flatten();
+            }
+            let operation = Operation { key: random.below(2) as usize, ..unknown(client, call, stamp) };
+            clients[client as usize] = Some((operation, seen));
+            continue;
+        };
+        let reply = match operation.call {
+            Call::List if fault == Some(Fault::MixedList) => Reply::Listed([seen[0], held[1], None]),
+            Call::List => Reply::Listed(held),
+            Call::Txn(txn) if fault == Some(Fault::TornTxn) => {
+                held[1] = txn.change[1].flatten();
+                Reply::Succeeded(true)
+            }
+            Call::Txn(txn) => {
+                held = txn.change.map(Option::flatten);
+                Reply::Succeeded(true)
+            }
+            _ => {
+                held[operation.key] = made_value(&operation);
+                Reply::Written
+            }
+        };
+        operation.outcome = Outcome::Completed { at: stamp, reply };
+        history.push(operation);
+    }
+    history
+}
+
+#[test]
+fn groups_are_parted_and_their_operations_keep_their_order() {
     let (a, b, c) = (write(1, 1, 0..9), write(2, 2, 5..6), read(1, Some(1), 10..19));
-    let keys = by_key([("x", a), ("y", b), ("x", c)]);
-    assert_eq!(keys.into_iter().collect::<Vec<_>>(), [("x", vec![a, c]), ("y", vec![b])]);
+    let groups = by_group([("x", a), ("y", b), ("x", c)]);
+    assert_eq!(groups.into_iter().collect::<Vec<_>>(), [("x", vec![a, c]), ("y", vec![b])]);
 }
 
 #[test]
 fn without_steps_the_answer_is_undecided() {
     let history = [write(1, 1, 0..9), write(2, 2, 0..9), read(3, Some(1), 10..19)];
-    assert_eq!(check(&history, None, 0), Verdict::Undecided);
+    assert_eq!(check(&history, NOTHING, 0), Verdict::Undecided);
 }
 
 #[test]
@@ -207,17 +338,18 @@ fn an_explanation_reads_like_a_story() {
     let history = [write(1, 1, 0..9), write(2, 5, 10..19), write(1, 2, 20..29), read(3, Some(1), 30..39)];
     let explanation = assert_violated(&history);
     let story = "not linearizable: 3 of 4 operations contradict each other
-  client 1 [0..9] write 1: written
-  client 1 [20..29] write 2: written
-  client 3 [30..39] read: value 1
+  client 1 [0..9] key 0 write 1: written
+  client 1 [20..29] key 0 write 2: written
+  client 3 [30..39] key 0 read: value 1
 the longest order found:
-  client 1 [0..9] write 1: written
-  client 1 [20..29] write 2: written
-then the key holds 2, and one of these must come next:
-  client 3 [30..39] read: value 1; but the answer would be: value 2
+  client 1 [0..9] key 0 write 1: written
+  client 1 [20..29] key 0 write 2: written
+then key 0 holds 2, and one of these must come next:
+  client 3 [30..39] key 0 read: value 1; but the answer would be: value 2
 ";
     // Either of the two later writes is enough of a contradiction.
-    let other = story.replace("client 1 [20..29] write 2", "client 2 [10..19] write 5").replace("2, and", "5, and");
+    let other =
+        story.replace("client 1 [20..29] key 0 write 2", "client 2 [10..19] key 0 write 5").replace("2, and", "5, and");
     let other = other.replace("value 2", "value 5");
     let told = explanation.to_string();
     assert!(told == story || told == other, "{told}");
@@ -245,7 +377,8 @@ fn a_stale_read_among_two_thousand_operations_is_told_in_a_few_lines() {
 fn large_histories_take_a_few_looks_at_each_operation() {
     let crowded = Shape { duration: 1_000, ..mostly_sequential() };
     let full = Shape { duration: 5_000, only_reads_and_writes: true, ..mostly_sequential() };
-    for (shape, looks_max) in [(mostly_sequential(), 10), (crowded, 500), (full, 500)] {
+    let grouped = Shape { keys: 2, ..mostly_sequential() };
+    for (shape, looks_max) in [(mostly_sequential(), 10), (crowded, 500), (full, 500), (grouped, 100)] {
         for seed in 0..10 {
             let history = shape.history(&mut Random(seed));
             let (answer, steps) = searched(&history);
@@ -275,7 +408,7 @@ fn unknown_writes_that_nobody_reads_do_not_multiply_the_search() {
 }
 
 fn searched(history: &[Operation]) -> (Answer, u64) {
-    decide(&Problem::new(history, None), STEPS_MAX)
+    decide(&Problem::new(history, NOTHING), STEPS_MAX)
 }
 
 /// One or two operations at a time, each value written once, a few dozen unknown.
@@ -288,25 +421,29 @@ fn mostly_sequential() -> Shape {
         unknown_percent: 2,
         only_reads_and_writes: false,
         unique: true,
-        initial: None,
+        keys: 1,
+        initial: NOTHING,
     }
 }
 
 fn made_value(operation: &Operation) -> Option<u64> {
     match operation.call {
         Call::Write(value) => Some(value),
-        Call::Read | Call::Cas { .. } | Call::Delete => None,
+        Call::Read | Call::Cas { .. } | Call::Delete | Call::List | Call::Txn(_) => None,
     }
 }
 
+/// Before the first operation.
+const NOTHING: Values = [None; KEYS_MAX];
+
 #[track_caller]
 fn assert_fine(history: &[Operation]) {
-    assert_eq!(check(history, None, STEPS_MAX), Verdict::Linearizable);
+    assert_eq!(check(history, NOTHING, STEPS_MAX), Verdict::Linearizable);
 }
 
 #[track_caller]
 fn assert_violated(history: &[Operation]) -> Explanation {
-    match check(history, None, STEPS_MAX) {
+    match check(history, NOTHING, STEPS_MAX) {
         Verdict::Violated(explanation) => *explanation,
         verdict @ (Verdict::Linearizable | Verdict::Undecided) => panic!("{verdict:?}"),
     }
@@ -328,10 +465,25 @@ fn delete(client: u64, existed: bool, when: Range<u64>) -> Operation {
     completed(client, Call::Delete, Reply::Existed(existed), when)
 }
 
+fn list(client: u64, seen: Values, when: Range<u64>) -> Operation {
+    completed(client, Call::List, Reply::Listed(seen), when)
+}
+
+type OfKeys = [Option<Option<u64>>; KEYS_MAX];
+
+fn txn(client: u64, compare: OfKeys, change: OfKeys, succeeded: bool, when: Range<u64>) -> Operation {
+    completed(client, Call::Txn(Txn { compare, change }), Reply::Succeeded(succeeded), when)
+}
+
+/// The same operation on another key.
+fn on(key: usize, operation: Operation) -> Operation {
+    Operation { key, ..operation }
+}
+
 fn completed(client: u64, call: Call, reply: Reply, when: Range<u64>) -> Operation {
-    Operation { client, call, invoked: when.start, outcome: Outcome::Completed { at: when.end, reply } }
+    Operation { client, key: 0, call, invoked: when.start, outcome: Outcome::Completed { at: when.end, reply } }
 }
 
 fn unknown(client: u64, call: Call, invoked: u64) -> Operation {
-    Operation { client, call, invoked, outcome: Outcome::Unknown }
+    Operation { client, key: 0, call, invoked, outcome: Outcome::Unknown }
 }
