@@ -34,11 +34,13 @@ const LIST: &[&str] = &["prefix", "start", "end", "after", "limit", "keys", "ind
 const EXPECT: &[&str] = &["expect"];
 /// The headers of a write.
 const MUTATION: &[&str] = &[SESSION, SERIAL, TIMEOUT];
+/// The headers of a read of keys.
+const WAITING: &[&str] = &[TIMEOUT];
 
 /// All requests with query, headers or body. Others have a body only if their handler reads one.
 const ACCEPTED: &[Accepts] = &[
-    accepts("GET", "/v1/kv", LIST, &[], false),
-    accepts("GET", "/v1/kv/{key}", READ, &[], false),
+    accepts("GET", "/v1/kv", LIST, WAITING, false),
+    accepts("GET", "/v1/kv/{key}", READ, WAITING, false),
     accepts("PUT", "/v1/kv/{key}", &[], MUTATION, true),
     accepts("DELETE", "/v1/kv/{key}", &[], MUTATION, false),
     accepts("POST", "/v1/kv/{key}/cas", &[], MUTATION, true),

@@ -1,8 +1,9 @@
 //! The HTTP interface, request by request, against one node.
 
-use crate::support::{PATIENCE, cluster, raw};
+use crate::support::{PATIENCE, cluster, cluster_at_default_timing, raw};
 use quorate_kv::{client::ReadMode, cluster::Signal};
 use serde_json::{Value, json};
+use std::time::Duration;
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +120,9 @@ async fn bad_requests_are_refused_with_a_code_and_a_message() {
     // A misspelt header, and a header that the request does not support.
     for (request, header) in [
         ("PUT /v1/kv/k", "quorate-sesion: a"),
-        ("GET /v1/kv/k", "quorate-timeout: 1s"),
+        ("GET /v1/kv/k", "quorate-session: a"),
+        ("GET /v1/kv", "quorate-timeout: soon"),
+        ("GET /v1/status", "quorate-timeout: 1s"),
         ("POST /v1/snapshot", "quorate-session: a"),
     ] {
         let answer = raw(&url, request, &format!("{header}\r\ncontent-length: 0\r\n"), b"").await;
@@ -181,6 +184,28 @@ async fn a_write_after_its_deadline_is_not_started() {
         let in_time = ask(&format!("{session}quorate-timeout: 10s\r\n")).await;
         assert_eq!(in_time.status, 200, "{}", in_time.text());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_waits_for_as_long_as_its_client_says() {
+    let cluster = cluster_at_default_timing().await;
+    let (leader, followers) = cluster.roles().await;
+    let url = cluster.endpoint(leader);
+    followers.iter().for_each(|id| cluster.signal(*id, Signal::STOP).expect("paused"));
+    let reads = ["GET /v1/kv/k", "GET /v1/kv"];
+    for read in reads {
+        let answer = raw(&url, read, "quorate-timeout: 100ms\r\n", b"").await;
+        assert!(answer.status == 503 && ["no_leader", "behind"].contains(&&*answer.code()), "{}", answer.text());
+    }
+    let waiting = reads.map(|read| raw(&url, read, "quorate-timeout: 60s\r\n", b""));
+    let [key, list] = waiting;
+    // Twice as long as a read without the header waits.
+    let wake = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        followers.iter().for_each(|id| cluster.signal(*id, Signal::CONT).expect("awake"));
+    };
+    let (key, list, ()) = tokio::join!(key, list, wake);
+    assert_eq!((&*key.code(), list.status), ("not_found", 200));
 }
 
 #[tokio::test(flavor = "multi_thread")]
