@@ -1,4 +1,4 @@
-//! The bytes of every message and hello on the wire: version 2 of the frames.
+//! The bytes of every message and hello on the wire: version 3 of the frames.
 //!
 //! Every table has a line for each field: its bytes in hexadecimal, and its name. A table covers
 //! the metadata of a frame; integers above a byte are varints (LEB128). Each enum ends with the
@@ -29,13 +29,13 @@ fn a_frame_without_a_body() {
     is_frame(
         &Frame::Message(message),
         "51 52 54 45 | magic: QRTE
-         02          | version
+         03          | version
          02          | kind: message
          00 00       | flags
          00 00 00 00 | group
          04 00 00 00 | metadata length
          00 00 00 00 | body length
-         20 f9 c5 5d | checksum of bytes 0..20 and the metadata
+         9d 0e 86 6a | checksum of bytes 0..20 and the metadata
          03          | term
          04          | Heartbeat
          01          | round
@@ -50,13 +50,13 @@ fn a_frame_whose_body_is_log_records_leaves_the_body_to_their_checksums() {
     is_frame(
         &Frame::Message(Message { term: Term(3), body: Body::Append(append) }),
         "51 52 54 45 | magic: QRTE
-         02          | version
+         03          | version
          02          | kind: message
          00 00       | flags
          00 00 00 00 | group
          07 00 00 00 | metadata length
          2a 00 00 00 | body length
-         24 c2 15 83 | checksum of bytes 0..20 and the metadata
+         1c 32 c6 f6 | checksum of bytes 0..20 and the metadata
          03          | term
          02          | Append
          05          | epoch
@@ -82,13 +82,13 @@ fn a_frame_with_another_body_covers_it_with_its_own_checksum() {
     is_frame(
         &Frame::Message(Message { term: Term(3), body: Body::SnapshotChunk(chunk) }),
         "51 52 54 45 | magic: QRTE
-         02          | version
+         03          | version
          02          | kind: message
          01 00       | flags: the checksum covers the body
          00 00 00 00 | group
          11 00 00 00 | metadata length
          02 00 00 00 | body length
-         33 7f 40 07 | checksum of bytes 0..20, the metadata and the body
+         10 e9 86 26 | checksum of bytes 0..20, the metadata and the body
          03          | term
          0a          | SnapshotChunk
          09          | epoch
@@ -339,12 +339,14 @@ fn propose() {
          03    | kind: Session
          00    | waits_ms",
     );
-    is_refused("06 01 01 00 05 00 | no kind");
+    is_refused("06 01 01 00 07 00 | no kind");
 }
 
 #[test]
 fn the_kinds_that_no_client_proposes_have_numbers_too() {
-    for (number, kind) in [(0, Kind::Noop), (2, Kind::Membership), (4, Kind::Stub)] {
+    for (number, kind) in
+        [(0, Kind::Noop), (2, Kind::Membership), (4, Kind::Stub), (5, Kind::Tick), (6, Kind::Internal)]
+    {
         let commands = vec![ForwardedCommand { request: 1, length: 0, kind, waits_ms: 0 }];
         let body = Body::Propose(Propose { commands, payloads: Bytes::new() });
         let encoded = Encoder::default().message(&Message { term: Term(3), body }).expect("it fits");
@@ -739,7 +741,7 @@ fn is_frame(frame: &Frame, table: &str) {
 /// has a meaning would be read, and leave some.
 fn is_refused(table: &str) {
     let metadata = [&[3], &bytes(table)[..], &[0; 60]].concat();
-    let mut wire = [b"QRTE".as_slice(), &[2, 2, 0, 0, 0, 0, 0, 0]].concat();
+    let mut wire = [b"QRTE".as_slice(), &[3, 2, 0, 0, 0, 0, 0, 0]].concat();
     wire.extend(u32::to_le_bytes(metadata.len() as u32));
     wire.extend([0; 4]);
     wire.extend(crc32c::crc32c_append(crc32c::crc32c(&wire), &metadata).to_le_bytes());

@@ -8,6 +8,7 @@ use crate::{
         HEADER_BYTES, Head, OVERHEAD_BYTES, Record, STUB_BYTES, TRAILER_BYTES, header, read_u32, read_u64,
         record_checksum, record_end,
     },
+    tick::Tick,
 };
 use alloc::vec::Vec;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -28,6 +29,8 @@ pub struct Batch {
     changes: bool,
     /// Whether one of the entries is a stub.
     has_stubs: bool,
+    /// Whether one of the entries is a tick.
+    has_ticks: bool,
     bytes: Bytes,
 }
 
@@ -40,7 +43,7 @@ impl Batch {
     pub fn parse(bytes: Bytes, checksum: Checksum) -> Result<Self, Malformed> {
         let head = Head::read(&bytes, 0, checksum)?;
         let (mut at, mut count, mut chained) = (0, 0u32, head.previous_checksum);
-        let (mut changes, mut has_stubs) = (false, false);
+        let (mut changes, mut has_stubs, mut has_ticks) = (false, false, false);
         while at < bytes.len() {
             let this = Head::read(&bytes, at, checksum)?;
             let expected = EntryId::new(head.id.term, head.id.index.plus(u64::from(count)));
@@ -60,10 +63,11 @@ impl Batch {
             chained = found;
             changes |= this.kind == Kind::Membership;
             has_stubs |= this.kind == Kind::Stub;
+            has_ticks |= this.kind == Kind::Tick;
             at = end + TRAILER_BYTES;
             count += 1;
         }
-        Ok(Self { term: head.id.term, first: head.id.index, count, changes, has_stubs, bytes })
+        Ok(Self { term: head.id.term, first: head.id.index, count, changes, has_stubs, has_ticks, bytes })
     }
 
     /// The term of all entries.
@@ -199,19 +203,26 @@ impl Batch {
         self.has_stubs
     }
 
-    /// The same entries as a witness keeps them: commands as stubs; no-ops and configurations,
-    /// which the rules need, whole.
+    /// The ticks among the entries, in order, each with its index. A malformed one is left out: the
+    /// node that applies it fails.
+    pub fn ticks(&self) -> impl Iterator<Item = (Index, Tick)> {
+        let records = self.has_ticks.then(|| self.records()).into_iter().flatten();
+        let ticks = records.filter(|record| record.kind == Kind::Tick);
+        ticks.filter_map(|record| Some((record.id.index, Tick::decode(record.payload).ok()?)))
+    }
+
+    /// The same entries as a witness keeps them: no-ops and configurations, which the rules need,
+    /// whole, and all others as stubs.
     #[must_use]
     pub fn to_stubs(&self, checksum: Checksum) -> Self {
-        let is_command = |kind| matches!(kind, Kind::Command | Kind::Session);
-        if !self.records().any(|record| is_command(record.kind)) {
+        if !self.records().any(|record| record.kind.has_stub()) {
             return self.clone();
         }
         let mut bytes = BytesMut::with_capacity(self.count as usize * (OVERHEAD_BYTES + STUB_BYTES));
         let mut at = 0;
         for record in self.records() {
             let end = record_end(&self.bytes, at);
-            if is_command(record.kind) {
+            if record.kind.has_stub() {
                 let header = header(checksum, record.id, Kind::Stub, STUB_BYTES, record.previous_checksum);
                 let of = record.checksum.to_le_bytes();
                 bytes.put_slice(&header);
@@ -223,13 +234,15 @@ impl Batch {
             }
             at = end;
         }
-        Self { has_stubs: true, bytes: bytes.freeze(), ..self.clone() }
+        Self { has_stubs: true, has_ticks: false, bytes: bytes.freeze(), ..self.clone() }
     }
 
     fn slice(&self, first: Index, count: u32, bytes: Bytes) -> Self {
-        let mut slice = Self { term: self.term, first, count, changes: false, has_stubs: false, bytes };
+        let mut slice =
+            Self { term: self.term, first, count, changes: false, has_stubs: false, has_ticks: false, bytes };
         slice.changes = self.changes && slice.records().any(|record| record.kind == Kind::Membership);
         slice.has_stubs = self.has_stubs && slice.records().any(|record| record.kind == Kind::Stub);
+        slice.has_ticks = self.has_ticks && slice.records().any(|record| record.kind == Kind::Tick);
         slice
     }
 
@@ -251,6 +264,7 @@ pub struct BatchBuilder {
     first: Index,
     count: u32,
     changes: bool,
+    has_ticks: bool,
     chained: u32,
     bytes: BytesMut,
     checksum: Checksum,
@@ -261,7 +275,7 @@ impl BatchBuilder {
     #[must_use]
     pub fn new(checksum: Checksum, term: Term, first: Index, previous: u32, capacity_bytes: usize) -> Self {
         let bytes = BytesMut::with_capacity(capacity_bytes);
-        Self { term, first, count: 0, changes: false, chained: previous, bytes, checksum }
+        Self { term, first, count: 0, changes: false, has_ticks: false, chained: previous, bytes, checksum }
     }
 
     /// Adds an entry after the others. Not for stubs: [`Batch::to_stubs`] makes those
@@ -288,6 +302,7 @@ impl BatchBuilder {
         self.bytes.put_slice(payload);
         self.bytes.put_u32_le(self.chained);
         self.changes |= kind == Kind::Membership;
+        self.has_ticks |= kind == Kind::Tick;
         self.count += 1;
     }
 
@@ -312,6 +327,7 @@ impl BatchBuilder {
             count: self.count,
             changes: self.changes,
             has_stubs: false,
+            has_ticks: self.has_ticks,
             bytes: self.bytes.freeze(),
         })
     }

@@ -18,12 +18,25 @@ pub enum Kind {
     /// A client's command that is applied once however often it is in the log, or a request to open
     /// a session: see [`session`](crate::session).
     Session = 3,
-    /// A stub that a witness keeps for a command of either kind: the entry's identity and checksum
-    /// without the payload.
+    /// A stub that a witness keeps for an entry that the rules do not read: its identity and
+    /// checksum without the payload.
     Stub = 4,
+    /// The leader moves log time on: see [`tick`](crate::tick).
+    Tick = 5,
+    /// An entry of the leader for the layer of services: see [`internal`](crate::internal).
+    Internal = 6,
 }
 
 impl Kind {
+    /// Whether a witness keeps only a stub: the rules do not read the payload.
+    #[must_use]
+    pub const fn has_stub(self) -> bool {
+        match self {
+            Self::Command | Self::Session | Self::Tick | Self::Internal => true,
+            Self::Noop | Self::Membership | Self::Stub => false,
+        }
+    }
+
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             0 => Some(Self::Noop),
@@ -31,6 +44,8 @@ impl Kind {
             2 => Some(Self::Membership),
             3 => Some(Self::Session),
             4 => Some(Self::Stub),
+            5 => Some(Self::Tick),
+            6 => Some(Self::Internal),
             _ => None,
         }
     }

@@ -171,7 +171,9 @@ impl Propose {
                 Kind::Session => {
                     Request::decode(command)?;
                 }
-                Kind::Noop | Kind::Membership | Kind::Stub => return Err(misplaced("commands that no client has")),
+                Kind::Noop | Kind::Membership | Kind::Stub | Kind::Tick | Kind::Internal => {
+                    return Err(misplaced("commands that no client has"));
+                }
             }
             rest = after;
         }

@@ -9,8 +9,8 @@
 //! Every public name is exported by one path: types at the root; functions, constants and the
 //! layouts of entries ([`record`], [`session`]) in the module that they belong to. The sources are best read in this order:
 //!
-//! 1. `ids`, `entry`, [`record`], `batch`, [`session`], `message` and `forwarded`: terms, entries
-//!    and messages.
+//! 1. `ids`, `entry`, [`record`], `batch`, [`session`], [`tick`], [`internal`], `message` and
+//!    `forwarded`: terms, entries and messages.
 //! 2. `membership` and [`quorum`]: the voters, and how many of them make a quorum.
 //!    `change` and `refused`: membership changes, and why the leader refuses one.
 //! 3. `replica`: one node's term, vote, log and role, and every rule that changes them.
@@ -46,9 +46,11 @@ mod snapshot;
 mod snapshot_transfer;
 
 pub mod address;
+pub mod internal;
 pub mod quorum;
 pub mod record;
 pub mod session;
+pub mod tick;
 
 pub use ballot::{Ballot, BallotOutcome};
 pub use batch::{Batch, BatchBuilder};

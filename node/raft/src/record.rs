@@ -11,7 +11,7 @@
 //! | 4 | 4 | group (0) |
 //! | 8 | 8 | term |
 //! | 16 | 8 | index |
-//! | 24 | 1 | kind: 0 no-op, 1 command, 2 membership, 3 session, 4 stub |
+//! | 24 | 1 | kind: 0 no-op, 1 command, 2 membership, 3 session, 4 stub, 5 tick, 6 internal |
 //! | 25 | 3 | zero |
 //! | 28 | 4 | checksum of the previous record (0 before the first) |
 //! | 32 | 4 | checksum of bytes 0..32 |
@@ -22,7 +22,7 @@
 //! covers the previous record's, so it is a function of the whole log up to here: two nodes with an
 //! equal checksum at an equal entry id hold equal logs, and two with different ones have diverged.
 //!
-//! A witness keeps only the identity of a command, as a *stub*: a record whose header differs in
+//! Of an entry that the rules do not read, a witness keeps only the identity, as a *stub*: a record whose header differs in
 //! kind and length only. Its payload has 8 bytes: the checksum of the original record, then a
 //! checksum of the stub itself, which continues from its header's over those 4 bytes. **The trailer
 //! repeats the original record's checksum.** So the chain of checksums is that of the whole log,

@@ -23,7 +23,8 @@
 use crate::{entry::Malformed, ids::Index};
 use alloc::{sync::Arc, vec::Vec};
 use bytes::Bytes;
-use core::fmt;
+use core::{fmt, ops, time::Duration};
+use serde::{Deserialize, Serialize};
 
 /// Length of a [`Stamp`].
 pub const STAMP_BYTES: usize = 16;
@@ -36,8 +37,26 @@ const REQUEST_HEAD_BYTES: usize = 10;
 
 /// A moment in *log time*, in milliseconds: the time that leaders have counted while they led. It
 /// is in the log, so all nodes agree on it; no wall clock is involved.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct LogTime(pub u64);
+
+impl LogTime {
+    /// The time from `earlier` to this; zero if `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl ops::Add<Duration> for LogTime {
+    type Output = Self;
+
+    /// A later moment, in whole milliseconds; at most the last one.
+    fn add(self, after: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
 
 /// The part of a session entry that the leader adds when it appends it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

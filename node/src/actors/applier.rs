@@ -124,7 +124,7 @@ impl<M: StateMachine> Applier<M> {
             self.applying = Some(entry);
             let nothing = || Ok(results::Applied { index, reply: bytes::Bytes::new() });
             let outcome = match (record.kind, &mut self.machine) {
-                (Kind::Noop | Kind::Membership, _) | (_, None) => nothing(),
+                (Kind::Noop | Kind::Membership | Kind::Tick | Kind::Internal, _) | (_, None) => nothing(),
                 (Kind::Command, Some(_)) if skips => Err(Refusal::Skipped),
                 (Kind::Command, Some(machine)) => {
                     let at = At { index, term: record.id.term, time: self.sessions.now(), ..At::default() };

@@ -86,7 +86,7 @@ impl Slot {
         let is_known = || {
             read_u32(slot, 28) == 0 // the group
                 && read_u64(slot, 16) < u64::MAX // so that it has a successor
-                && slot[32] <= Kind::Stub as u8
+                && slot[32] <= Kind::Internal as u8
                 && slot[33] & !(Self::UNPROVEN | Self::BEGINS_GROUP) == 0
                 && slot[34..36] == [0; 2]
         };

@@ -31,9 +31,9 @@ pub struct Version(u8);
 
 impl Version {
     /// The oldest version that this release speaks.
-    pub const OLDEST: Self = Self(2);
+    pub const OLDEST: Self = Self(3);
     /// The newest version that this release speaks.
-    pub const CURRENT: Self = Self(2);
+    pub const CURRENT: Self = Self(3);
     /// The version of a hello's form, which is read before anything is agreed on. A hello of
     /// another one is refused by name.
     pub const OF_HELLO: Self = Self(2);

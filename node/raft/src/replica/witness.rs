@@ -26,10 +26,8 @@ use super::{
 };
 use crate::{
     batch::Batch,
-    entry::Kind,
     ids::{Index, NodeId},
     quorum,
-    record::Record,
 };
 use alloc::vec::Vec;
 
@@ -59,8 +57,7 @@ impl Replica {
     /// Whether a leader sends entries in the form for the other kind of node: it takes a witness
     /// for a full copy, or the other way round.
     pub(super) fn is_mistaken_for_another(&self, batch: &Batch) -> bool {
-        let is_kept_whole = |record: Record<'_>| matches!(record.kind, Kind::Command | Kind::Session);
-        if self.is_witness() { batch.records().any(is_kept_whole) } else { batch.has_stubs() }
+        if self.is_witness() { batch.records().any(|record| record.kind.has_stub()) } else { batch.has_stubs() }
     }
 
     /// The witness of the configuration in force, or, while that is uncommitted and has none, of

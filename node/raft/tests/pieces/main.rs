@@ -11,3 +11,4 @@ mod record;
 mod replication;
 mod session;
 mod snapshot_transfer;
+mod tick;

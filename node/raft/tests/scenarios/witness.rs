@@ -59,7 +59,9 @@ fn a_stub_stands_for_its_record_in_every_comparison() {
     log.push(Kind::Command, b"a command that no node keeps");
     log.push(Kind::Membership, &voters(3).with_witness(Some(WITNESS)).encode());
     log.push(Kind::Session, &[7; 90]);
-    let whole = log.finish().expect("four entries");
+    log.push(Kind::Tick, &[7; 44]);
+    log.push(Kind::Internal, &[7; 3]);
+    let whole = log.finish().expect("six entries");
     let stubs = whole.to_stubs(crc);
     let kept = Batch::parse(stubs.bytes().clone(), crc).expect("it holds");
     assert_eq!(kept, stubs);
@@ -73,7 +75,8 @@ fn a_stub_stands_for_its_record_in_every_comparison() {
     assert!(kept.has_stubs() && !whole.has_stubs());
     assert!(!kept.up_to(Index(7)).expect("the no-op").has_stubs(), "of what is whole, all is kept");
     let kinds: Vec<_> = kept.records().map(|record| record.kind).collect();
-    assert_eq!(kinds, [Kind::Noop, Kind::Stub, Kind::Membership, Kind::Stub]);
+    assert_eq!(kinds, [Kind::Noop, Kind::Stub, Kind::Membership, Kind::Stub, Kind::Stub, Kind::Stub]);
+    assert_eq!((whole.ticks().count(), kept.ticks().count()), (1, 0), "a stub has no time");
     assert!(!kept.bytes().windows(7).any(|bytes| bytes == b"command"));
     for at in 0..kept.bytes().len() {
         let mut damaged = kept.bytes().to_vec();

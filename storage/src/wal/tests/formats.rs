@@ -15,6 +15,7 @@ use crate::{disk::Disk, expected::assert_bytes};
 use quorate_raft::{
     ClusterId, Membership, Promise,
     session::{LogTime, Request, SessionKey, Stamp},
+    tick::{Bounds, Tick},
 };
 
 const TERM: Term = Term(0x0807_0605_0403_0201);
@@ -306,6 +307,17 @@ fn the_mark_of_an_unfinished_directory() {
     assert_eq!(disk.contents(&in_log("unfinished")), Some(vec![]));
 }
 
+fn tick() -> Tick {
+    let bounds = Bounds {
+        history_events: 0x3433_3231,
+        history_bytes: 0x4443_4241,
+        outbox_effects: 0x5453_5251,
+        outbox_bytes: 0x6463_6261,
+    };
+    let (time, random) = (LogTime(0x0807_0605_0403_0201), *b"!\"#$%&'(");
+    Tick { time, unix_ms: 0x1817_1615_1413_1211, random, bounds, generation: 0x7473_7271 }
+}
+
 #[test]
 fn records_of_every_kind() {
     let mut builder = BatchBuilder::new(crate::checksum, TERM, INDEX, 0xa4a3_a2a1, 0);
@@ -316,6 +328,8 @@ fn records_of_every_kind() {
     let key = SessionKey::named(b"xy").expect("a name");
     let request = Request::Command { key, serial: 0x6867_6665_6463_6261, command: b"put" };
     builder.push_parts(Kind::Session, &stamp.encode(), &request.encode());
+    builder.push(Kind::Tick, &tick().encode());
+    builder.push(Kind::Internal, &[3, 9]);
     let batch = builder.finish().expect("something was pushed");
     let fields = [
         (0, "00 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"), // no-op: payload length, group, term
@@ -338,9 +352,22 @@ fn records_of_every_kind() {
         (179, "f5 ff 19 c3"), // checksum of bytes 0..32
         // payload
         (183, "31 32 33 34 35 36 37 38 41 42 43 44 51 52 53 54 02 02 61 62 63 64 65 66 67 68 78 79 70 75 74"),
-        (214, "f1 ab 27 3c"), // the record's checksum
+        // the record's checksum, tick: payload length, group, term
+        (214, "f1 ab 27 3c  2c 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
+        // index, kind, zero, checksum of the record before it
+        (234, "15 12 13 14 15 16 17 18  05 00 00 00  f1 ab 27 3c"),
+        (250, "92 86 69 b1"), // checksum of bytes 0..32
+        // payload: log time, wall clock, random bytes
+        (254, "01 02 03 04 05 06 07 08  11 12 13 14 15 16 17 18  21 22 23 24 25 26 27 28"),
+        // bounds of history and outbox, generation
+        (278, "31 32 33 34  41 42 43 44  51 52 53 54  61 62 63 64  71 72 73 74"),
+        // the record's checksum, internal: payload length, group, term
+        (298, "36 70 93 79  02 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
+        // index, kind, zero, checksum of the record before it
+        (318, "16 12 13 14 15 16 17 18  06 00 00 00  36 70 93 79"),
+        (334, "1e f0 92 3e  03 09  6b 36 44 85"), // checksum of bytes 0..32, payload, the record's checksum
     ];
-    assert_bytes(batch.bytes(), 218, &fields);
+    assert_bytes(batch.bytes(), 344, &fields);
     assert_eq!(Batch::parse(batch.bytes().clone(), crate::checksum), Ok(batch.clone()));
 
     // The same records as a witness keeps them.
@@ -368,8 +395,20 @@ fn records_of_every_kind() {
         (168, "14 12 13 14 15 16 17 18  04  00 00 00  95 7f d6 71"),
         // checksum of bytes 0..32, payload, the record's checksum
         (184, "23 5f 69 5d  f1 ab 27 3c 52 de 79 3c  f1 ab 27 3c"),
+        // stub of the tick: payload length, group, term
+        (200, "08 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
+        // index, kind, zero, checksum of the record before it
+        (216, "15 12 13 14 15 16 17 18  04  00 00 00  f1 ab 27 3c"),
+        // checksum of bytes 0..32, payload, the record's checksum
+        (232, "2e e1 91 a3  36 70 93 79 d6 f8 f7 96  36 70 93 79"),
+        // stub of the internal entry: payload length, group, term
+        (248, "08 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
+        // index, kind, zero, checksum of the record before it
+        (264, "16 12 13 14 15 16 17 18  04  00 00 00  36 70 93 79"),
+        // checksum of bytes 0..32, payload, the record's checksum
+        (280, "6f 5b 7d 3f  6b 36 44 85 e5 1a a5 01  6b 36 44 85"),
     ];
-    assert_bytes(stubs.bytes(), 200, &fields);
+    assert_bytes(stubs.bytes(), 296, &fields);
     assert_eq!(Batch::parse(stubs.bytes().clone(), crate::checksum), Ok(stubs));
 }
 

@@ -36,9 +36,11 @@ impl Log {
     pub(super) fn batch(&mut self, term: Term, count: usize, payload_bytes: usize) -> Batch {
         let first = self.last().0.index.next();
         // A store never interprets the payload of clients' entries.
-        let kind = match (payload_bytes, first.0 % 3) {
+        let kind = match (payload_bytes, first.0 % 5) {
             (0, _) => Kind::Noop,
             (_, 0) => Kind::Session,
+            (_, 1) => Kind::Tick,
+            (_, 2) => Kind::Internal,
             _ => Kind::Command,
         };
         let payload = |number: usize| {

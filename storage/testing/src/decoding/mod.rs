@@ -134,6 +134,8 @@ pub fn record_seeds() -> Vec<Vec<u8>> {
         (Kind::Command, b"a command"),
         (Kind::Membership, &joint.encode()),
         (Kind::Session, &[7; 40]),
+        (Kind::Tick, &[7; 44]),
+        (Kind::Internal, &[1; 9]),
     ]);
     let commands = batch(&[(Kind::Command, b"x"), (Kind::Command, b""), (Kind::Command, &[7; 90])]);
     let with = |control: u8, bytes: &[u8]| [&[control], bytes].concat();

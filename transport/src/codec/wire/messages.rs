@@ -82,6 +82,8 @@ wire_enum!(Kind {
     2 => Membership,
     3 => Session,
     4 => Stub,
+    5 => Tick,
+    6 => Internal,
 });
 
 wire_struct!(ProposeReply { outcomes: Vec<ForwardedOutcome> }, body replies);

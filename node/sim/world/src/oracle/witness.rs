@@ -2,7 +2,7 @@
 //! that are sent to it.
 
 use super::cluster::{Cluster, Durable, is_over};
-use quorate_raft::{Batch, Body, Kind, Message, NodeId, Persist, Phase};
+use quorate_raft::{Batch, Body, Message, NodeId, Persist, Phase};
 
 /// Checks a write that a node requests: the witness writes no commands.
 ///
@@ -13,7 +13,7 @@ pub fn writes(node: NodeId, persist: &Persist, witness: Option<NodeId>) -> Resul
         return Ok(());
     }
     let mut records = [&persist.batch, &persist.repair].into_iter().flatten().flat_map(Batch::records);
-    match records.any(|record| matches!(record.kind, Kind::Command | Kind::Session)) {
+    match records.any(|record| record.kind.has_stub()) {
         true => Err(format!("tie-break: {node} writes commands")),
         false => Ok(()),
     }
