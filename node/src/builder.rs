@@ -203,7 +203,8 @@ impl Builder {
     /// Fixes the randomness of election timeouts, for tests that must run the same way each time.
     /// By default it comes from the operating system. A node that is started again needs another
     /// seed: the names by which nodes tell their present requests from those before a restart also
-    /// come from it.
+    /// come from it. The wall clock that a state machine is shown then counts from the start of the
+    /// node.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);

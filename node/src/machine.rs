@@ -1,7 +1,7 @@
 //! The state machine that a user implements, and the form of its snapshots.
 
 use bytes::Bytes;
-use quorate_raft::{Index, Term, session::LogTime};
+use quorate_raft::{Index, Term, session::LogTime, tick::Tick};
 use std::io;
 
 /// Writes a state as it was when this was made. Runs on a thread of its own, while commands go
@@ -20,7 +20,8 @@ pub struct At {
     pub index: Index,
     /// Term in which a leader appended the entry.
     pub term: Term,
-    /// Log time, which never goes back.
+    /// Log time, which never goes back: 0 before the first tick, and always 0 unless the machine
+    /// [uses time](StateMachine::uses_time).
     pub time: LogTime,
     /// The leader's wall clock at the last tick, in milliseconds since 1970. For display and
     /// calendars only: it may jump in both directions. 0 before the first tick.
@@ -69,6 +70,23 @@ pub trait StateMachine: Send + 'static {
     /// Whether the leader appends ticks. Without them log time stands still, and costs nothing.
     /// Must be the same on all nodes and as long as the node runs.
     fn uses_time(&self) -> bool {
+        false
+    }
+
+    /// The same as [`StateMachine::tick`], with the content of the tick: for the layer of services.
+    #[doc(hidden)]
+    fn ticked(&mut self, at: &At, _tick: &Tick) {
+        self.tick(at);
+    }
+
+    /// Applies an internal entry: for the layer of services, which alone appends them.
+    #[doc(hidden)]
+    fn internal(&mut self, _at: &At, _payload: &[u8]) {}
+
+    /// Whether the machine waits for something else than a time, so that log time goes on: the
+    /// result of an effect.
+    #[doc(hidden)]
+    fn is_pending(&self) -> bool {
         false
     }
 

@@ -11,16 +11,19 @@ use super::{
     state,
 };
 use crate::{
-    decisions::callers::{Answer, Outcome},
+    decisions::{
+        callers::{Answer, Outcome},
+        ticks::Reached,
+    },
     error::{Failure, RestoreError},
     lifecycle::{Lifecycle, PanicGuard},
-    machine::{At, StateMachine},
+    machine::StateMachine,
     results,
     sessions::{Refusal, Table, Verdict},
 };
 use actix::prelude::*;
 use quorate_metrics::{NodeMetrics, ProposalResult, ProposalStage, SnapshotPhase};
-use quorate_raft::{EntryId, Index, Kind, Skip, session};
+use quorate_raft::{EntryId, Index, Kind, Skip, session, tick::Tick};
 use quorate_storage::{SnapshotSource, StorageError, StorageOp};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
@@ -30,6 +33,8 @@ pub(crate) struct Applier<M> {
     /// Boxed, so that actix may move the actor even if the machine may not move. `None` on a
     /// witness, which only counts entries.
     machine: Option<Box<M>>,
+    /// Asked once, so that a machine without time pays nothing.
+    uses_time: bool,
     sessions: Table,
     /// The entries that the node was told to skip.
     skips: BTreeMap<Index, Skip>,
@@ -92,6 +97,7 @@ impl<M: StateMachine> Applier<M> {
         lifecycle: Lifecycle,
     ) -> Self {
         Self {
+            uses_time: machine.as_ref().is_some_and(StateMachine::uses_time),
             machine: machine.map(Box::new),
             sessions: Table::default(),
             skips,
@@ -124,10 +130,10 @@ impl<M: StateMachine> Applier<M> {
             self.applying = Some(entry);
             let nothing = || Ok(results::Applied { index, reply: bytes::Bytes::new() });
             let outcome = match (record.kind, &mut self.machine) {
-                (Kind::Noop | Kind::Membership | Kind::Tick | Kind::Internal, _) | (_, None) => nothing(),
+                (Kind::Noop | Kind::Membership, _) | (_, None) => nothing(),
                 (Kind::Command, Some(_)) if skips => Err(Refusal::Skipped),
                 (Kind::Command, Some(machine)) => {
-                    let at = At { index, term: record.id.term, time: self.sessions.now(), ..At::default() };
+                    let at = self.sessions.at(record.id);
                     Ok(results::Applied { index, reply: machine.apply(&at, record.payload) })
                 }
                 (Kind::Stub, Some(_)) => return self.lifecycle.fail(stub_found(index)),
@@ -135,6 +141,20 @@ impl<M: StateMachine> Applier<M> {
                     Ok(outcome) => outcome,
                     Err(unreadable) => return self.lifecycle.fail(unreadable),
                 },
+                (Kind::Tick, Some(machine)) => match Tick::decode(record.payload) {
+                    Ok(tick) => {
+                        self.sessions.apply_tick(record.id, tick, |at| {
+                            machine.ticked(at, &tick);
+                            machine.next_due()
+                        });
+                        nothing()
+                    }
+                    Err(source) => return self.lifecycle.fail(Failure::Unreadable { entry: index, source }),
+                },
+                (Kind::Internal, Some(machine)) => {
+                    machine.internal(&self.sessions.at(record.id), record.payload);
+                    nothing()
+                }
             };
             self.applying = None;
             (self.last, self.last_checksum) = (record.id, record.checksum);
@@ -185,14 +205,21 @@ impl<M: StateMachine> Applier<M> {
     fn tell(&mut self) {
         self.told_at = Instant::now();
         let answers = std::mem::take(&mut self.answers);
-        self.applied.do_send(Applied { index: self.last.index, log_time: self.sessions.now(), answers });
+        let asked = self.machine.as_ref().filter(|_| self.uses_time);
+        let reached = Reached {
+            log_time: self.sessions.now(),
+            generation: self.sessions.tick().map_or(0, |tick| tick.generation),
+            next_due: asked.and_then(|machine| machine.next_due()),
+            is_pending: asked.is_some_and(|machine| machine.is_pending()),
+        };
+        self.applied.do_send(Applied { index: self.last.index, reached, answers });
     }
 
     /// Applies a session entry: the table decides whether the machine is called.
     fn apply_in_session(&mut self, id: EntryId, payload: &[u8], skips: bool) -> Result<Outcome, Failure> {
         let (stamp, request) =
             session::decode(payload).map_err(|source| Failure::Unreadable { entry: id.index, source })?;
-        let at = At { index: id.index, term: id.term, time: self.sessions.now().max(stamp.time), ..At::default() };
+        let at = self.sessions.at(id);
         let machine = &mut self.machine;
         let mut apply = |command: &[u8]| machine.as_mut().filter(|_| !skips).map(|machine| machine.apply(&at, command));
         Ok(match self.sessions.apply(id.index, stamp, &request, |command| apply(command)) {

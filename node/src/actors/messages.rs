@@ -8,6 +8,7 @@ use crate::{
         callers::{self, Answer, Outcome},
         freshness::Granted,
         reads::Wants,
+        ticks::Reached,
     },
     error::{ProposeError, ReadError, RestoreError, SnapshotError},
     machine::WriteState,
@@ -16,7 +17,7 @@ use actix::Message;
 use bytes::Bytes;
 use quorate_raft::{
     AdministerOutcome, Administration, Batch, EntryId, Index, Kind, NodeId, Skip, SnapshotBase, SnapshotChunk,
-    SnapshotReply, Term, session::LogTime,
+    SnapshotReply, Term,
 };
 use quorate_storage::{SnapshotSource, StorageError};
 use quorate_transport::network::Event;
@@ -284,8 +285,7 @@ pub(crate) struct Committed {
 #[rtype(result = "()")]
 pub(crate) struct Applied {
     pub(crate) index: Index,
-    /// The log time of the last session entry among them.
-    pub(crate) log_time: LogTime,
+    pub(crate) reached: Reached,
     pub(crate) answers: Vec<Answer>,
 }
 

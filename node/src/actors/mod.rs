@@ -31,6 +31,7 @@ pub(crate) mod vote_collector;
 use crate::{
     admission::Admission,
     config::{Limits, Sessions, Snapshots, Timing},
+    decisions::ticks::Ticks,
     error::StartError,
     lifecycle::{End, Lifecycle},
     losses,
@@ -44,14 +45,17 @@ use actix::prelude::*;
 use applier::Applier;
 use blocking::Blocking;
 use clock::Clock;
-use consensus::{Connections, Consensus, NodeContext, Parts, Peers, Roles, SnapshotsUnderWay, status_of};
+use consensus::{Connections, Consensus, NodeContext, Parts, Peers, Roles, SnapshotsUnderWay, Ticking, status_of};
 use election_timer::ElectionTimer;
 use messages::{NetworkEvent, Stop};
 use quorate_metrics::NodeMetrics;
 use quorate_raft::{ClusterId, Index, MachineVersions, Membership, Moment, NodeId, Replica, Settings, Skip};
 use quorate_storage::{Completions, StorageHandle, contract::StorageThread};
 use quorate_transport::network::{Inbox, Introduction, Links, Network, NetworkContext};
-use rand::{Rng, SeedableRng, rngs::SmallRng};
+use rand::{
+    Rng, SeedableRng,
+    rngs::{SmallRng, StdRng},
+};
 use requests::Requests;
 use snapshot_receiver::SnapshotReceiver;
 use std::{
@@ -154,6 +158,9 @@ pub(crate) async fn launch<M: StateMachine>(
     }
 
     let machine = (!is_witness).then_some(machine);
+    let uses_time = machine.as_ref().is_some_and(StateMachine::uses_time);
+    let ticks = Ticks::new(uses_time, replica.log().last().index, timing.election_timeout.1);
+    let ticking = Ticking::new(ticks, StdRng::from_rng(&mut drawn), seed.is_some());
     let applier = Applier::new(
         machine,
         skips.clone(),
@@ -254,6 +261,7 @@ pub(crate) async fn launch<M: StateMachine>(
             receiver,
             blocking.clone(),
         ),
+        ticking,
         status,
         life,
         compared,

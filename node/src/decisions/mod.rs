@@ -4,7 +4,7 @@
 //! - Commands of clients: `proposals`, with `routing`, `request_ids` and `large_commands`.
 //! - Reads: `reads`, with `freshness`.
 //! - Members and leadership: `operators`, with `membership_change`; `automatic`.
-//! - The rest of a node's life: `snapshot_policy`, `stopping`.
+//! - The rest of a node's life: `snapshot_policy`, `stopping`; log time: `ticks`.
 //!
 //! No module here knows an actor, a channel, a task or a clock: times are moments of the node's
 //! clock, and the way to answer a caller is an opaque value that an effect hands back. So tests,
@@ -23,6 +23,7 @@ pub(crate) mod request_ids;
 pub mod routing;
 pub mod snapshot_policy;
 pub mod stopping;
+pub mod ticks;
 
 #[cfg(test)]
 mod tests {

@@ -19,12 +19,14 @@ use super::{
 use crate::{
     config::{Limits, Sessions, Timing},
     error::ProposeError,
-    sessions::LogClock,
 };
 use bytes::Bytes;
 use quorate_raft::{
     Batch, BatchBuilder, Body, ForwardedOutcome, Index, Kind, Message, Moment, NodeId, Outgoing, ProposeOutcome,
-    ProposeReply, Term, record::OVERHEAD_BYTES, session::Stamp,
+    ProposeReply, Term,
+    record::OVERHEAD_BYTES,
+    session::{LogTime, Stamp},
+    tick::Tick,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -48,7 +50,6 @@ pub struct Proposals<W, C> {
     has_stranded: bool,
     large: LargeCommands<W, C>,
     duplicates: DuplicateFilter,
-    log_clock: LogClock,
     /// Outcomes that leave at the end of the event that runs, with one message for each node.
     replies: BTreeMap<NodeId, Vec<ForwardedOutcome>>,
     settings: Settings,
@@ -159,7 +160,6 @@ impl<W, C> Proposals<W, C> {
             has_stranded: false,
             large: LargeCommands::new(),
             duplicates: DuplicateFilter::since(recovered_in),
-            log_clock: LogClock::default(),
             replies: BTreeMap::new(),
             settings,
         }
@@ -195,31 +195,37 @@ impl<W, C> Proposals<W, C> {
         self.send_replies(view, out);
     }
 
-    /// Makes one batch of the next of these commands, which are appended with it. `None` if this
-    /// node leads no more, so that there is no `builder` of a batch with this capacity.
+    /// Makes one batch of the next of these commands, which are appended with it: after a tick, if
+    /// one stands first. `time` is that of the stamps. `None` if this node leads no more, so that
+    /// there is no `builder` of a batch with this capacity.
     pub fn lay_out(
         &mut self,
         commands: &mut Peekable<vec::IntoIter<Proposal<W, C>>>,
         builder: impl FnOnce(usize) -> Option<BatchBuilder>,
+        (first, time): (Option<Tick>, LogTime),
         now: Moment,
     ) -> Option<LaidOut> {
         let bytes_max = self.settings.limits.max_batch_bytes;
         let mut builder = builder((commands.len() * (OVERHEAD_BYTES + 256)).min(bytes_max))?;
+        if let Some(tick) = first {
+            builder.push(Kind::Tick, &tick.encode());
+        }
         let mut callers = Vec::with_capacity(commands.len().min(BATCH_ENTRIES_MAX));
         while let Some(Proposal { kind, payload, caller, .. }) = commands.next_if(|next| {
-            builder.is_empty()
+            callers.is_empty()
                 || (callers.len() < BATCH_ENTRIES_MAX
                     && builder.len() + OVERHEAD_BYTES + next.payload.len() <= bytes_max)
         }) {
             match kind {
-                Kind::Session => builder.push_parts(kind, &self.stamp(now).encode(), &payload),
+                Kind::Session => builder.push_parts(kind, &self.stamp(time).encode(), &payload),
                 _ => builder.push(kind, &payload),
             }
             callers.push(caller);
         }
         let batch = builder.finish()?;
         let (count, mean_wait) = (callers.len() as u64, mean_wait(&callers, now));
-        self.appended(batch.first(), batch.term(), callers, now);
+        let of_callers = batch.first().plus(u64::from(first.is_some()));
+        self.appended(of_callers, batch.term(), callers, now);
         Some(LaidOut { batch, count, mean_wait })
     }
 
@@ -279,7 +285,6 @@ impl<W, C> Proposals<W, C> {
     /// still answer for a while; then the outcomes of the commands that it has, or that are in the
     /// log, are unknown.
     pub fn leader_changed(&mut self, now: Moment, view: &View) {
-        self.log_clock.leads(view.routing.is_leader, now);
         self.large.leader_changed();
         let soon = now.plus(self.settings.timing.election_timeout.1 * 2);
         self.has_stranded = !self.forwarded.is_empty();
@@ -388,10 +393,10 @@ impl<W, C> Proposals<W, C> {
     }
 
     /// The stamp of a session entry.
-    fn stamp(&mut self, now: Moment) -> Stamp {
+    fn stamp(&self, time: LogTime) -> Stamp {
         let Sessions { max_sessions, .. } = self.settings.sessions;
         let idle_limit_ms = self.settings.sessions.idle_limit_ms();
-        Stamp { time: self.log_clock.stamp(now), idle_limit_ms, sessions_max: max_sessions }
+        Stamp { time, idle_limit_ms, sessions_max: max_sessions }
     }
 
     /// Tells a caller that its command has no result.

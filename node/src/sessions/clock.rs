@@ -1,87 +1,120 @@
-//! The log time that a leader stamps on session entries.
+//! Log time as one node counts it.
 
-use quorate_raft::{Moment, session::LogTime};
+use quorate_raft::{Batch, Index, Moment, Term, session::LogTime};
+use std::{collections::VecDeque, time::Duration};
 
-/// Log time as the leader counts it: from the highest that this node has applied or stamped, by its
-/// monotonic clock. It stands still while the node does not lead. Time without a leader, or before
-/// a new leader hears the latest log time, does not count, which only lets sessions live longer.
-#[derive(Default, Debug)]
+/// The log time that a leader states in ticks and in the stamps of session entries.
+///
+/// It is the highest time that the node's log states, plus the time for which this node led, or
+/// heard a leader, since: by its own monotonic clock, from contact to contact. Time without a
+/// leader does not count, and no step between two contacts counts more than `step_max`. So a clock
+/// that leaps, a thread that stands still or a suspended machine moves log time by one step at
+/// most.
+///
+/// **Bound:** let a leader append an entry at log time *t*, and a leader append one at *t + d*. Then
+/// at least *d* · (1 − drift) passed between the two, less `step_max` for each leap of a clock
+/// (`tests` has the proof by trial). For each leader starts from a time that its log states, which
+/// an earlier leader counted by the same rule, and adds time that passed since it had that entry.
+#[derive(Debug)]
 pub(crate) struct LogClock {
-    /// The highest log time that was applied or stamped.
-    reached: LogTime,
-    /// While the node leads: a moment of its clock, and the log time at that moment.
-    runs: Option<(Moment, LogTime)>,
+    /// The last entry that was applied, and the log time there.
+    applied: (Index, LogTime),
+    /// The ticks after that entry, in order.
+    ticks: VecDeque<(Index, LogTime)>,
+    /// The end of a part of the log that this clock was not shown: the node found it on its disk, or
+    /// restores a snapshot in its place.
+    unseen: Index,
+    /// The time counted since the log stated the highest time.
+    since: Duration,
+    /// The last contact with the leader of a term; on the leader, when the clock was last looked at.
+    contact: Option<(Term, Moment)>,
+    step_max: Duration,
 }
 
 impl LogClock {
-    /// Starts the count when the node begins to lead, and stops it when leadership ends.
-    pub(crate) fn leads(&mut self, is_leader: bool, now: Moment) {
-        self.runs = is_leader.then_some((now, self.reached));
-    }
-
-    /// Entries up to this log time were applied.
-    pub(crate) fn applied(&mut self, time: LogTime, now: Moment) {
-        if time > self.reached {
-            self.reached = time;
-            if let Some(runs) = self.runs.as_mut().filter(|runs| count(**runs, now) < time) {
-                *runs = (now, time);
-            }
+    /// Of a node that starts with a log that ends at `last`. `step_max` is the longest election
+    /// timeout.
+    pub(crate) fn new(last: Index, step_max: Duration) -> Self {
+        Self {
+            applied: (Index(0), LogTime(0)),
+            ticks: VecDeque::new(),
+            unseen: last,
+            since: Duration::ZERO,
+            contact: None,
+            step_max,
         }
     }
 
-    /// The stamp of an entry that is appended now.
-    pub(crate) fn stamp(&mut self, now: Moment) -> LogTime {
-        if let Some(runs) = self.runs {
-            self.reached = self.reached.max(count(runs, now));
+    /// The leader of `term` was heard, or this node is that leader and looks at its clock.
+    pub(crate) fn contact(&mut self, term: Term, now: Moment) {
+        if let Some((of, before)) = self.contact
+            && of == term
+        {
+            self.since += now.since(before).min(self.step_max);
         }
-        self.reached
+        self.contact = Some((term, now));
     }
-}
 
-fn count((since, then): (Moment, LogTime), now: Moment) -> LogTime {
-    let passed = now.0.saturating_sub(since.0).as_millis();
-    LogTime(then.0.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX)))
+    /// The log time of now.
+    pub(crate) fn now(&self) -> LogTime {
+        self.highest() + self.since
+    }
+
+    /// The time until log time reaches `time`, if a leader is heard until then.
+    pub(crate) fn until(&self, time: LogTime) -> Duration {
+        time.since(self.highest()).saturating_sub(self.since)
+    }
+
+    /// The highest time that the log states, as far as this clock was shown the log.
+    pub(crate) fn highest(&self) -> LogTime {
+        self.ticks.back().map_or(self.applied.1, |(_, time)| *time)
+    }
+
+    /// Whether [`LogClock::highest`] is that of the whole log.
+    pub(crate) fn is_known(&self) -> bool {
+        self.applied.0 >= self.unseen || self.ticks.back().is_some_and(|(index, _)| *index > self.unseen)
+    }
+
+    /// Entries leave the end of the log, from `truncate_from` on, and then these are appended, by
+    /// this node as the leader (`is_own`) or by another one.
+    pub(crate) fn written(&mut self, truncate_from: Option<Index>, batch: Option<&Batch>, is_own: bool) {
+        let before = self.highest();
+        if let Some(from) = truncate_from.into_iter().chain(batch.map(Batch::first)).min() {
+            while self.ticks.pop_back_if(|(index, _)| *index >= from).is_some() {}
+            self.unseen = self.unseen.min(from.previous());
+        }
+        self.ticks.extend(batch.into_iter().flat_map(Batch::ticks).map(|(index, tick)| (index, tick.time)));
+        self.moved(before, is_own);
+    }
+
+    /// The entries up to `index` are applied, and state `time` or less. `is_leader` says whether
+    /// this node leads.
+    pub(crate) fn applied(&mut self, index: Index, time: LogTime, is_leader: bool) {
+        let before = self.highest();
+        while self.ticks.pop_front_if(|(of, _)| *of <= index).is_some() {}
+        self.applied = (self.applied.0.max(index), self.applied.1.max(time));
+        self.moved(before, is_leader);
+    }
+
+    /// A snapshot took the place of the entries up to `base`; the log ends at `last` now. The time
+    /// in the snapshot is known once it is restored.
+    pub(crate) fn restores(&mut self, base: Index, last: Index) {
+        let before = self.highest();
+        self.ticks.retain(|(index, _)| *index > base && *index <= last);
+        self.unseen = self.unseen.min(last).max(base);
+        self.moved(before, false);
+    }
+
+    /// The highest time of the log is another one than `before`. A leader's own tick states time
+    /// that it has counted. From that of another one, a node counts anew: the difference between the
+    /// two clocks must not add up.
+    fn moved(&mut self, before: LogTime, is_own: bool) {
+        let highest = self.highest();
+        if highest != before {
+            self.since = if is_own { self.since.saturating_sub(highest.since(before)) } else { Duration::ZERO };
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn time_counts_while_the_node_leads_and_stands_still_otherwise() {
-        let mut clock = LogClock::default();
-        assert_eq!(clock.stamp(at(5_000)), LogTime(0));
-        clock.leads(true, at(6_000));
-        assert_eq!(clock.stamp(at(6_500)), LogTime(500));
-        clock.leads(false, at(9_000));
-        assert_eq!(clock.stamp(at(20_000)), LogTime(500), "what was not stamped did not pass");
-        clock.leads(true, at(30_000));
-        assert_eq!(clock.stamp(at(30_001)), LogTime(501));
-    }
-
-    #[test]
-    fn a_new_leader_goes_on_from_what_it_applied() {
-        let mut clock = LogClock::default();
-        clock.applied(LogTime(70_000), at(1));
-        clock.leads(true, at(10));
-        assert_eq!(clock.stamp(at(15)), LogTime(70_005));
-        clock.applied(LogTime(80_000), at(20));
-        assert_eq!(clock.stamp(at(25)), LogTime(80_005), "the rest of the log was applied meanwhile");
-        clock.applied(LogTime(80_001), at(30));
-        assert_eq!(clock.stamp(at(30)), LogTime(80_010), "its own stamps come back and change nothing");
-    }
-
-    #[test]
-    fn it_never_goes_back_and_ends_nowhere() {
-        let mut clock = LogClock::default();
-        clock.applied(LogTime(u64::MAX - 1), at(0));
-        clock.leads(true, at(10));
-        assert_eq!(clock.stamp(at(100)), LogTime(u64::MAX));
-        assert_eq!(clock.stamp(at(5)), LogTime(u64::MAX));
-    }
-
-    fn at(ms: u64) -> Moment {
-        Moment(Duration::from_millis(ms))
-    }
-}
+mod tests;

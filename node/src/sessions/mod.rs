@@ -5,7 +5,9 @@
 //! nodes that have applied the same entries have equal tables. The
 //! [`Applier`](crate::actors::applier) owns it, beside the state machine, which never sees it. The
 //! table has no clock: its time is the [`LogTime`] that entries carry, which the leader counts with
-//! the [`LogClock`]. Entries carry the bounds, too. The layout in snapshots is in [`snapshot`].
+//! the [`LogClock`]. Entries carry the bounds, too. It also keeps the last tick, and the time that
+//! the state machine has reached, which ticks alone move on: a stamp of a session must not pass by
+//! what is due. The layout in snapshots is in [`snapshot`].
 //!
 //! - A serial that was applied gets its first answer again. The machine is not called.
 //! - A serial that is [`WINDOW`] or more below the highest of the session gets no answer: it may
@@ -23,10 +25,12 @@ mod tests;
 pub(crate) use clock::LogClock;
 pub use snapshot::{read, write};
 
+use crate::machine::At;
 use bytes::Bytes;
 use quorate_raft::{
-    Index, Skip,
+    EntryId, Index, Skip,
     session::{LogTime, Request, SessionKey, Stamp},
+    tick::Tick,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,6 +53,7 @@ pub(crate) const SESSIONS_MAX: u32 = 1_000_000;
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Table {
     now: LogTime,
+    ticked: Option<Ticked>,
     sessions: BTreeMap<SessionKey, Arc<Session>>,
     /// The session for which an entry is the latest use. The first of these sessions has been
     /// idle for longest.
@@ -56,6 +61,14 @@ pub struct Table {
     reply_bytes: usize,
     /// Every entry that was ever skipped; snapshots contain them.
     skipped: BTreeSet<Skip>,
+}
+
+/// The last tick, and the time of the state machine: earlier than the tick's while the machine has
+/// left a part of what is due.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Ticked {
+    reached: LogTime,
+    tick: Tick,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -151,10 +164,34 @@ impl Table {
         verdict
     }
 
-    /// The log time of the latest applied entry.
+    /// The highest log time that an applied entry states.
     #[must_use]
     pub fn now(&self) -> LogTime {
         self.now
+    }
+
+    /// The last tick that was applied.
+    pub(crate) fn tick(&self) -> Option<&Tick> {
+        self.ticked.as_ref().map(|ticked| &ticked.tick)
+    }
+
+    /// The position and time of an entry that the state machine applies now.
+    pub(crate) fn at(&self, EntryId { term, index }: EntryId) -> At {
+        let time = self.ticked.map_or(LogTime(0), |ticked| ticked.reached);
+        At { index, term, time, unix_ms: self.tick().map_or(0, |tick| tick.unix_ms), version: 0 }
+    }
+
+    /// Applies a tick: `machine` does what is due, and returns the time by which it wants the next
+    /// one. If that is not later, the machine left a part, and its time stops there.
+    pub fn apply_tick(&mut self, id: EntryId, tick: Tick, machine: impl FnOnce(&At) -> Option<LogTime>) {
+        let before = self.ticked.map_or(LogTime(0), |ticked| ticked.reached);
+        let reached = before.max(tick.time);
+        self.now = self.now.max(tick.time);
+        self.ticked = Some(Ticked { reached, tick });
+        let next_due = machine(&self.at(id));
+        if let Some(ticked) = &mut self.ticked {
+            ticked.reached = next_due.map_or(reached, |due| due.clamp(before, reached));
+        }
     }
 
     /// Records that this entry is skipped.

@@ -4,8 +4,10 @@
 //! | bytes | what |
 //! | --- | --- |
 //! | 8 | magic: the bytes `QSESSION` |
-//! | 4 | version of this layout: 2 |
+//! | 4 | version of this layout: 2, or 3 once a tick was applied |
 //! | 8 | log time |
+//! | 8 | in version 3: the log time that the state machine has reached |
+//! | 44 | in version 3: the payload of the last tick |
 //! | 4 | number of skipped entries |
 //! | … | the skipped entries, in order: the index (8), the term (8), the checksum (4) |
 //! | 4 | number of sessions |
@@ -28,10 +30,11 @@
 //!
 //! **Bound:** a length is not trusted: allocations grow only with the bytes read.
 
-use super::{Answer, Kept, SESSIONS_MAX, Session, Table, WINDOW};
+use super::{Answer, Kept, SESSIONS_MAX, Session, Table, Ticked, WINDOW};
 use quorate_raft::{
     Index, Skip, Term,
     session::{LogTime, SessionKey},
+    tick::{TICK_BYTES, Tick},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,17 +45,23 @@ use std::{
 
 const MAGIC: [u8; 8] = *b"QSESSION";
 const VERSION: u32 = 2;
+const VERSION_WITH_TICK: u32 = 3;
 const NOT_KEPT: u32 = u32::MAX;
 const SKIPPED: u32 = u32::MAX - 1;
 
-/// Writes `table` in the current version of the layout.
+/// Writes `table` in the version of the layout that its content needs.
 ///
 /// # Errors
 /// If `to` fails, or a count exceeds its field.
 pub fn write(table: &Table, to: &mut dyn Write) -> io::Result<()> {
     to.write_all(&MAGIC)?;
-    to.write_all(&VERSION.to_le_bytes())?;
+    let version = if table.ticked.is_some() { VERSION_WITH_TICK } else { VERSION };
+    to.write_all(&version.to_le_bytes())?;
     to.write_all(&table.now.0.to_le_bytes())?;
+    if let Some(Ticked { reached, tick }) = &table.ticked {
+        to.write_all(&reached.0.to_le_bytes())?;
+        to.write_all(&tick.encode())?;
+    }
     to.write_all(&u32::try_from(table.skipped.len()).map_err(too_long)?.to_le_bytes())?;
     for Skip { index, term, checksum } in &table.skipped {
         to.write_all(&index.0.to_le_bytes())?;
@@ -91,20 +100,23 @@ pub fn read(from: &mut dyn Read) -> io::Result<Table> {
         return Err(invalid(0, "no sessions stand there: another release wrote it"));
     }
     let version = from.u32()?;
-    if version != VERSION {
+    if !(VERSION..=VERSION_WITH_TICK).contains(&version) {
         let what = match version < VERSION {
             true => format!("layout {version} is of an earlier program: start from a backup that this release made"),
-            false => format!("layout {version} is not known here, only {VERSION}: run a newer release"),
+            false => format!(
+                "layout {version} is not known here, only {VERSION} and {VERSION_WITH_TICK}: run a newer release"
+            ),
         };
         return Err(invalid(8, what));
     }
     let now = LogTime(from.u64()?);
+    let ticked = if version == VERSION_WITH_TICK { Some(from.ticked(now)?) } else { None };
     let skipped = from.skipped()?;
     let (at, count) = (from.at, from.u32()?);
     if count > SESSIONS_MAX {
         return Err(invalid(at, format_args!("{count} sessions are more than there can be")));
     }
-    let mut table = Table { now, skipped, ..Table::default() };
+    let mut table = Table { now, ticked, skipped, ..Table::default() };
     for _ in 0..count {
         let at = from.at;
         let key = from.key()?;
@@ -127,6 +139,15 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    fn ticked(&mut self, now: LogTime) -> io::Result<Ticked> {
+        let (at, reached, payload) = (self.at, LogTime(self.u64()?), self.array::<TICK_BYTES>()?);
+        let tick = Tick::decode(&payload).map_err(|error| invalid(at + 8, error))?;
+        if reached > tick.time || tick.time > now {
+            return Err(invalid(at, "the state machine reached a time after the end of log time"));
+        }
+        Ok(Ticked { reached, tick })
+    }
+
     fn skipped(&mut self) -> io::Result<BTreeSet<Skip>> {
         let mut skipped = BTreeSet::new();
         for _ in 0..self.u32()? {
@@ -217,7 +238,10 @@ fn too_long(_: std::num::TryFromIntError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_raft::session::{Request, Stamp};
+    use quorate_raft::{
+        EntryId,
+        session::{Request, Stamp},
+    };
 
     #[test]
     fn the_layout_is_the_documented_one() {
@@ -324,6 +348,29 @@ mod tests {
         used(&mut table, 5, b"name", 40, b"another");
         used(&mut table, 9, b"other", u64::MAX, b"x");
         table
+    }
+
+    #[test]
+    fn once_a_tick_was_applied_the_time_of_the_machine_follows_log_time() {
+        let mut table = some();
+        let raw = written(&table);
+        let tick = Tick { time: LogTime(0x0807_0605_0403_0201), unix_ms: 9, ..Tick::default() };
+        table.apply_tick(EntryId::new(Term(1), Index(10)), tick, |_| Some(LogTime(0x0707_0605_0403_0201)));
+        let bytes = written(&table);
+        assert_eq!(bytes[..20], *b"QSESSION\x03\0\0\0\x01\x02\x03\x04\x05\x06\x07\x08");
+        assert_eq!(bytes[20..28], *b"\x01\x02\x03\x04\x05\x06\x07\x07");
+        assert_eq!(bytes[28..72], tick.encode());
+        assert_eq!(bytes[72..], raw[20..], "all else is as it was");
+        assert_eq!(read(&mut &bytes[..]).expect("sessions"), table);
+        (0..bytes.len()).for_each(|end| refused(&bytes[..end]));
+        let with = |at: usize, byte: u8| {
+            let mut bytes = bytes.clone();
+            bytes[at] = byte;
+            refused(&bytes);
+        };
+        with(27, 9); // the machine's time is after the tick's
+        with(35, 9); // the tick's is after log time
+        with(8, 4); // a newer layout
     }
 
     fn used(table: &mut Table, index: u64, name: &[u8], serial: u64, reply: &[u8]) {

@@ -1,6 +1,7 @@
 use bytes::Bytes;
-use quorate::{At, Index, StateMachine, WriteState};
+use quorate::{At, Index, LogTime, StateMachine, WriteState};
 use std::{
+    collections::BTreeSet,
     fmt,
     io::{self, Read, Write},
     sync::{
@@ -24,7 +25,11 @@ pub struct Journal {
     before_writing: Option<BeforeWriting>,
     makes_none: bool,
     refuses: bool,
+    timers: Option<Arc<Mutex<Timers>>>,
 }
+
+/// The due times and names of timers.
+type Timers = BTreeSet<(u64, String)>;
 
 type BeforeWriting = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
 
@@ -47,6 +52,42 @@ impl Journal {
     /// A journal that can't be restored from any snapshot.
     pub fn refusing() -> Self {
         Self { refuses: true, ..Self::default() }
+    }
+
+    /// A journal that uses time. To each command it adds the log time; `after 400 x` sets a timer,
+    /// and `x due D` follows when it fires, at most [`Journal::FIRES_MAX`] in one tick.
+    pub fn with_time() -> Self {
+        Self { timers: Some(Arc::default()), ..Self::default() }
+    }
+
+    /// Timers that one tick fires.
+    pub const FIRES_MAX: usize = 3;
+
+    /// The log times of a journal with time, in order.
+    pub fn times(&self) -> Vec<u64> {
+        let entries = self.entries();
+        let time = |text: &str| text.rsplit_once('@').and_then(|(_, time)| time.parse().ok()).expect("a time");
+        entries.iter().map(|(_, text)| time(text)).collect()
+    }
+
+    /// The entries in which timers fired.
+    pub fn fired(&self) -> Vec<(Index, String)> {
+        self.entries().into_iter().filter(|(_, text)| text.contains(" due ")).collect()
+    }
+
+    /// Adds a line, and sets or removes the timer that it tells of.
+    fn add(&self, index: Index, line: String) {
+        if let Some(timers) = &self.timers {
+            let mut timers = timers.lock().unwrap_or_else(PoisonError::into_inner);
+            let words: Vec<_> = line.split([' ', '@']).filter(|word| !word.is_empty()).collect();
+            let number = |word: &str| word.parse::<u64>().expect("a number");
+            match words[..] {
+                ["after", delay, name, at] => drop(timers.insert((number(at) + number(delay), name.to_owned()))),
+                [name, "due", due, _] => assert!(timers.remove(&(number(due), name.to_owned())), "{line}"),
+                _ => {}
+            }
+        }
+        self.lock().push((index, line));
     }
 
     /// The applied commands, in order.
@@ -75,13 +116,31 @@ impl Journal {
 }
 
 impl StateMachine for Journal {
-    fn apply(&mut self, &At { index, .. }: &At, command: &[u8]) -> Bytes {
+    fn apply(&mut self, &At { index, time: LogTime(now), .. }: &At, command: &[u8]) -> Bytes {
         let command = String::from_utf8_lossy(command).into_owned();
         assert!(self.fatal != Some(command.as_str()), "told to panic at {command:?}");
         self.applied.fetch_add(1, Ordering::Relaxed);
-        let mut entries = self.lock();
-        entries.push((index, command));
-        entries.len().to_string().into()
+        let line = if self.timers.is_some() { format!("{command} @{now}") } else { command };
+        self.add(index, line);
+        self.lock().len().to_string().into()
+    }
+
+    fn tick(&mut self, &At { index, time: LogTime(now), .. }: &At) {
+        for _ in 0..Self::FIRES_MAX {
+            let timers = self.timers.as_ref().map(|timers| timers.lock().unwrap_or_else(PoisonError::into_inner));
+            let first = timers.and_then(|timers| timers.first().cloned());
+            let Some((due, name)) = first.filter(|(due, _)| *due <= now) else { return };
+            self.add(index, format!("{name} due {due} @{due}"));
+        }
+    }
+
+    fn next_due(&self) -> Option<LogTime> {
+        let timers = self.timers.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        timers.first().map(|(due, _)| LogTime(*due))
+    }
+
+    fn uses_time(&self) -> bool {
+        self.timers.is_some()
     }
 
     fn snapshot(&self) -> Option<WriteState> {
@@ -111,7 +170,11 @@ impl StateMachine for Journal {
             state.read_exact(&mut command)?;
             entries.push((index, String::from_utf8(command).map_err(io::Error::other)?));
         }
-        *self.lock() = entries;
+        self.lock().clear();
+        if let Some(timers) = &self.timers {
+            timers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+        entries.into_iter().for_each(|(index, line)| self.add(index, line));
         self.restored.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use quorate::sessions::{Table, Verdict, read, write};
 use quorate_raft::{
-    Index,
+    EntryId, Index, Term,
     session::{self, LogTime, Request, STAMP_BYTES, SessionKey, Stamp},
+    tick::Tick,
 };
 use std::io::ErrorKind;
 
@@ -78,6 +79,9 @@ pub fn session_seeds() -> Vec<Vec<u8>> {
         table.apply(Index(index), stamp, request, |command| Some(Bytes::copy_from_slice(command)));
         seeds.push(written(&table));
     }
+    let tick = Tick { time: LogTime(80_000), unix_ms: 1_700_000_000_000, ..Tick::default() };
+    table.apply_tick(EntryId::new(Term(1), Index(5)), tick, |_| Some(LogTime(75_000)));
+    seeds.push(written(&table));
     assert!(seeds[1].len() > STAMP_BYTES);
     seeds
 }

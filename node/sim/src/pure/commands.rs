@@ -72,7 +72,7 @@ impl Walk<'_> {
         if answers.is_empty() {
             return Ok(());
         }
-        self.decide(id, |commands, now, view, out| commands.applied(LogTime::default(), answers, now, view, out))
+        self.decide(id, |commands, _, view, out| commands.applied(answers, view, out))
     }
 
     /// A snapshot took the place of a node's entries up to `index`.
@@ -145,7 +145,8 @@ impl Walk<'_> {
             let (now, Some(running)) = (self.world.now_of(id), self.world.running(id)) else { return Ok(()) };
             let Some(decisions) = &mut self.machines[slot(id)].decisions else { return Ok(()) };
             let builder = |capacity| running.replica.next_batch(capacity);
-            let Some(laid_out) = decisions.commands.lay_out(&mut commands, builder, now) else {
+            let time = (None, LogTime::default());
+            let Some(laid_out) = decisions.commands.lay_out(&mut commands, builder, time, now) else {
                 let left = commands.collect();
                 return self.decide(id, |commands, now, view, out| commands.offered(left, now, view, out));
             };

@@ -29,13 +29,22 @@ impl Consensus {
             Effect::Send(outgoing) => self.send(outgoing),
             Effect::Persist(persist) => {
                 self.status.votes_cast(&persist.then);
+                if self.ticking.ticks.are_used() {
+                    let view = self.ticks_view();
+                    self.ticking.ticks.written(persist.truncate_from, persist.batch.as_ref(), &view);
+                }
                 if persist.cut.is_some() {
                     self.snapshots.cuts(persist.sequence);
                 }
                 self.roles.storage.persist.do_send(Persist(persist));
             }
             Effect::ArmTimer => self.roles.timer.do_send(Arm { term: self.replica.term() }),
-            Effect::LeaderHeard => self.roles.timer.do_send(LeaderHeard { term: self.replica.term() }),
+            Effect::LeaderHeard => {
+                self.roles.timer.do_send(LeaderHeard { term: self.replica.term() });
+                if self.ticking.ticks.are_used() {
+                    self.ticking.ticks.leader_heard(self.replica.term(), self.node.clock.now());
+                }
+            }
             Effect::OpenBallot(ballot) => {
                 self.status.ballot_opened(ballot.phase);
                 let panic_guard = self.node.lifecycle.panic_guard("VoteCollector");
@@ -93,7 +102,10 @@ impl Consensus {
             Effect::Removed { at } => self.removed(at, ctx),
             Effect::MachineUnknown { candidate, version } => self.machine_unknown(candidate, version),
             Effect::Refused { from, reason } => self.node.metrics.dropped(Some(from.0), label_of(reason)),
-            Effect::Restore(base) => self.restore(&base, ctx),
+            Effect::Restore(base) => {
+                self.ticking.ticks.restores(base.last.index, self.replica.log().last().index);
+                self.restore(&base, ctx);
+            }
             Effect::SnapshotChunk { from, chunk } => self.chunk_arrived(from, chunk),
             Effect::SnapshotAnswered { peer, reply } => self.roles.tell_replicator(peer, ChunkAnswered { reply }),
             Effect::NeedsSnapshot { peer, epoch, from } => {

@@ -27,6 +27,7 @@ mod stages;
 mod status_publisher;
 #[cfg(test)]
 mod tests;
+mod ticks;
 mod warnings;
 
 pub(crate) use connections::Connections;
@@ -34,6 +35,7 @@ pub(crate) use peers::Peers;
 pub(crate) use roles::Roles;
 pub(crate) use snapshots_under_way::SnapshotsUnderWay;
 pub(crate) use status_publisher::status_of;
+pub(crate) use ticks::Ticking;
 
 use super::{
     clock::Clock,
@@ -84,6 +86,7 @@ pub(crate) struct Consensus {
     connections: Connections,
     roles: Roles,
     snapshots: SnapshotsUnderWay,
+    ticking: Ticking,
     warnings: Warnings,
     stopping: Stopping,
     _panic_guard: PanicGuard,
@@ -109,6 +112,7 @@ pub(crate) struct Parts {
     pub(crate) connections: Connections,
     pub(crate) roles: Roles,
     pub(crate) snapshots: SnapshotsUnderWay,
+    pub(crate) ticking: Ticking,
     pub(crate) status: watch::Sender<Status>,
     /// Random: differs from that of every earlier process of this node.
     pub(crate) life: u32,
@@ -127,6 +131,7 @@ impl Consensus {
             connections,
             roles,
             snapshots,
+            ticking,
             status,
             life,
             compared,
@@ -148,6 +153,7 @@ impl Consensus {
             connections,
             roles,
             snapshots,
+            ticking,
             warnings: Warnings::default(),
             stopping: Stopping::default(),
             _panic_guard: node.lifecycle.panic_guard("Consensus"),
@@ -193,6 +199,7 @@ impl Consensus {
         }
         self.take_snapshot_if_due();
         self.serve_needs(ctx);
+        self.tick_if_due(ctx);
         if self.stopping.is_stopping() {
             self.end_if_done();
         }
@@ -259,7 +266,8 @@ impl Consensus {
         self.connections.peers.let_go();
         self.decide_operators(ctx, Operators::expire);
         self.take_automatic_step(ctx);
-        let now = self.node.clock.now();
+        let (now, view) = (self.node.clock.now(), self.ticks_view());
+        self.ticking.ticks.looked(&view, now);
         self.rule(ctx, |replica, out| replica.tick(now, out));
     }
 }
@@ -374,8 +382,9 @@ hear! {
     };
     Fetch: |this, fetch, _ctx| this.fetch(fetch);
     Stop: |_this, Stop, ctx| ctx.stop();
-    Applied: |this, Applied { index, log_time, answers }, ctx| {
-        this.decide_commands(ctx, |commands, now, view, out| commands.applied(log_time, answers, now, view, out));
+    Applied: |this, Applied { index, reached, answers }, ctx| {
+        this.decide_commands(ctx, |commands, _, view, out| commands.applied(answers, view, out));
+        this.time_reached(index, reached, ctx);
         this.restored_up_to(index);
         this.rule(ctx, |replica, out| replica.applied(index, out));
     };

@@ -61,7 +61,7 @@ impl Consensus {
             known_leader: self.replica.leader(),
             leader: if is_leader { None } else { self.reachable_leader() },
             is_stopping: self.stopping.is_stopping(),
-            holds_proposals: self.replica.holds_proposals(),
+            holds_proposals: self.replica.holds_proposals() || self.ticking.ticks.hold_commands(),
             is_storage_full: self.replica.is_storage_full(),
             is_alone: self.connections.peers.is_empty(),
         }
@@ -105,8 +105,10 @@ impl Consensus {
         let mut commands = commands.into_iter().peekable();
         while commands.peek().is_some() {
             let (now, instant) = (self.node.clock.now(), Instant::now());
+            let view = self.ticks_view();
             let builder = |capacity| self.replica.next_batch(capacity);
-            let Some(laid_out) = self.clients.proposals.lay_out(&mut commands, builder, now) else {
+            let time = self.ticking.before_batch(&view, now);
+            let Some(laid_out) = self.clients.proposals.lay_out(&mut commands, builder, time, now) else {
                 let left = commands.collect();
                 return self.decide_commands(ctx, |commands, now, view, out| commands.offered(left, now, view, out));
             };

@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use quorate_raft::{
     Batch, Body, ForwardedCommand, ForwardedOutcome, Index, Kind, Moment, NodeId, Propose, ProposeOutcome,
     ProposeReply, Term,
-    session::{LogTime, REQUEST_OVERHEAD_BYTES, STAMP_BYTES},
+    session::{REQUEST_OVERHEAD_BYTES, STAMP_BYTES},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -97,17 +97,9 @@ impl<W, C> Proposals<W, C> {
         self.send_replies(view, out);
     }
 
-    /// Entries up to this log time are applied, and these answers are for other nodes. They leave
-    /// with few messages, none of them large.
-    pub fn applied(
-        &mut self,
-        log_time: LogTime,
-        answers: Vec<Answer>,
-        now: Moment,
-        view: &View,
-        out: &mut Effects<W, C>,
-    ) {
-        self.log_clock.applied(log_time, now);
+    /// Entries are applied, and these answers are for other nodes. They leave with few messages, none
+    /// of them large.
+    pub fn applied(&mut self, answers: Vec<Answer>, view: &View, out: &mut Effects<W, C>) {
         let mut by_node: BTreeMap<NodeId, (Vec<ForwardedOutcome>, BytesMut)> = BTreeMap::new();
         for Answer { node, request, outcome } in answers {
             let (outcomes, replies) = by_node.entry(node).or_default();

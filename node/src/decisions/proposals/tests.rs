@@ -7,6 +7,7 @@ use crate::{
 use quorate_raft::{
     ForwardedCommand, Propose,
     session::{LogTime, STAMP_BYTES},
+    tick::Tick,
 };
 
 const THIS: NodeId = NodeId(1);
@@ -133,7 +134,7 @@ fn a_forwarded_command_that_no_node_takes_is_refused_for_good() {
 fn a_batch_is_bounded_by_bytes_and_each_entry_of_a_session_is_stamped() {
     let mut world = World::leading(1);
     world.settings(|settings| settings.limits.max_batch_bytes = 2 * (OVERHEAD_BYTES + 100));
-    world.proposals.log_clock.applied(LogTime(77), world.now);
+    world.log_time = LogTime(77);
     let open = quorate_raft::session::Request::Open.encode();
     let session = Proposal { kind: Kind::Session, payload: open.clone(), ..world.proposal("", None) };
     let long = "0123456789".repeat(10);
@@ -145,6 +146,27 @@ fn a_batch_is_bounded_by_bytes_and_each_entry_of_a_session_is_stamped() {
     assert_eq!(asked_for(last.kind, last.payload), Some(&open[..]));
     let (stamp, _) = quorate_raft::session::decode(last.payload).expect("a stamp");
     assert_eq!((stamp.time, stamp.sessions_max), (LogTime(77), Sessions::default().max_sessions));
+}
+
+#[test]
+fn a_tick_stands_first_in_a_batch_and_no_caller_waits_for_it() {
+    let mut world = World::leading(1);
+    world.settings(|settings| settings.limits.max_batch_bytes = OVERHEAD_BYTES + 100);
+    world.tick = Some(Tick { time: LogTime(77), ..Tick::default() });
+    let long = "0123456789".repeat(10);
+    let all = vec![world.proposal(&long, None), world.proposal(&long, None)];
+    world.event(|proposals, now, view, out| proposals.offered(all, now, view, out));
+    let batches = world.batches();
+    let kinds = |batch: &Batch| batch.records().map(|record| record.kind).collect::<Vec<_>>();
+    for batch in &batches {
+        assert_eq!(kinds(batch), [Kind::Tick, Kind::Command], "a command finds room after it, however long it is");
+    }
+    let mut taken = Vec::new();
+    for batch in &batches {
+        world.event(|proposals, _, _, out| taken.extend(proposals.committed(batch, out)));
+    }
+    let waited: Vec<_> = taken.iter().map(|callers| (callers.first, callers.callers.len())).collect();
+    assert_eq!(waited, [(Index(2), 1), (Index(4), 1)]);
 }
 
 #[test]
@@ -342,7 +364,7 @@ fn answers_to_another_node_share_messages_of_a_bounded_size() {
     };
     let expired = Answer { node: OTHER, request: 4, outcome: Err(Refusal::Expired) };
     let answers = vec![answer(OTHER, 1, b"four"), answer(THIRD, 2, b"five"), answer(OTHER, 3, b"4444"), expired];
-    world.event(|proposals, now, view, out| proposals.applied(LogTime(0), answers, now, view, out));
+    world.event(|proposals, _, view, out| proposals.applied(answers, view, out));
     let replies: Vec<_> = world.sent.iter().map(|sent| (sent.to, reply_of(&sent.message.body))).collect();
     let sizes: Vec<_> = replies.iter().map(|(to, reply)| (*to, reply.outcomes.len(), &reply.replies[..])).collect();
     assert_eq!(sizes, [(OTHER, 1, &b"four"[..]), (OTHER, 2, b"4444"), (THIRD, 1, b"five")]);
@@ -414,6 +436,9 @@ struct World {
     appended: Vec<Proposal<u64, ()>>,
     sent: Vec<Outgoing>,
     duplicates: Vec<NodeId>,
+    /// The tick in front of each batch, and the time of stamps.
+    tick: Option<Tick>,
+    log_time: LogTime,
 }
 
 impl World {
@@ -462,6 +487,8 @@ impl World {
             appended: Vec::new(),
             sent: Vec::new(),
             duplicates: Vec::new(),
+            tick: None,
+            log_time: LogTime(0),
         }
     }
 
@@ -559,7 +586,8 @@ impl World {
         while commands.peek().is_some() {
             let (term, first) = (self.view.routing.term, self.view.last_log.next());
             let builder = |capacity| Some(BatchBuilder::new(quorate_storage::checksum, term, first, 0, capacity));
-            let laid_out = self.proposals.lay_out(&mut commands, builder, self.now).expect("a batch");
+            let laid_out =
+                self.proposals.lay_out(&mut commands, builder, (self.tick, self.log_time), self.now).expect("a batch");
             self.view.last_log = laid_out.batch.last();
             batches.push(laid_out.batch);
         }
