@@ -4,14 +4,15 @@ mod support;
 
 use futures_util::future::select_all;
 use quorate::{
-    At, CallError, Consistency, Context, Failure, Hosted, Node, NodeId, QueryError, Refused, Service, ServiceNode,
-    SessionKey, Timing,
+    At, CallError, Consistency, Context, Failure, Hosted, Node, NodeId, NodeRole, QueryError, Refused, Service,
+    ServiceNode, SessionKey, Timing,
     storage::{Memory, MemoryLog},
 };
 use quorate_transport_testing::FaultNetwork;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use support::{CLUSTER, simulate, soon};
+use tokio::time::sleep;
 
 /// A register of texts.
 #[derive(Clone, Default, Debug, Serialize, Deserialize)]
@@ -21,31 +22,49 @@ struct Texts(Vec<String>);
 enum Command {
     Append(String),
     Panic,
+    /// Appends the text when this many milliseconds of log time have passed, and again after each
+    /// further period of as many, this many times.
+    Every(u32, u32, String),
     /// Of version 1.
     Clear,
 }
 
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Due(u32, u32, String);
+
 impl Service for Texts {
-    quorate::types!(Command => usize, usize => Option<String>);
+    quorate::types!(Command => usize, usize => Option<String>, signal Due);
     const VERSION: u32 = 1;
 
     fn since(command: &Command) -> u32 {
         matches!(command, Command::Clear).into()
     }
 
-    fn apply(&mut self, command: Command, _: &mut Context<'_, Self>) -> usize {
+    fn apply(&mut self, command: Command, cx: &mut Context<'_, Self>) -> usize {
         match command {
             Command::Append(text) => self.0.push(text),
             Command::Panic => panic!("as it was told"),
+            Command::Every(ms, times, text) => cx.after(period(ms), Due(ms, times, text)),
             Command::Clear => self.0.clear(),
         }
         self.0.len()
+    }
+
+    fn signal(&mut self, Due(ms, times, text): Due, cx: &mut Context<'_, Self>) {
+        self.0.push(format!("{text} at {}", cx.now().0));
+        if times > 1 {
+            cx.after(period(ms), Due(ms, times - 1, text));
+        }
     }
 
     fn query(&self, nth: usize, _: At) -> Option<String> {
         assert!(nth < 1_000, "no text has this number");
         self.0.get(nth).cloned()
     }
+}
+
+fn period(ms: u32) -> Duration {
+    Duration::from_millis(ms.into())
 }
 
 struct Three {
@@ -81,6 +100,14 @@ impl Three {
         let session = soon("a session", self.nodes[nth].session()).await.expect("a session");
         let applied = soon("an answer", session.call(Command::Append(text.into()))).await;
         applied.expect("it is applied").reply
+    }
+
+    async fn texts(&self, nth: usize) -> Vec<String> {
+        let mut texts = Vec::new();
+        while let Some(text) = self.text(nth, texts.len()).await {
+            texts.push(text);
+        }
+        texts
     }
 
     async fn text(&self, nth: usize, of: usize) -> Option<String> {
@@ -155,6 +182,32 @@ fn a_node_comes_back_with_its_state_from_the_log_and_from_a_snapshot() {
         }
         assert_eq!(three.append(1, "d").await, 4);
         assert_eq!(three.text(2, 1).await.as_deref(), Some("b"));
+    });
+}
+
+#[test]
+fn timers_fire_once_on_every_node_at_equal_times_through_restarts_and_lost_leaders() {
+    simulate(async {
+        let mut three = Three::start().await;
+        let session = three.nodes[0].session().await.expect("a session");
+        session.call(Command::Every(5_000, 4, "tick".into())).await.expect("it is applied");
+        for round in 0..4 {
+            if round == 1 {
+                soon("a snapshot", three.nodes[1].snapshot()).await.expect("it is written");
+            }
+            sleep(Duration::from_millis(2_500)).await;
+            let leader = three.nodes.iter().position(|node| node.status().borrow().role == NodeRole::Leader);
+            three.restart(leader.unwrap_or(round % 3)).await;
+            // A new leader counts on from what it heard; without one log time stands still.
+            sleep(Duration::from_millis(3_500)).await;
+        }
+        sleep(Duration::from_secs(10)).await;
+        let texts: Vec<_> = [three.texts(0).await, three.texts(1).await, three.texts(2).await].into();
+        assert_eq!(texts[0].len(), 4, "each fired once: {texts:?}");
+        assert!(texts.iter().all(|of| *of == texts[0]), "{texts:?}");
+        let times: Vec<u64> =
+            texts[0].iter().map(|text| text.trim_start_matches("tick at ").parse().expect("a time")).collect();
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] == 5_000), "a periodic timer does not drift: {times:?}");
     });
 }
 

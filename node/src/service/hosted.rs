@@ -2,8 +2,9 @@
 //!
 //! Each entry is applied whole or not at all. The author's code runs under `catch_unwind`; if it
 //! panics, the tables are as before the entry, and the machine halts: the author's state may be
-//! spoilt, so nothing more is applied to it, and no snapshot is taken. The same holds if the
-//! cluster has reached a version that this release does not read.
+//! spoilt, so nothing more is applied to it, and no snapshot is taken. It also halts where the
+//! cluster reaches a version that this release does not read: from there on behaviour may differ,
+//! not only the form of commands. The version is the machine's own: entries of the log raise it.
 
 use super::{
     context::{Cause, Context},
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use quorate_raft::{
     Index,
     session::{LogTime, SessionKey},
+    tick::Tick,
 };
 use serde::de::DeserializeOwned;
 use std::{
@@ -157,11 +159,11 @@ impl<S: Service> Hosted<S> {
     /// If the machine halts here, or has halted before.
     #[doc(hidden)]
     pub fn command(&mut self, at: &At, session: Option<&SessionKey>, bytes: &[u8]) -> Result<Bytes, Halt> {
-        let versions = Versions { cluster: at.version, release: S::VERSION };
-        self.enter(at, |service, tables, entry| {
+        self.enter(at, |at, service, tables, entry| {
+            let versions = Versions { cluster: at.version, release: S::VERSION };
             let written = match envelope::open(bytes, versions, S::since) {
                 Opened::Command(command) => {
-                    let mut cx = Context { at: *at, cause: Cause::Call, session, nth: 0, random: None, tables, entry };
+                    let mut cx = Context { at, cause: Cause::Call, session, nth: 0, random: None, tables, entry };
                     let reply = service.apply(command, &mut cx);
                     entry.trace.outcome(|to| {
                         envelope::write_reply(&reply, to).unwrap_or_else(|error| no_form::<S::Reply>(error))
@@ -173,7 +175,7 @@ impl<S: Service> Hosted<S> {
                 }),
                 Opened::TooOld { needs } => return Err(HaltCause::TooOld { needs, release: S::VERSION }),
             };
-            Ok((at.time, Bytes::copy_from_slice(entry.trace.since(written))))
+            Ok((at, Bytes::copy_from_slice(entry.trace.since(written))))
         })
     }
 
@@ -186,21 +188,21 @@ impl<S: Service> Hosted<S> {
     pub fn fire(&mut self, at: &At, clock: Clock) -> Result<(), Halt> {
         let before = self.tables.clock;
         self.tables.clock = clock;
-        let until = at.time;
-        let fired = self.enter(at, |service, tables, entry| {
-            let (mut firing, mut nth) = (Firing::new(until), 0);
+        let fired = self.enter(at, |at, service, tables, entry| {
+            let (until, mut nth) = (at.time, 0);
+            let mut firing = Firing::new(until);
             while let Some((due, undo)) = tables.timers.fire(&mut firing) {
                 entry.trace.fired(undo.key());
                 let signal = signal_of::<S>(undo.key());
                 entry.timers.push(undo);
-                let at = At { time: due, ..*at };
+                let at = At { time: due, ..at };
                 service.signal(
                     signal,
                     &mut Context { at, cause: Cause::Timer, session: None, nth, random: None, tables, entry },
                 );
                 nth += 1;
             }
-            Ok((tables.timers.time_after(until), ()))
+            Ok((At { time: tables.timers.time_after(until), ..at }, ()))
         });
         match fired {
             Ok(()) => self.tables.history.evict(clock.history),
@@ -214,9 +216,13 @@ impl<S: Service> Hosted<S> {
     /// # Errors
     /// If the machine halts here, or has halted before.
     #[doc(hidden)]
-    pub fn internal(&mut self, at: &At, payload: &[u8]) -> Result<(), Halt> {
-        self.enter(at, |service, tables, entry| {
+    pub fn inside(&mut self, at: &At, payload: &[u8]) -> Result<(), Halt> {
+        self.enter(at, |mut at, service, tables, entry| {
             match Internal::decode(payload).ok_or(HaltCause::Unknown)? {
+                Internal::Version(needs) if needs > S::VERSION => {
+                    return Err(HaltCause::TooOld { needs, release: S::VERSION });
+                }
+                Internal::Version(version) => at.version = at.version.max(version),
                 Internal::Claim(Claimed { node, window, claim }) => tables.claims.add(at.index, window, node, claim),
                 Internal::Done(Done { id, term, signal }) => {
                     let undo = tables.outbox.complete(id, term, at.term);
@@ -225,40 +231,40 @@ impl<S: Service> Hosted<S> {
                         entry.effects.push(undo);
                         let cause = Cause::Effect(id);
                         let signal = signal_of::<S>(signal);
-                        let mut cx = Context { at: *at, cause, session: None, nth: 0, random: None, tables, entry };
+                        let mut cx = Context { at, cause, session: None, nth: 0, random: None, tables, entry };
                         service.signal(signal, &mut cx);
                     }
                 }
             }
-            Ok((at.time, ()))
+            Ok((at, ()))
         })
     }
 
-    /// Runs one entry: all of its output is taken over, with log time as `run` returns it, or all
-    /// of it is dropped.
+    /// Runs one entry at its position, at the cluster's version: all of its output is taken over,
+    /// with time and version as `run` returns them, or all of it is dropped.
     fn enter<T>(
         &mut self,
         at: &At,
-        run: impl FnOnce(&mut S, &mut Tables<S::Event>, &mut Entry<S::Event>) -> Result<(LogTime, T), HaltCause>,
+        run: impl FnOnce(At, &mut S, &mut Tables<S::Event>, &mut Entry<S::Event>) -> Result<(At, T), HaltCause>,
     ) -> Result<T, Halt> {
         if let Some(halt) = &self.halt {
             return Err(halt.clone());
         }
-        let Self { service, tables, entry, .. } = self;
+        let Self { service, tables, entry, ended, .. } = self;
         debug_assert!(tables.timers.next_due().is_none_or(|due| due >= tables.at.time), "nothing overdue is pending");
-        if let Some((window, outcomes)) = tables.outcomes.begin(at.index) {
-            // The digest is that of the state at the end of the window: before this entry.
-            self.ended = Some((window, Claim { version: tables.at.version, outcomes, state: service.digest() }));
-        }
-        let outcome = match at.version > S::VERSION {
-            true => Err(HaltCause::TooOld { needs: at.version, release: S::VERSION }),
-            // After a panic the service is not used again.
-            false => panic::catch_unwind(AssertUnwindSafe(|| run(service, tables, entry)))
-                .unwrap_or_else(|panic| Err(HaltCause::Panicked { message: message_of(&*panic) })),
-        };
-        match outcome {
-            Ok((time, value)) => {
-                tables.commit(At { time, ..*at }, entry);
+        let at = At { version: tables.at.version, ..*at };
+        let over = tables.outcomes.begin(at.index);
+        // After a panic the service is not used again.
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+            if let Some((window, outcomes)) = over {
+                // The digest is that of the state at the end of the window: before this entry.
+                *ended = Some((window, Claim { version: at.version, outcomes, state: service.digest() }));
+            }
+            run(at, service, tables, entry)
+        }));
+        match outcome.unwrap_or_else(|panic| Err(HaltCause::Panicked { message: message_of(&*panic) })) {
+            Ok((at, value)) => {
+                tables.commit(at, entry);
                 Ok(value)
             }
             Err(cause) => {
@@ -280,8 +286,16 @@ impl<S: Service> StateMachine for Hosted<S> {
         or_end(self.command(at, None, command))
     }
 
-    fn tick(&mut self, at: &At) {
-        or_end(self.fire(at, self.tables.clock));
+    fn ticked(&mut self, at: &At, tick: &Tick) {
+        or_end(self.fire(at, Clock::of(tick)));
+    }
+
+    fn internal(&mut self, at: &At, payload: &[u8]) {
+        or_end(self.inside(at, payload));
+    }
+
+    fn is_pending(&self) -> bool {
+        !self.tables.outbox.is_empty()
     }
 
     fn next_due(&self) -> Option<LogTime> {

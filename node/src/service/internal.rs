@@ -1,13 +1,14 @@
-//! The entries that nodes append for the layer itself: the result of an effect, and a claim.
+//! The entries that nodes append for the layer itself: the result of an effect, a claim, and the
+//! version of the cluster.
 //!
-//! The first byte of the payload says which: 1 a result, 2 a claim. The rest is in postcard.
+//! The first byte of the payload is the [`Purpose`]. The rest is in postcard.
 
 use super::{outbox::EffectId, windows::Claim};
-use quorate_raft::{NodeId, Term};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-
-const DONE: u8 = 1;
-const CLAIM: u8 = 2;
+use quorate_raft::{
+    NodeId, Term,
+    internal::{self, Purpose},
+};
+use serde::{Deserialize, Serialize};
 
 /// The content of an internal entry that the layer applies.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,6 +17,9 @@ pub enum Internal<'a> {
     Done(Done<'a>),
     /// A full copy states what it has in a window.
     Claim(Claimed),
+    /// Commands of this version may be applied from here on. Appended by the leader once every
+    /// member reads them.
+    Version(u32),
 }
 
 /// The result of an effect. Appended by the leader that performed it, never forwarded.
@@ -47,27 +51,27 @@ impl<'a> Internal<'a> {
     /// None in practice: every value has a form.
     pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
         match self {
-            Self::Done(done) => postcard::to_extend(done, vec![DONE]),
-            Self::Claim(claimed) => postcard::to_extend(claimed, vec![CLAIM]),
+            Self::Done(done) => postcard::to_extend(done, vec![Purpose::Done as u8]),
+            Self::Claim(claimed) => postcard::to_extend(claimed, vec![Purpose::Claim as u8]),
+            Self::Version(version) => postcard::to_extend(version, vec![Purpose::Version as u8]),
         }
     }
 
     /// Reads the payload of an entry; `None` if this release does not know it.
     #[must_use]
     pub fn decode(payload: &'a [u8]) -> Option<Self> {
-        let (what, rest) = payload.split_first()?;
-        match *what {
-            DONE => match postcard::take_from_bytes(rest) {
-                Ok((done, [])) => Some(Self::Done(done)),
-                _ => None,
-            },
-            CLAIM => whole(rest).map(Self::Claim),
-            _ => None,
+        let (purpose, rest) = internal::decode(payload).ok()?;
+        match purpose {
+            Purpose::Done => whole(rest).map(Self::Done),
+            Purpose::Claim => whole(rest).map(Self::Claim),
+            Purpose::Version => whole(rest).map(Self::Version),
+            // An entry that is skipped is none of the machine's.
+            Purpose::Skip => None,
         }
     }
 }
 
-fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+fn whole<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
     postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(value, _)| value)
 }
 
@@ -82,7 +86,11 @@ mod tests {
         let done = Internal::Done(Done { id, term: Term(2), signal: b"ab" });
         let claim = Claim { version: 1, outcomes: 0x81, state: Some(5) };
         let claimed = Internal::Claim(Claimed { node: NodeId(3), window: 4, claim });
-        let cases = [(done, &[1, 0xac, 2, 1, 2, 2, b'a', b'b'][..]), (claimed, &[2, 3, 4, 1, 0x81, 1, 1, 5])];
+        let cases = [
+            (done, &[1, 0xac, 2, 1, 2, 2, b'a', b'b'][..]),
+            (claimed, &[2, 3, 4, 1, 0x81, 1, 1, 5]),
+            (Internal::Version(300), &[3, 0xac, 2]),
+        ];
         for (internal, bytes) in cases {
             assert_eq!(internal.encode().expect("it has a form"), bytes);
             assert_eq!(Internal::decode(bytes), Some(internal));
@@ -90,5 +98,6 @@ mod tests {
             assert_eq!(Internal::decode(&[bytes, &[0]].concat()), None, "a byte too many");
         }
         assert_eq!(Internal::decode(&[9, 0]), None);
+        assert_eq!(Internal::decode(&[Purpose::Skip as u8, 0]), None);
     }
 }

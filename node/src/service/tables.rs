@@ -25,7 +25,11 @@ use super::{
     windows::{Claims, Outcomes},
 };
 use crate::machine::At;
-use quorate_raft::{Index, Term, session::LogTime};
+use quorate_raft::{
+    Index, Term,
+    session::LogTime,
+    tick::{Bounds, Tick},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     io::{self, Write},
@@ -66,6 +70,20 @@ pub struct Clock {
     pub history: history::Bounds,
     /// Bounds of the outbox.
     pub outbox: outbox::Bounds,
+}
+
+impl Clock {
+    /// The values of a tick.
+    #[must_use]
+    pub fn of(tick: &Tick) -> Self {
+        let Bounds { history_events, history_bytes, outbox_effects, outbox_bytes } = tick.bounds;
+        Self {
+            random: u64::from_le_bytes(tick.random),
+            generation: tick.generation,
+            history: history::Bounds { events: history_events, bytes: history_bytes },
+            outbox: outbox::Bounds { rows: outbox_effects, bytes: outbox_bytes },
+        }
+    }
 }
 
 /// The output of the entry that is being applied. Its buffers are kept from entry to entry.

@@ -93,18 +93,20 @@ fn a_refused_command_changes_nothing_and_says_why() {
     assert_eq!(Hosted::<Script>::decode(&outcome), Some(Err(Refused::Unreadable)));
     assert_eq!(call(&mut machine, 2, vec![Op::New]), Err(Refused::TooNew { needs: 1, cluster: 0 }));
     assert_eq!(machine.service().0, Vec::<String>::new());
-    let outcome = machine.command(&At { version: 1, ..at(3) }, None, &Hosted::<Script>::encode(&vec![Op::New]));
-    assert_eq!(Hosted::<Script>::decode(&outcome.expect("no halt")), Some(Ok(vec!["new".into()])));
+    raise(&mut machine, 3, 1).expect("it reads version 1");
+    assert_eq!(call(&mut machine, 4, vec![Op::New]), Ok(vec!["new".into()]));
+    raise(&mut machine, 5, 0).expect("it reads version 0");
+    assert_eq!(call(&mut machine, 6, vec![Op::New]), Ok(vec!["new".into()]), "a version never falls");
 }
 
 #[test]
-fn a_release_too_old_for_the_cluster_halts_by_name_before_it_applies_anything() {
+fn a_release_too_old_for_the_cluster_halts_by_name_where_the_version_rises() {
     let mut machine = Hosted::new(Script::default);
-    let halt = machine.command(&At { version: 2, ..at(7) }, None, &Hosted::<Script>::encode(&vec![Op::Log]));
-    let halt = halt.expect_err("it reads version 1");
+    let halt = raise(&mut machine, 7, 2).expect_err("it reads version 1");
     assert_eq!(halt, Halt { at: Index(7), cause: HaltCause::TooOld { needs: 2, release: 1 } });
     assert!(halt.to_string().contains("entry 7") && halt.to_string().contains("version 2"), "{halt}");
-    assert_eq!(machine.service().0, Vec::<String>::new());
+    assert_eq!(machine.command(&at(8), None, &Hosted::<Script>::encode(&vec![Op::Log])), Err(halt));
+    assert_eq!(machine.service().0, Vec::<String>::new(), "nothing of the new version is applied");
 }
 
 #[test]
@@ -126,7 +128,7 @@ fn a_panic_drops_all_output_of_its_entry_and_halts_the_machine_there() {
     assert_eq!(written_tables(&machine), tables, "as before the entry");
     assert_eq!(machine.command(&at(3), None, &Hosted::<Script>::encode(&vec![])), Err(halt.clone()));
     assert_eq!(machine.fire(&At { time: LogTime(99), ..at(4) }, Clock::default()), Err(halt.clone()));
-    assert_eq!(machine.internal(&at(5), &[]), Err(halt.clone()));
+    assert_eq!(machine.inside(&at(5), &[]), Err(halt.clone()));
     assert_eq!((machine.halted(), machine.next_due()), (Some(&halt), Some(LogTime(5))));
     let write = machine.snapshot().expect("an error, not a machine without snapshots");
     assert!(write(&mut Vec::new()).expect_err("a halted machine takes none").to_string().contains("entry 2"));
@@ -154,6 +156,24 @@ fn timers_fire_in_a_tick_each_at_its_own_time_with_a_token_of_its_own() {
     assert_eq!((machine.tables().at.time, machine.next_due()), (LogTime(35), None));
     tick(&mut machine, 4, 35);
     assert_eq!(lines(&machine), expected, "a second tick fires nothing");
+}
+
+#[test]
+fn the_defaults_before_the_first_tick_are_those_of_a_tick() {
+    assert_eq!(Clock::default(), Clock::of(&Tick::default()));
+    let tick = Tick { random: [1, 0, 0, 0, 0, 0, 0, 2], generation: 3, ..Tick::default() };
+    let expected = Clock { random: 1 | 2 << 56, generation: 3, ..Clock::default() };
+    assert_eq!(Clock::of(&tick), expected);
+}
+
+#[test]
+fn a_machine_is_pending_while_an_effect_is_not_completed() {
+    let mut machine = Hosted::new(Script::default);
+    assert!(!machine.is_pending() && machine.uses_time());
+    call(&mut machine, 1, vec![Op::Perform("k".into(), "e".into())]).expect("no refusal");
+    assert!(machine.is_pending());
+    done(&mut machine, at(2), effect(1, 0), Term(3), "done");
+    assert!(!machine.is_pending());
 }
 
 #[test]
@@ -362,7 +382,8 @@ fn the_layout_of_the_tables_is_the_documented_one() {
     let mut machine = Hosted::new(Script::default);
     let history = crate::service::history::Bounds { events: 0x0d, bytes: 0x0e };
     let clock = Clock { random: 0x0b, generation: 0x0c, history, outbox: outbox::Bounds { rows: 0x0f, bytes: 0x10 } };
-    let at = At { index: Index(0x07), term: Term(0x08), time: LogTime(0x09), unix_ms: 0x0a, version: 1 };
+    raise(&mut machine, 6, 1).expect("it reads version 1");
+    let at = At { index: Index(0x07), term: Term(0x08), time: LogTime(0x09), unix_ms: 0x0a, version: 0 };
     machine.fire(&at, clock).expect("no halt");
     let tables = written_tables(&machine);
     let words = |bytes: &[u8]| {
@@ -393,7 +414,7 @@ fn a_window_that_is_over_is_claimed_and_a_difference_shows() {
     for (index, node, machine) in [(1_031, 1, &other), (1_032, 2, &other), (1_033, 3, &wrong)] {
         let (window, claim) = machine.claim().expect("a window is over");
         let claimed = Internal::Claim(Claimed { node: NodeId(node), window, claim });
-        one.internal(&at(index), &claimed.encode().expect("it has a form")).expect("no halt");
+        one.inside(&at(index), &claimed.encode().expect("it has a form")).expect("no halt");
     }
     let verdict = one.tables().claims.verdict(0, &full_copies);
     assert_eq!(verdict, windows::Verdict::Diverged([NodeId(3)].into()));
@@ -402,7 +423,7 @@ fn a_window_that_is_over_is_claimed_and_a_difference_shows() {
 #[test]
 fn an_internal_entry_of_a_newer_release_halts_by_name() {
     let mut machine = Hosted::new(Script::default);
-    let halt = machine.internal(&at(4), &[200]).expect_err("it is not known");
+    let halt = machine.inside(&at(4), &[200]).expect_err("it is not known");
     assert_eq!(halt, Halt { at: Index(4), cause: HaltCause::Unknown });
 }
 
@@ -411,7 +432,7 @@ fn a_signal_that_this_release_does_not_read_halts_and_stays_pending() {
     let mut machine = Hosted::new(Script::default);
     call(&mut machine, 1, vec![Op::Perform("k".into(), "e".into())]).expect("no refusal");
     let done = Internal::Done(Done { id: effect(1, 0), term: Term(3), signal: &[0xff] });
-    let halt = machine.internal(&at(2), &done.encode().expect("it has a form")).expect_err("no signal");
+    let halt = machine.inside(&at(2), &done.encode().expect("it has a form")).expect_err("no signal");
     assert!(halt.to_string().contains("does not read a signal"), "{halt}");
     assert_eq!(machine.tables().outbox.len(), 1, "the completion is taken back");
 }
@@ -422,6 +443,10 @@ fn call(machine: &mut Hosted<Script>, index: u64, ops: Vec<Op>) -> Result<Vec<St
     Hosted::<Script>::decode(&outcome).expect("an outcome")
 }
 
+fn raise(machine: &mut Hosted<Script>, index: u64, version: u32) -> Result<(), Halt> {
+    machine.inside(&at(index), &Internal::Version(version).encode().expect("it has a form"))
+}
+
 fn tick(machine: &mut Hosted<Script>, index: u64, time: u64) {
     machine.fire(&At { time: LogTime(time), ..at(index) }, machine.tables().clock).expect("no halt");
 }
@@ -429,7 +454,7 @@ fn tick(machine: &mut Hosted<Script>, index: u64, time: u64) {
 fn done(machine: &mut Hosted<Script>, at: At, id: EffectId, term: Term, name: &str) {
     let signal = postcard::to_allocvec(&Wake(name.into(), vec![Op::Log])).expect("it has a form");
     let done = Internal::Done(Done { id, term, signal: &signal });
-    machine.internal(&at, &done.encode().expect("it has a form")).expect("no halt");
+    machine.inside(&at, &done.encode().expect("it has a form")).expect("no halt");
 }
 
 fn lines(machine: &Hosted<Script>) -> Vec<&str> {
