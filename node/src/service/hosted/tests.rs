@@ -2,6 +2,7 @@ use super::*;
 use crate::service::{
     history::{Next, Topics},
     outbox::{self, EffectId},
+    state::State,
     timers::FIRES_MAX,
     windows,
 };
@@ -334,6 +335,9 @@ fn a_restored_twin_goes_on_alike_and_equal_states_give_equal_bytes() {
             }
             if rng.random_bool(0.1) {
                 twin = restored(&written(&twin)).expect("its own");
+                let (tables, of) = (twin.tables(), one.tables());
+                assert_eq!((&tables.timers, &tables.outbox), (&of.timers, &of.outbox));
+                assert_eq!((&tables.history, &tables.claims), (&of.history, &of.claims));
             }
             assert_eq!(written(&one), written(&twin), "seed {seed}, entry {index}");
         }
@@ -418,6 +422,57 @@ fn a_window_that_is_over_is_claimed_and_a_difference_shows() {
     }
     let verdict = one.tables().claims.verdict(0, &full_copies);
     assert_eq!(verdict, windows::Verdict::Diverged([NodeId(3)].into()));
+}
+
+/// A sum that keeps a digest of itself.
+struct Digested(u64);
+
+impl State for Digested {
+    fn save(&self) -> WriteState {
+        let sum = self.0;
+        Box::new(move |to| to.write_all(&sum.to_le_bytes()))
+    }
+
+    fn load(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
+        let mut sum = [0; 8];
+        from.read_exact(&mut sum)?;
+        self.0 = u64::from_le_bytes(sum);
+        Ok(())
+    }
+
+    fn digest(&self) -> Option<u64> {
+        assert!(self.0 < 1_000, "a digest that panics");
+        Some(self.0)
+    }
+}
+
+impl Service for Digested {
+    crate::types!(u64 => (), () => u64);
+
+    fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) {
+        self.0 += add;
+    }
+
+    fn query(&self, (): (), _: At) -> u64 {
+        self.0
+    }
+}
+
+#[test]
+fn a_digest_is_of_the_state_at_the_end_of_its_window_and_may_panic() {
+    let mut machine = Hosted::new(|| Digested(5));
+    let add = |machine: &mut Hosted<Digested>, index, add| {
+        machine.command(&at(index), None, &Hosted::<Digested>::encode(&add)).map(drop)
+    };
+    add(&mut machine, 1, 10).expect("no halt");
+    add(&mut machine, 1_023, 20).expect("no halt");
+    assert_eq!(machine.claim(), None);
+    add(&mut machine, 1_024, 5_000).expect("no halt");
+    let (window, claim) = machine.claim().expect("the first window is over");
+    assert_eq!((window, claim.state), (0, Some(35)), "not of the entry after it");
+    let halt = add(&mut machine, 2_048, 1).expect_err("its digest panics");
+    assert_eq!(halt.cause, HaltCause::Panicked { message: "a digest that panics".into() });
+    assert_eq!(machine.query(()), 5_035, "the entry was not applied");
 }
 
 #[test]
