@@ -9,6 +9,7 @@ use super::{
     process::Process,
     sessions,
     sound_disks::may_scatter,
+    timers,
     wire::{Endpoint, Wire},
 };
 use crate::plan::{Fault, Plan, Planned, Power};
@@ -111,7 +112,7 @@ impl<'a> Cluster<'a> {
             .writes_version(self.members[at].release)
             .seed(plan.seed << 20 | lives << 4 | id.0);
         self.observer.lock().say(format_args!("{id} starts"));
-        let machine = Registers::new(id, member::ballast(plan), self.observer.clone());
+        let machine = Registers::new(id, timers::are_used(plan), member::ballast(plan), self.observer.clone());
         let started = Process::start(builder, machine);
         let (now, sole) = (self.now, plan.nodes == 1);
         let mut observer = self.observer.lock();

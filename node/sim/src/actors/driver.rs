@@ -224,7 +224,10 @@ impl Cluster<'_> {
                 // A caller may wait for a write that a slow disk has not finished.
                 && self.observer.lock().disk(status.node).waiting == 0
         };
-        statuses.iter().all(agrees) && self.clients.are_idle() && self.operator.has_its_goal(&self.members)
+        statuses.iter().all(agrees)
+            && self.clients.are_idle()
+            && self.operator.has_its_goal(&self.members)
+            && self.observer.lock().timers.have_all_fired()
     }
 
     /// At rest no proposal is in flight at any member. A node that is being removed may not

@@ -4,9 +4,11 @@
 use super::{
     observer::SharedObserver,
     registers::{Command, GROUP_KEYS, State},
+    timers::Timers,
 };
 use bytes::Bytes;
-use quorate::{At, Index, NodeId, StateMachine, WriteState};
+use quorate::{At, Index, LogTime, NodeId, StateMachine, WriteState};
+use quorate_raft::tick::Tick;
 use std::io::{self, Read, Write};
 
 /// The state machine of one node.
@@ -14,14 +16,17 @@ pub(super) struct Registers {
     node: NodeId,
     state: State,
     applied: Index,
+    /// `None` if the service does not use time.
+    timers: Option<Timers>,
     /// Bytes of padding in a snapshot, so that it takes more than one piece.
     ballast: usize,
     observer: SharedObserver,
 }
 
 impl Registers {
-    pub(super) fn new(node: NodeId, ballast: usize, observer: SharedObserver) -> Self {
-        Self { node, state: State::default(), applied: Index(0), ballast, observer }
+    pub(super) fn new(node: NodeId, uses_time: bool, ballast: usize, observer: SharedObserver) -> Self {
+        let timers = uses_time.then(Timers::default);
+        Self { node, state: State::default(), applied: Index(0), timers, ballast, observer }
     }
 
     pub(super) fn get(&self, key: u64) -> Option<u64> {
@@ -34,7 +39,8 @@ impl Registers {
 }
 
 impl StateMachine for Registers {
-    fn apply(&mut self, &At { index, .. }: &At, command: &[u8]) -> Bytes {
+    fn apply(&mut self, at: &At, command: &[u8]) -> Bytes {
+        let index = at.index;
         let mut observer = self.observer.lock();
         let Some(command) = Command::decode(command) else {
             observer.fail(format!("state machine safety: entry {index} of node {} is no command", self.node));
@@ -45,17 +51,40 @@ impl StateMachine for Registers {
         }
         self.applied = index;
         let changed = self.state.carry_out(&command);
+        if let Some(timers) = &mut self.timers {
+            observer.timer_set(self.node, command.operation, timers.applied(at, command.operation));
+        }
         observer.applied(self.node, index, &command, changed, &self.state);
         Bytes::from_static(if changed { b"1" } else { b"0" })
     }
 
+    fn ticked(&mut self, at: &At, tick: &Tick) {
+        if let Some(timers) = &mut self.timers {
+            self.observer.lock().timers_fired(self.node, at.index, timers.ticked(at, tick));
+        }
+    }
+
+    fn next_due(&self) -> Option<LogTime> {
+        self.timers.as_ref()?.waiting.first().map(|(due, _)| *due)
+    }
+
+    fn uses_time(&self) -> bool {
+        self.timers.is_some()
+    }
+
     fn snapshot(&self) -> Option<WriteState> {
         let (state, applied, ballast) = (self.state.clone(), self.applied, self.ballast);
+        let Timers { waiting, ticked, now } = self.timers.clone().unwrap_or_default();
         let observer = self.observer.clone();
         Some(Box::new(move |writer: &mut dyn Write| {
             let mut words = vec![applied.0, state.history];
             words.extend(state.values.iter().flat_map(|(key, value)| [*key, *value]));
             writer.write_all(&(words.len() as u64).to_le_bytes())?;
+            for word in words {
+                writer.write_all(&word.to_le_bytes())?;
+            }
+            let mut words = vec![waiting.len() as u64, ticked.0, now.0];
+            words.extend(waiting.iter().flat_map(|(due, operation)| [due.0, *operation]));
             for word in words {
                 writer.write_all(&word.to_le_bytes())?;
             }
@@ -74,6 +103,12 @@ impl StateMachine for Registers {
         let (applied, history) = (Index(number()?), number()?);
         let pairs = (0..count.saturating_sub(2) / 2).map(|_| Ok((number()?, number()?)));
         let values = pairs.collect::<io::Result<_>>()?;
+        let (count, ticked, now) = (number()?, LogTime(number()?), LogTime(number()?));
+        let timers = (0..count).map(|_| Ok((LogTime(number()?), number()?)));
+        let waiting = timers.collect::<io::Result<_>>()?;
+        if let Some(timers) = &mut self.timers {
+            *timers = Timers { waiting, ticked, now };
+        }
         io::copy(from, &mut io::sink())?;
         (self.state, self.applied) = (State { values, history }, applied);
         self.observer.lock().restored(self.node, applied, &self.state);

@@ -12,7 +12,7 @@
 //! - [`faults`]: the plan's faults of nodes, and [`damage`] of disks, where [`sound_disks`] permits it.
 //! - [`member`]: the state of a node that outlives its processes: the clock, the faults in effect.
 //! - [`process`]: one life of a node. Dropping it is a crash.
-//! - [`machine`]: its state machine, which carries out the commands of [`registers`].
+//! - [`machine`]: its state machine, which carries out the commands of [`registers`] and has [`timers`].
 //! - [`observed_storage`]: its storage, and [`promised`]: the durability reports of the storage.
 //! - [`wire`]: the network; [`frames`]: the codec.
 //! - [`clients`]: the callers and their answers; [`sessions`]: their retries; [`operators`]:
@@ -36,6 +36,7 @@ mod promised;
 mod registers;
 mod sessions;
 mod sound_disks;
+mod timers;
 mod wire;
 
 use crate::{Outcome, plan::Plan, trace::Trace};
@@ -44,7 +45,7 @@ use observer::SharedObserver;
 
 /// Runs a plan to its end or to the first violation.
 pub(crate) fn run(plan: &Plan, trace: &mut Trace) -> Outcome {
-    let observer = SharedObserver::new(std::mem::take(trace), plan.witness);
+    let observer = SharedObserver::new(std::mem::take(trace), plan);
     let mut cluster = Cluster::new(plan, &observer);
     let ended = cluster.run();
     let simulated = cluster.now;

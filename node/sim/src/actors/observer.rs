@@ -14,9 +14,10 @@ use super::{
     frames,
     promised::Promised,
     registers::{Command, State},
+    timers,
 };
-use crate::{report::Report, trace::Trace};
-use quorate::{Index, NodeId};
+use crate::{plan::Plan, report::Report, trace::Trace};
+use quorate::{Index, LogTime, NodeId};
 use quorate_raft::{Batch, Body, EntryId, HardState, Kind, Message, Term, record::Record, session};
 use quorate_storage::Recovered;
 use quorate_storage_testing::SimulatedDisk;
@@ -34,9 +35,8 @@ use std::{
 pub(super) struct SharedObserver(Arc<Mutex<Observer>>);
 
 impl SharedObserver {
-    /// `witness` is the member that stores no commands.
-    pub(super) fn new(trace: Trace, witness: Option<NodeId>) -> Self {
-        Self(Arc::new(Mutex::new(Observer::new(trace, witness))))
+    pub(super) fn new(trace: Trace, plan: &Plan) -> Self {
+        Self(Arc::new(Mutex::new(Observer::new(trace, plan))))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Observer> {
@@ -52,6 +52,7 @@ pub(super) struct Observer {
     violation: Option<String>,
     oracle: Oracle,
     disks: Disks,
+    pub(super) timers: timers::Seen,
     /// The state after each command.
     states: BTreeMap<Index, State>,
     /// The first reply of the state machine to each operation's command.
@@ -84,7 +85,7 @@ pub(super) struct Disk {
 }
 
 impl Observer {
-    fn new(trace: Trace, witness: Option<NodeId>) -> Self {
+    fn new(trace: Trace, plan: &Plan) -> Self {
         let mut oracle = Oracle::default();
         // Nothing has another state to compare this one with.
         let _ = oracle.state_machines.state_after(NodeId(0), Index(0), digest(&State::default()));
@@ -94,7 +95,8 @@ impl Observer {
             report: Report::default(),
             violation: None,
             oracle,
-            disks: Disks { of: BTreeMap::new(), witness, emptied: BTreeSet::new() },
+            disks: Disks { of: BTreeMap::new(), witness: plan.witness, emptied: BTreeSet::new() },
+            timers: timers::Seen::new(plan),
             states: BTreeMap::from([(Index(0), State::default())]),
             replies: BTreeMap::new(),
         }
@@ -178,6 +180,11 @@ impl Observer {
 
     /// Checks a write that a node requests.
     pub(super) fn writes(&mut self, node: NodeId, persist: &quorate_raft::Persist) {
+        for record in persist.batch.iter().flat_map(Batch::records) {
+            if let Some(command) = command_of(&record) {
+                self.timers.written(command.operation, self.now);
+            }
+        }
         self.must(witness::writes(node, persist, self.disks.witness));
     }
 
@@ -190,6 +197,26 @@ impl Observer {
         }
         let checked = self.oracle.state_machines.state_after(node, index, digest(state));
         self.must(checked);
+    }
+
+    /// A command was applied, and set a timer or none.
+    pub(super) fn timer_set(&mut self, node: NodeId, operation: u64, set: Result<Option<LogTime>, String>) {
+        match set {
+            Ok(due) => due.into_iter().for_each(|_| self.timers.set(operation)),
+            Err(violation) => self.fail(format!("{violation}, on {node}")),
+        }
+    }
+
+    /// The tick at `index` fired the timers of these operations.
+    pub(super) fn timers_fired(&mut self, node: NodeId, index: Index, fired: Result<Vec<u64>, String>) {
+        match fired.and_then(|fired| {
+            fired
+                .into_iter()
+                .try_fold(0, |first, operation| Ok(first + u64::from(self.timers.fired(operation, index, self.now)?)))
+        }) {
+            Ok(first) => self.report.count("timers fired", first),
+            Err(violation) => self.fail(format!("{violation}, on {node}")),
+        }
     }
 
     fn first_applied(&mut self, node: NodeId, index: Index, command: &Command, changed: bool, state: &State) {
@@ -293,15 +320,21 @@ impl Durable for Disk {
 
 /// The command of an entry, also of one within a session.
 fn content_of(record: &Record<'_>) -> Content {
-    let command = match record.kind {
-        Kind::Stub => return Content::Stub,
+    match record.kind {
+        Kind::Stub => Content::Stub,
+        _ => command_of(record).map_or(Content::Other, |command| Content::Command(digest(&command))),
+    }
+}
+
+fn command_of(record: &Record<'_>) -> Option<Command> {
+    match record.kind {
+        Kind::Command => Command::decode(record.payload),
         Kind::Session => match session::decode(record.payload) {
             Ok((_, session::Request::Command { command, .. })) => Command::decode(command),
             _ => None,
         },
-        _ => Command::decode(record.payload),
-    };
-    command.map_or(Content::Other, |command| Content::Command(digest(&command)))
+        _ => None,
+    }
 }
 
 fn digest(of: &impl Hash) -> u64 {
