@@ -2,7 +2,7 @@
 //! §6.4.1; sofa-jraft #372).
 
 use quorate_raft::{
-    Body, Effect, HardState, Index, Kind, Membership, NodeId, Phase, Promise, Replica, Role, Settings, Term,
+    Body, Effect, HardState, Index, Kind, Membership, NodeId, Phase, Promise, Replica, Role, Settings, Term, TimeoutNow,
 };
 use quorate_world::{
     disk::Disk,
@@ -167,6 +167,24 @@ fn a_witness_keeps_its_longer_promise_through_a_restart() {
     }
 }
 
+/// A leadership transfer breaks the promises to the leader that began it, which gave its lease up.
+/// So a node that leads by transfer is not bound by its own, which may outlast its leadership.
+#[test]
+fn a_leader_by_transfer_that_lost_its_quorum_votes_in_spite_of_an_earlier_promise() {
+    let mut node = voter(with_promise(LONG), SHORT).started(at(1_000));
+    let beat = hear(&mut node, at(1_001), 1, 2, heartbeat(4, 0));
+    persist_all(&mut node, &beat);
+    let last = node.log().last();
+    let told = hear(&mut node, at(1_002), 1, 2, Body::TimeoutNow(TimeoutNow { last }));
+    let campaign = campaign_of(&told).expect("it campaigns in spite of its promise");
+    persist_all(&mut node, &told);
+    node.election_won(at(1_003), Term(3), campaign, &mut Vec::new());
+    assert!(node.is_leader());
+    // No peer has answered for longer than its election timeout, and its promise still runs.
+    let asked = hear(&mut node, at(1_500), 3, 3, request_vote(Phase::PreVote, 1, id(9, 3)));
+    assert_eq!(vote_reply(&asked).map(|(_, granted)| granted), Some(true));
+}
+
 /// A promise that was long by mistake is not kept for ever: once it is over, the next write that
 /// happens anyway replaces it, and never before.
 #[test]
@@ -268,6 +286,14 @@ fn confirm(leader: &mut Replica, peer: u64, promise: Promise) {
 /// The number of milliseconds after 1,000 for which the leader has a lease.
 fn lasts_until(leader: &mut Replica) -> u64 {
     (0..2_000).find(|after| leader.lease_left(at(1_000 + after)).is_none()).expect("no lease is for ever")
+}
+
+/// The campaign for which votes are requested.
+fn campaign_of(effects: &[Effect]) -> Option<u64> {
+    sent(effects).into_iter().chain(promised(effects)).find_map(|outgoing| match outgoing.message.body {
+        Body::RequestVote(request) => Some(request.campaign),
+        _ => None,
+    })
 }
 
 /// The rounds and promises in the replies.

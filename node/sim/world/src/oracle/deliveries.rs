@@ -381,6 +381,7 @@ impl Rounds {
 #[derive(Clone, Copy)]
 pub(crate) struct Before {
     last: EntryId,
+    leads: bool,
     /// Set if the message came from outside its configuration.
     outside: Option<Outside>,
 }
@@ -388,7 +389,7 @@ pub(crate) struct Before {
 impl Before {
     /// The state of a replica that is about to hear a message from `from`.
     pub(crate) fn of(replica: &Replica, from: NodeId, now: Moment) -> Self {
-        Self { last: replica.log().last(), outside: Outside::of(replica, from, now) }
+        Self { last: replica.log().last(), leads: replica.is_leader(), outside: Outside::of(replica, from, now) }
     }
 }
 
@@ -431,8 +432,10 @@ impl Arrival {
                 "up-to-date votes: {to}, whose log ends at {ours}, grants {from} a {phase:?}, whose log ends at {theirs}"
             ));
         }
-        let was_told_to_campaign = request.by_transfer && self.was_told_to_campaign;
-        match self.memory.protects(now).filter(|_| !was_told_to_campaign) {
+        // The leader that the promise was made to gave its lease up before it told a node to
+        // campaign: the candidate, or this node, which leads since.
+        let is_released = before.leads || (request.by_transfer && self.was_told_to_campaign);
+        match self.memory.protects(now).filter(|_| !is_released) {
             Some(words) => Err(format!("protected leaders: {to} grants {from} a {phase:?}, and {words}")),
             None => Ok(()),
         }
