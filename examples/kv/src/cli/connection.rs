@@ -1,11 +1,10 @@
 //! Connection options of client commands: environment variables override defaults,
 //! options override both.
 
-use super::Failure;
 use crate::{
     client::{ANSWER_LIMIT, Client, Trust},
     environment::{CA, ENDPOINTS, TIMEOUT},
-    exit::Exit,
+    exit::{Exit, Failure},
 };
 use std::{env, ffi::OsString, fmt, path::PathBuf, time::Duration};
 

@@ -218,7 +218,7 @@ pub fn run() -> ExitCode {
     let parsed = Cli::command().try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return usage::explain(&error, &args),
+        Err(error) => return usage::explain(&error, &args, Cli::command()),
     };
     let json = cli.json;
     logging::start(matches!(cli.command, Command::Serve(_)));

@@ -1,16 +1,15 @@
 //! Errors of the command line: one line that names the subcommand whose help to read.
 
-use super::Cli;
 use crate::exit::{Exit, Failure, one_line};
-use clap::{CommandFactory, error::ErrorKind};
+use clap::{Command, error::ErrorKind};
 use std::{ffi::OsString, process::ExitCode};
 
-/// Prints help and version unchanged, and a mistake as one line.
-pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> ExitCode {
+/// Prints help and version of this command line unchanged, and a mistake as one line.
+pub(super) fn explain(error: &clap::Error, args: &[OsString], cli: Command) -> ExitCode {
     if !error.use_stderr() {
         return if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let help = format!("see `{} --help`", subcommand(args));
+    let help = format!("see `{} --help`", subcommand(cli, args));
     let message = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         format!("a command is missing; {help}")
     } else {
@@ -23,8 +22,8 @@ pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> ExitCode {
 }
 
 /// The subcommand as far as it was recognized, such as `quorate-kv member add`.
-fn subcommand(args: &[OsString]) -> String {
-    let (mut command, mut path) = (Cli::command(), "quorate-kv".to_owned());
+fn subcommand(mut command: Command, args: &[OsString]) -> String {
+    let mut path = "quorate-kv".to_owned();
     for arg in args.iter().skip(1).filter_map(|arg| arg.to_str()).filter(|arg| !arg.starts_with('-')) {
         let Some(inner) = command.find_subcommand(arg) else { break };
         path = format!("{path} {}", inner.get_name());
@@ -40,7 +39,8 @@ fn asks_for_json(args: &[OsString]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Cli, *};
+    use clap::CommandFactory;
 
     #[test]
     fn the_subcommand_is_named_as_far_as_it_is_understood() {
@@ -54,7 +54,7 @@ mod tests {
             ("quorate-kv member ad 4", "quorate-kv member"),
         ] {
             let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-            assert_eq!(subcommand(&args), expected, "{line}");
+            assert_eq!(subcommand(Cli::command(), &args), expected, "{line}");
         }
     }
 }
