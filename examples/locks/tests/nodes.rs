@@ -1,0 +1,194 @@
+//! The rules of the lock service, on whole nodes in simulated time.
+
+use quorate::{
+    Node, NodeId, NodeRole, ServiceNode,
+    storage::{Memory, MemoryLog},
+};
+use quorate_locks::{Command, Grant, Locks, Reply, WAITERS_MAX, Wish};
+use quorate_transport_testing::FaultNetwork;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+use tokio::time::{sleep, timeout};
+
+#[test]
+fn a_lock_is_held_until_its_lease_ends_and_passes_on_in_order_with_rising_tokens() {
+    simulate(async {
+        let three = Nodes::start(3).await;
+        let first = three.granted("x", 2_000).await;
+        assert!(matches!(three.acquire("y", 3_000, true).await, Reply::Queued { ahead: 0 }));
+        assert!(matches!(three.acquire("z", 3_000, true).await, Reply::Queued { ahead: 1 }));
+        assert!(matches!(three.acquire("w", 3_000, false).await, Reply::Busy(grant) if grant.owner == "x"));
+        sleep(Duration::from_millis(1_500)).await;
+        assert_eq!(three.holder().await.expect("held").owner, "x");
+        sleep(Duration::from_millis(1_000)).await;
+        let second = three.holder().await.expect("held");
+        assert_eq!((second.owner.as_str(), second.until.since(first.until)), ("y", Duration::from_secs(3)));
+        assert!(second.token > first.token);
+        assert!(matches!(
+            three.call(Command::Release { name: "lock".into(), token: first.token }).await,
+            Reply::NotHeld
+        ));
+        assert!(matches!(
+            three.call(Command::Release { name: "lock".into(), token: second.token }).await,
+            Reply::Released
+        ));
+        let third = three.holder().await.expect("held");
+        assert!(third.owner == "z" && third.token > second.token);
+        sleep(Duration::from_millis(3_500)).await;
+        assert!(three.holder().await.is_none(), "every lease ends");
+    });
+}
+
+#[test]
+fn a_renewed_lease_outlives_its_leaders() {
+    simulate(async {
+        let mut three = Nodes::start(3).await;
+        let grant = three.granted("x", 5_000).await;
+        for _ in 0..5 {
+            sleep(Duration::from_millis(2_000)).await;
+            three.lose_leader().await;
+            let renew = Command::Renew { name: "lock".into(), token: grant.token, ttl_ms: 5_000 };
+            match three.call(renew).await {
+                Reply::Granted(renewed) => assert_eq!(renewed.token, grant.token, "the same hold"),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(three.holder().await.expect("held").token, grant.token);
+        sleep(Duration::from_secs(8)).await;
+        assert!(three.holder().await.is_none(), "and it ends once it is not renewed");
+    });
+}
+
+#[test]
+fn every_token_has_one_holder_and_only_the_present_one_is_accepted() {
+    simulate(async {
+        for seed in 0..20 {
+            let (nodes, mut random) = (Nodes::start(1).await, StdRng::seed_from_u64(seed));
+            let mut holds = BTreeMap::<u128, (String, String)>::new();
+            let mut accepted = BTreeSet::new();
+            for _ in 0..200 {
+                let name = ["a", "b"][random.random_range(0..2)].to_owned();
+                let owner = ["x", "y", "z"][random.random_range(0..3)].to_owned();
+                let before = nodes.holder_of(&name).await;
+                let old: Vec<_> = holds.keys().copied().collect();
+                let token = if old.is_empty() { 0 } else { old[random.random_range(0..old.len())] };
+                let ttl_ms = random.random_range(1..3_000);
+                let (command, claims) = match random.random_range(0..5) {
+                    0..3 => {
+                        let wish = Wish { owner: owner.clone(), ttl_ms };
+                        (Command::Acquire { name: name.clone(), wish, wait: random.random() }, None)
+                    }
+                    3 => (Command::Renew { name: name.clone(), token, ttl_ms }, Some(token)),
+                    _ => (Command::Release { name: name.clone(), token }, Some(token)),
+                };
+                let reply = nodes.call(command).await;
+                match (claims, &reply) {
+                    (Some(token), Reply::Granted(_) | Reply::Released) => {
+                        let before = before.as_ref().expect("no token is accepted for a free lock");
+                        assert_eq!(before.token, token, "seed {seed}: {name}");
+                        accepted.insert(token);
+                    }
+                    (Some(_), reply) => assert_eq!(*reply, Reply::NotHeld, "seed {seed}"),
+                    (None, Reply::Granted(grant)) => assert_eq!(grant.owner, owner, "seed {seed}"),
+                    (None, Reply::Busy(grant)) => assert_ne!(grant.owner, owner, "seed {seed}"),
+                    (None, reply) => assert!(matches!(reply, Reply::Queued { .. }), "seed {seed}: {reply:?}"),
+                }
+                for name in ["a", "b"] {
+                    let Some(grant) = nodes.holder_of(name).await else { continue };
+                    let hold = (name.to_owned(), grant.owner);
+                    let highest = holds.iter().rfind(|(_, (of, _))| of == name).map(|(token, _)| *token);
+                    assert!(Some(grant.token) >= highest, "seed {seed}: {name} went back to an older token");
+                    assert_eq!(*holds.entry(grant.token).or_insert_with(|| hold.clone()), hold, "seed {seed}");
+                }
+                sleep(Duration::from_millis(random.random_range(0..800))).await;
+            }
+            assert!(holds.len() > 20 && !accepted.is_empty(), "seed {seed}: {} holds", holds.len());
+            soon("the end", nodes.nodes[0].shutdown()).await;
+        }
+    });
+}
+
+#[test]
+fn a_wish_waits_once_and_the_waiters_of_a_lock_are_bounded() {
+    simulate(async {
+        let nodes = Nodes::start(1).await;
+        nodes.granted("x", 600_000).await;
+        for ahead in 0..WAITERS_MAX {
+            assert_eq!(nodes.acquire(&format!("w{ahead}"), 1_000, true).await, Reply::Queued { ahead });
+        }
+        assert!(matches!(nodes.acquire("late", 1_000, true).await, Reply::Busy(grant) if grant.owner == "x"));
+        assert_eq!(nodes.acquire("w7", 1_000, true).await, Reply::Queued { ahead: 7 });
+    });
+}
+
+/// Some nodes, and the caller's view of them.
+struct Nodes {
+    network: FaultNetwork,
+    logs: Vec<MemoryLog>,
+    nodes: Vec<ServiceNode<Locks>>,
+}
+
+impl Nodes {
+    async fn start(count: usize) -> Self {
+        let logs = (0..count).map(|_| MemoryLog::new()).collect();
+        let mut nodes = Self { network: FaultNetwork::new(1), logs, nodes: Vec::new() };
+        for nth in 0..count {
+            nodes.nodes.push(nodes.start_one(nth).await);
+        }
+        nodes
+    }
+
+    async fn start_one(&self, nth: usize) -> ServiceNode<Locks> {
+        let (ids, id) = ((1..=self.logs.len() as u64).map(NodeId), NodeId(nth as u64 + 1));
+        let node = Node::builder(id, "testing").voters(ids.map(|id| (id, ""))).seed(id.0);
+        let node = node.network(self.network.endpoint(id)).storage(Memory::shared(&self.logs[nth]));
+        node.serve(Locks::default).start_local().await.expect("a node")
+    }
+
+    async fn lose_leader(&mut self) {
+        let is_leader = |node: &ServiceNode<Locks>| node.status().borrow().role == NodeRole::Leader;
+        let leader = self.nodes.iter().position(is_leader).expect("a leader");
+        soon("the end", self.nodes[leader].shutdown()).await;
+        self.nodes[leader] = self.start_one(leader).await;
+    }
+
+    async fn call(&self, command: Command) -> Reply {
+        let session = soon("a session", self.nodes[0].session()).await.expect("a session");
+        soon("an answer", session.call(command)).await.expect("it is applied").reply
+    }
+
+    async fn acquire(&self, owner: &str, ttl_ms: u32, wait: bool) -> Reply {
+        let wish = Wish { owner: owner.into(), ttl_ms };
+        self.call(Command::Acquire { name: "lock".into(), wish, wait }).await
+    }
+
+    async fn granted(&self, owner: &str, ttl_ms: u32) -> Grant {
+        match self.acquire(owner, ttl_ms, false).await {
+            Reply::Granted(grant) => grant,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn holder(&self) -> Option<Grant> {
+        self.holder_of("lock").await
+    }
+
+    async fn holder_of(&self, name: &str) -> Option<Grant> {
+        let last = &self.nodes[self.nodes.len() - 1];
+        soon("an answer", last.query(name.into()).into_future()).await.expect("it is served").value
+    }
+}
+
+fn simulate(test: impl Future<Output = ()>) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, test);
+}
+
+/// Waits for an event that must happen; simulated seconds cost nothing.
+async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(30), event).await.unwrap_or_else(|_| panic!("{what}: it does not happen"))
+}
