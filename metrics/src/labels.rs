@@ -135,6 +135,8 @@ label! {
         TooLarge = "too_large",
         /// It will not take effect: the disk is full.
         StorageFull = "storage_full",
+        /// It will not take effect: the leader's state machine has halted.
+        Halted = "halted",
         /// An operator excluded the entry from being applied.
         Skipped = "skipped",
         /// It will not take effect: the node is stopping.
@@ -199,6 +201,8 @@ label! {
         Behind = "behind",
         /// The node's disk is full, and it lacks entries that the read must see.
         StorageFull = "storage_full",
+        /// The node's state machine has halted.
+        Halted = "halted",
         /// The node is a witness and has no state.
         Witness = "witness",
         /// The node is stopping.

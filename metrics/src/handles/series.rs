@@ -144,6 +144,7 @@ pub(super) struct Storage {
     pub(super) errors: Each<StorageOp, Counter>,
     pub(super) log_bytes: Gauge,
     pub(super) full: Gauge,
+    pub(super) halted: Gauge,
     pub(super) faulty: Gauge,
     pub(super) repairs: Each<Repair, Counter>,
 }
@@ -156,6 +157,7 @@ impl Storage {
             errors: scope.each("op", |scope| scope.counter(&catalogue::STORAGE_ERRORS)),
             log_bytes: scope.gauge(&catalogue::LOG_BYTES),
             full: scope.gauge(&catalogue::STORAGE_FULL),
+            halted: scope.gauge(&catalogue::HALTED),
             faulty: scope.gauge(&catalogue::FAULTY),
             repairs: scope.each("result", |scope| scope.counter(&catalogue::REPAIRS)),
         }

@@ -30,6 +30,11 @@ impl NodeMetrics {
         self.inner.storage.full.set(f64::from(u8::from(is_full)));
     }
 
+    /// Sets whether the state machine has halted at an entry.
+    pub fn halted(&self, is_halted: bool) {
+        self.inner.storage.halted.set(f64::from(u8::from(is_halted)));
+    }
+
     /// Sets the number of entries whose payload is lost.
     pub fn faulty_entries(&self, count: u64) {
         self.inner.storage.faulty.set(float(count));

@@ -102,6 +102,7 @@ pub(crate) fn record_everything(node: &NodeMetrics) {
     StorageOp::ALL.iter().for_each(|op| node.storage_error(*op));
     node.log_bytes(1 << 26);
     node.storage_full(true);
+    node.halted(true);
     node.faulty_entries(3);
     Repair::ALL.iter().for_each(|how| node.repaired(*how, 1));
     for peer in [2, 3] {
