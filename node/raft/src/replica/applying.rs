@@ -22,6 +22,15 @@ impl Replica {
         self.dispatch(out);
     }
 
+    /// The state machine halted at the entry after the last applied one, and applies nothing more.
+    /// Committed entries are dispatched all the same, without a bound, so that the log need not
+    /// keep them in memory; and the node may lead.
+    pub fn machine_halted(&mut self, out: &mut Vec<Effect>) {
+        self.applying.is_halted = true;
+        self.applying.since = None;
+        self.dispatch(out);
+    }
+
     /// Answers [`Effect::Load`]: consecutive batches from its first entry on, or none if the
     /// storage no longer has it.
     pub fn loaded(&mut self, batches: Vec<Batch>, out: &mut Vec<Effect>) {
@@ -56,7 +65,10 @@ impl Replica {
     }
 
     fn dispatchable(&self) -> Index {
-        let room = self.applied.plus(self.settings.unapplied_entries_max);
+        let room = match self.applying.is_halted {
+            true => Index(u64::MAX),
+            false => self.applied.plus(self.settings.unapplied_entries_max),
+        };
         let here = if self.is_leader() { self.commit } else { self.commit.min(self.writes.durable()) };
         let whole = self.faults.first().map_or(Index(u64::MAX), Index::previous);
         here.min(room).min(whole)
@@ -71,7 +83,7 @@ impl Replica {
 
     /// Observes whether the state machine makes progress.
     pub(super) fn watch_applying(&mut self, now: Moment) {
-        let is_idle = self.applied >= self.dispatched;
+        let is_idle = self.applying.is_halted || self.applied >= self.dispatched;
         let moved = self.applying.seen != self.applied;
         if is_idle {
             self.applying.since = None;

@@ -127,6 +127,8 @@ impl Replica {
 pub(super) struct Applying {
     pub(super) seen: Index,
     pub(super) since: Option<Moment>,
+    /// Whether it applies nothing more until the node is started again.
+    pub(super) is_halted: bool,
 }
 
 impl Hash for Applying {
