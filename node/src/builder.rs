@@ -180,7 +180,7 @@ impl Builder {
     /// Adds an entry to the list of those that the state machine never applies: the entry's caller,
     /// if it still waits, gets [`ProposeError::Skipped`](crate::ProposeError). May be called for
     /// several. This is the way out when a state machine panics at an entry again after each
-    /// restart: [`Failure::ApplyPanicked`](crate::Failure) names the entry.
+    /// restart: [`Status::halted`](crate::Status::halted) names the entry.
     ///
     /// **The list must be the same on all nodes**: nodes with different lists ignore each other's
     /// messages, and report it, because one would apply an entry that the other skips. Skip

@@ -93,6 +93,16 @@ pub enum ProposeError {
     /// Free space; the node resumes by itself.
     #[error("the disk is full: the command did not and will not take effect; free space on it")]
     StorageFull,
+    /// The command did not and will not take effect: the state machine of the leader has
+    /// [halted](crate::Status::halted), and no other node leads yet. Try again once another does, or
+    /// an operator has dealt with the entry.
+    #[error(
+        "the state machine halted at entry {at}: the command did not and will not take effect; see the node's status"
+    )]
+    Halted {
+        /// The entry.
+        at: Index,
+    },
     /// The command did not and will not take effect: the node is stopping or has stopped.
     /// Ask another node.
     #[error("the node is stopping: the command did not and will not take effect; ask another node")]
@@ -104,8 +114,8 @@ pub enum ProposeError {
         "the operator had the command's entry skipped: the command did not and will not take effect; do not send it again"
     )]
     Skipped,
-    /// The command may or may not take effect: the leader was lost, or the node stopped, before the
-    /// outcome was known. Read before trying again, or make the command idempotent.
+    /// The command may or may not take effect: the leader was lost, the node stopped, or its state
+    /// machine halted, before the outcome was known. Read before trying again, or make the command idempotent.
     #[error("outcome unknown: the command may or may not take effect")]
     OutcomeUnknown,
 }
@@ -165,6 +175,13 @@ pub enum ReadError {
     Overloaded {
         /// The time after which another attempt may succeed.
         retry_after: Duration,
+    },
+    /// This node's state machine has [halted](crate::Status::halted): it has no state to read. Ask
+    /// another node.
+    #[error("the state machine of this node halted at entry {at}; ask another node, and see this node's status")]
+    Halted {
+        /// The entry.
+        at: Index,
     },
     /// This node is a witness, and has no state to read. Ask another node.
     #[error("this node is a witness and keeps no state; ask another node")]
@@ -230,6 +247,12 @@ pub enum SnapshotError {
     /// The snapshot could not be written.
     #[error("no snapshot was taken: {0}")]
     Failed(#[source] StorageError),
+    /// This node's state machine has [halted](crate::Status::halted). Ask another node.
+    #[error("no snapshot was taken: the state machine of this node halted at entry {at}; ask another node")]
+    Halted {
+        /// The entry.
+        at: Index,
+    },
     /// Too much is in flight. Try again later.
     #[error("overloaded; try again after {retry_after:?}")]
     Overloaded {
@@ -251,7 +274,7 @@ pub enum BackupError {
     /// This node did not apply in time all that was acknowledged. Ask another node, or try again.
     #[error(transparent)]
     Behind(ReadError),
-    /// This node is a witness, or its disk is full. Ask another node.
+    /// This node is a witness, its state machine halted, or its disk is full. Ask another node.
     #[error(transparent)]
     Refused(ReadError),
     /// The state machine makes no snapshots:
@@ -280,7 +303,7 @@ impl From<ReadError> for BackupError {
             ReadError::NoLeader | ReadError::TooStale { .. } => Self::NoLeader,
             ReadError::Behind { .. } => Self::Behind(error),
             ReadError::Overloaded { retry_after } => Self::Overloaded { retry_after },
-            ReadError::Witness | ReadError::StorageFull => Self::Refused(error),
+            ReadError::Witness | ReadError::Halted { .. } | ReadError::StorageFull => Self::Refused(error),
             ReadError::Stopped => Self::Stopped,
         }
     }
@@ -291,6 +314,7 @@ impl From<SnapshotError> for BackupError {
         match error {
             SnapshotError::Unsupported => Self::Unsupported,
             SnapshotError::Failed(error) => Self::Failed(error),
+            SnapshotError::Halted { at } => Self::Refused(ReadError::Halted { at }),
             SnapshotError::Overloaded { retry_after } => Self::Overloaded { retry_after },
             SnapshotError::Stopped => Self::Stopped,
         }
@@ -302,24 +326,12 @@ impl From<SnapshotError> for BackupError {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
-    /// An actor panicked: a bug in Quorate, in the state machine, or in a user's
-    /// storage or network.
+    /// An actor panicked: a bug in Quorate, or in a user's storage or network. A state machine that
+    /// panics in `apply` only [halts](crate::Status::halted).
     #[error("the {actor} actor died: see the panic above it in the log; restart the node")]
     ActorDied {
         /// Name of the actor that panicked.
         actor: &'static str,
-    },
-    /// The state machine panicked while it applied this entry: a bug in the state machine, which
-    /// recurs after every restart.
-    #[error(
-        "the state machine panicked while it applied {entry}: see the panic above it in the log. A restart applies the entry again: run a \
-         release of the service that can apply it, or let every node skip it (Builder::skip; for quorate-kv, [[skip]] with index = {}, \
-         term = {}, checksum = \"0x{:08x}\"), which answers its caller with an error",
-        .entry.index, .entry.term, .entry.checksum
-    )]
-    ApplyPanicked {
-        /// Identity of the entry, in the form that `Builder::skip` takes.
-        entry: Skip,
     },
     /// The storage failed. The node has acknowledged nothing since.
     #[error("storage failed: {0}")]

@@ -88,5 +88,5 @@ pub use service::{
     Random, Refused, Serve, Service, ServiceNode, State, Token, Topics,
 };
 pub use session::Session;
-pub use status::Status;
+pub use status::{Halted, Status};
 pub use turns::Turns;

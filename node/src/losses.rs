@@ -144,6 +144,7 @@ mod tests {
             faulty: 0,
             lost_up_to: None,
             storage_full: false,
+            halted: None,
             voters: Vec::new(),
             learners: Vec::new(),
             witness: None,

@@ -49,8 +49,9 @@ pub trait StateMachine: Send + 'static {
     /// first reply ([`Node::session`](crate::Node::session)).
     ///
     /// Copy the parts that are kept: `command` is a slice of a much larger buffer. A panic
-    /// here stops the node, and does so again after every restart, until an operator has the
-    /// entry skipped ([`Builder::skip`](crate::Builder::skip)).
+    /// here [halts](crate::Status::halted) the node at the entry, and does so again after every
+    /// restart, until an operator has the entry skipped ([`Builder::skip`](crate::Builder::skip)).
+    /// The machine is dropped then: nothing of it is called any more.
     fn apply(&mut self, at: &At, command: &[u8]) -> Bytes;
 
     /// Log time has reached `at.time`: everything that is due by then is due now, at this entry on

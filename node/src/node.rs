@@ -2,7 +2,7 @@
 
 use crate::{
     actors::{
-        applier::{Applier, Query},
+        applier::{Applier, Query, Unreadable},
         clock::Clock,
         messages::{Administer, ReadCaller, Request, SnapshotCaller},
     },
@@ -116,8 +116,8 @@ impl<M: StateMachine> Node<M> {
     /// long as its caller says.
     ///
     /// # Errors
-    /// If there is no leader, this node lags or its disk is full, too much is in flight, or
-    /// the node stops.
+    /// If there is no leader, this node lags, its disk is full or its state machine halted, too much
+    /// is in flight, or the node stops.
     pub async fn read<T: Send + 'static>(
         &self,
         consistency: Consistency,
@@ -163,6 +163,7 @@ impl<M: StateMachine> Node<M> {
             Err(ReadError::Behind { .. }) => ReadResult::Behind,
             Err(ReadError::StorageFull) => ReadResult::StorageFull,
             Err(ReadError::Overloaded { .. }) => ReadResult::Overloaded,
+            Err(ReadError::Halted { .. }) => ReadResult::Halted,
             Err(ReadError::Witness) => ReadResult::Witness,
             Err(ReadError::Stopped) => ReadResult::Stopping,
         };
@@ -233,7 +234,7 @@ impl<M: StateMachine> Node<M> {
         };
         let (answer, answered) = oneshot::channel();
         let (status, wanted) = (shared.status.clone(), index);
-        let run = Box::new(move |machine: Option<&M>, index| {
+        let run = Box::new(move |machine: Result<&M, Unreadable>, index| {
             // The read may have waited for entries. A bound that holds now holds at a moment
             // between the call and its answer: nothing is applied before the query has run, and a
             // process that stands still meanwhile only answers late.
@@ -244,12 +245,13 @@ impl<M: StateMachine> Node<M> {
                 None => ReadError::Behind { entries: wanted.since(index) },
             };
             let outcome = match machine {
-                Some(machine) if holds => {
+                Ok(machine) if holds => {
                     let read = Read { index, value: query(machine) };
                     drop(permit);
                     Ok(Once::Read(read))
                 }
-                Some(_) if !is_last => Ok(Once::TooLate((query, permit))),
+                Err(Unreadable::Halted(at)) => Err(ReadError::Halted { at }),
+                Ok(_) if !is_last => Ok(Once::TooLate((query, permit))),
                 _ => Err(refusal()),
             };
             // The caller may have left.

@@ -229,6 +229,7 @@ fn label_of(error: ProposeError) -> ProposalResult {
         ProposeError::DeadlinePassed => ProposalResult::DeadlinePassed,
         ProposeError::TooLarge { .. } => ProposalResult::TooLarge,
         ProposeError::StorageFull => ProposalResult::StorageFull,
+        ProposeError::Halted { .. } => ProposalResult::Halted,
         ProposeError::Stopped => ProposalResult::Stopping,
         ProposeError::Skipped => ProposalResult::Skipped,
         ProposeError::OutcomeUnknown => ProposalResult::OutcomeUnknown,

@@ -31,6 +31,10 @@ pub(crate) struct Difference {
     pub(crate) advice: &'static str,
 }
 
+/// A node whose state machine halted states the index of the entry under this name, beside its
+/// settings.
+pub(crate) const HALTED_AT: &str = "halted_at";
+
 /// The most characters of a peer's value that are kept.
 const VALUE_MAX: usize = 200;
 

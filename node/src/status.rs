@@ -1,8 +1,9 @@
 //! The status of a node, as its handle and its interfaces show it.
 
+use crate::service::HaltCause;
 use quorate_metrics::NodeRole;
-use quorate_raft::{ClusterId, Index, NodeId, Term};
-use std::{collections::BTreeMap, ops::RangeInclusive};
+use quorate_raft::{ClusterId, Index, NodeId, Skip, Term};
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive, sync::Arc};
 
 /// The state of a node at one moment. Watch it through [`Node::status`](crate::Node::status).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,6 +39,9 @@ pub struct Status {
     pub lost_up_to: Option<Index>,
     /// Whether the disk is full: if so, the node takes no commands, and neither leads nor asks to.
     pub storage_full: bool,
+    /// The entry at which the state machine halted. If it did, the node votes and replicates, and
+    /// applies and serves nothing until it is started again.
+    pub halted: Option<Arc<Halted>>,
     /// Members that vote.
     pub voters: Vec<NodeId>,
     /// Members that receive the log and do not vote.
@@ -61,4 +65,37 @@ pub struct Status {
     /// service may write a new version once the least is there, and from then on: a member that is
     /// added later must apply it too.
     pub machine_versions: Option<RangeInclusive<u32>>,
+}
+
+/// The entry at which a node's state machine halted. The machine is not used any more: its state
+/// may be spoilt. A restart applies the entry again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Halted {
+    /// Identity of the entry, in the form that [`Builder::skip`](crate::Builder::skip) takes.
+    pub entry: Skip,
+    /// Bytes of the command in the log.
+    pub bytes: usize,
+    /// The reason for which the entry was not applied.
+    pub cause: HaltCause,
+    /// Whether an operator can have the entry skipped: it holds a command that made the machine
+    /// panic.
+    pub can_be_skipped: bool,
+}
+
+impl fmt::Display for Halted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { entry, bytes, cause, can_be_skipped } = self;
+        write!(f, "the state machine halted at {entry}, of {bytes} bytes: {cause}")?;
+        if *can_be_skipped {
+            let Skip { index, term, checksum } = entry;
+            write!(
+                f,
+                "; or let every node skip it (Builder::skip; for quorate-kv, [[skip]] with index = {index}, term = {term}, \
+                 checksum = \"0x{checksum:08x}\"), which answers its caller with an error. Then restart this node, which votes and \
+                 replicates meanwhile"
+            )?;
+        }
+        Ok(())
+    }
 }

@@ -2,10 +2,9 @@
 
 mod support;
 
-use futures_util::future::select_all;
 use quorate::{
-    At, CallError, Consistency, Context, Failure, Hosted, Node, NodeId, NodeRole, QueryError, Refused, Service,
-    ServiceNode, SessionKey, Timing,
+    At, CallError, Consistency, Context, HaltCause, Hosted, Node, NodeId, NodeRole, QueryError, ReadError, Refused,
+    Service, ServiceNode, SessionKey, Timing,
     storage::{Memory, MemoryLog},
 };
 use quorate_transport_testing::FaultNetwork;
@@ -222,18 +221,22 @@ fn a_query_that_panics_is_an_error_and_the_node_goes_on() {
 }
 
 #[test]
-fn a_command_that_panics_ends_its_nodes_by_the_name_of_the_entry() {
+fn a_command_that_panics_halts_its_nodes_at_the_entry_by_name() {
     simulate(async {
         let three = Three::start().await;
         three.append(0, "a").await;
         let index = three.nodes[0].query(0).await.expect("it is served").index;
         let outcome = three.nodes[0].call(Command::Panic).await;
         assert_eq!(outcome, Err(CallError::OutcomeUnknown));
-        // The leader applies it first.
-        let failed = three.nodes.iter().map(|node| Box::pin(node.failed()));
-        match soon("the failure", select_all(failed)).await.0 {
-            Failure::ApplyPanicked { entry } => assert!(entry.index > index),
-            other => panic!("{other}"),
+        for node in &three.nodes {
+            let mut status = node.status();
+            let status = soon("the halt", status.wait_for(|status| status.halted.is_some())).await.expect("it runs");
+            let halted = status.halted.as_ref().expect("it halted");
+            assert!(halted.entry.index > index && halted.can_be_skipped);
+            assert_eq!(halted.cause, HaltCause::Panicked { message: "as it was told".into() });
         }
+        let at = three.nodes[0].status().borrow().halted.as_ref().expect("it halted").entry.index;
+        let refused = three.nodes[0].query(0).await.expect_err("no state to query");
+        assert_eq!(refused, QueryError::Read(ReadError::Halted { at }));
     });
 }

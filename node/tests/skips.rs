@@ -1,14 +1,14 @@
-//! Commands that make the state machine panic: the entry is named, and skipped by every node
-//! or by none.
+//! Commands that make the state machine panic: nodes halt at the entry by name, and it is skipped
+//! by every node or by none.
 
 mod support;
 
 use quorate::{
-    Builder, Failure, Index, Node, NodeId, NodeRole, ProposeError, SessionError, SessionKey, Skip, Snapshots,
-    StartError, Term, storage::Memory,
+    BackupError, Builder, Consistency, HaltCause, Index, Node, NodeId, NodeRole, ProposeError, ReadError, SessionError,
+    SessionKey, Skip, SnapshotError, Snapshots, StartError, Term, Timing, storage::Memory,
 };
 use std::time::Duration;
-use support::{Cluster, Journal, Plan, simulate, soon};
+use support::{Cluster, Journal, Ledger, Plan, simulate, soon};
 
 const POISON: &str = "poison";
 
@@ -21,7 +21,8 @@ fn a_command_that_no_machine_can_apply_is_named_and_can_be_skipped_by_all() {
         for id in cluster.members() {
             start(&mut cluster, id, |builder| builder).await;
         }
-        assert_eq!(all_failed(&mut cluster).await, [entry; 2]);
+        assert_eq!(all_halted(&cluster).await, entry);
+        cluster.stop_all().await;
 
         for id in cluster.members() {
             start(&mut cluster, id, skipping(entry)).await;
@@ -49,6 +50,86 @@ fn a_command_that_no_machine_can_apply_is_named_and_can_be_skipped_by_all() {
             let again = cluster.node(id).propose(POISON).by_session(&session(), 1).await;
             assert_eq!(again, Err(SessionError::Proposal(ProposeError::Skipped)), "snapshots remember it");
         }
+        cluster.stop_all().await;
+    });
+}
+
+#[test]
+fn where_all_nodes_halt_the_leader_stays_and_refuses_before_it_appends() {
+    simulate(async {
+        let mut cluster = Cluster::vacant(Plan::default());
+        for id in cluster.members() {
+            start(&mut cluster, id, |builder| builder).await;
+        }
+        let first = cluster.leader().await;
+        assert_eq!(cluster.node(first).propose(POISON).await, Err(ProposeError::OutcomeUnknown));
+        let at = all_halted(&cluster).await.index;
+        // Far longer than a stuck machine may lead, and than a transfer waits.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let leader = cluster.leader().await;
+        let status = cluster.status(leader);
+        for id in cluster.ids() {
+            let node = cluster.node(id);
+            let refused = soon("an answer", node.propose("refused")).await;
+            assert_eq!(refused, Err(ProposeError::Halted { at }), "asked at {id}");
+            for consistency in [Consistency::Linearizable, Consistency::Lease, Consistency::Local] {
+                let read = soon("an answer", node.read(consistency, Journal::entries)).await;
+                assert_eq!(read.map(|read| read.index), Err(ReadError::Halted { at }), "asked at {id}");
+            }
+            let snapshot = soon("an answer", node.snapshot()).await;
+            assert!(matches!(snapshot, Err(SnapshotError::Halted { at: halted }) if halted == at), "{snapshot:?}");
+            let backup = soon("an answer", node.backup()).await;
+            assert!(matches!(backup, Err(BackupError::Refused(ReadError::Halted { .. }))), "{:?}", backup.err());
+            assert_eq!(cluster.metric("quorate_halted", &[&format!("node=\"{id}\"")]), 1.0);
+        }
+        let later = cluster.status(leader);
+        assert_eq!((later.role, later.term), (NodeRole::Leader, status.term));
+        assert_eq!(later.last_log, status.last_log, "nothing was appended");
+        cluster.stop_all().await;
+    });
+}
+
+#[test]
+fn a_leader_that_halts_alone_transfers_leadership_and_stays_a_voter() {
+    simulate(async {
+        let (mut cluster, ledger) =
+            (Cluster::vacant(Plan { timing: support::relaxed(), ..Plan::default() }), Ledger::default());
+        let [odd, sound, other] = [1, 2, 3].map(NodeId);
+        // Its election timeout is far shorter than those of the others, so it campaigns, and leads.
+        start(&mut cluster, odd, |builder| builder.timing(Timing::default())).await;
+        cluster.start(sound).await;
+        cluster.start(other).await;
+        assert_eq!(cluster.leader().await, odd);
+        let node = cluster.node(odd).clone();
+        // Commands of the same batch as the entry, on both sides of it, and one of another node.
+        let (.., told, _, _) = tokio::join!(
+            ledger.propose(&node, "before"),
+            ledger.propose(&node, POISON),
+            ledger.propose(&node, "behind"),
+            ledger.propose(cluster.node(sound), "from another node"),
+        );
+        assert_eq!(told, Err(ProposeError::OutcomeUnknown));
+        let leader = cluster.leader_among(&[sound, other]).await;
+        let halted = cluster.status(odd).halted.expect("it halted");
+        assert_eq!(cluster.status(leader).halted, None);
+        ledger.propose(&node, "forwarded by it").await.expect("an acknowledgement");
+        let read = node.read(Consistency::Linearizable, Journal::entries).await;
+        assert_eq!(read.map(|read| read.index), Err(ReadError::Halted { at: halted.entry.index }));
+
+        // It and one other are a quorum: it persists and acknowledges entries.
+        cluster.stop(other).await;
+        // It may win the election, and transfers leadership again.
+        let _ = ledger.propose(cluster.node(sound), "by two of three").await;
+        cluster.leader_among(&[sound]).await;
+        ledger.propose(cluster.node(sound), "by two of three again").await.expect("an acknowledgement");
+
+        // A release that applies the entry resumes.
+        cluster.stop(odd).await;
+        cluster.start(odd).await;
+        cluster.start(other).await;
+        cluster.settled().await;
+        ledger.check(&cluster.journals());
+        assert_eq!(cluster.journal(odd).count(POISON), 1);
         cluster.stop_all().await;
     });
 }
@@ -133,35 +214,23 @@ async fn poisoned() -> (Cluster, Skip) {
     let node = cluster.node(leader).clone();
     let told = node.propose(POISON).by_session(&session(), 1).await;
     assert_eq!(told, Err(SessionError::Proposal(ProposeError::OutcomeUnknown)));
-    let entries = all_failed(&mut cluster).await;
-    let [one, other] = entries[..] else { panic!("{entries:?}") };
-    assert_eq!(one, other, "both name the same");
-    (cluster, one)
+    let entry = all_halted(&cluster).await;
+    cluster.stop_all().await;
+    (cluster, entry)
 }
 
-/// Waits for two of three nodes to fail at an entry, stops the third, and gives the entries
-/// that they named.
-async fn all_failed(cluster: &mut Cluster) -> Vec<Skip> {
-    let mut entries = Vec::new();
-    while entries.len() < 2 {
-        let failures = cluster.ids().into_iter().map(|id| {
-            let node = cluster.node(id).clone();
-            Box::pin(async move { (id, node.failed().await) })
-        });
-        let ((id, failure), ..) =
-            soon("a failure", futures_util::future::select_all(failures.collect::<Vec<_>>())).await;
-        let line = failure.to_string();
-        let Failure::ApplyPanicked { entry } = failure else { panic!("{line}") };
+/// Waits for all nodes to halt, and gives the entry that all of them name.
+async fn all_halted(cluster: &Cluster) -> Skip {
+    let find = |view: &support::View| view.values().map(|status| status.halted.clone()).collect::<Option<Vec<_>>>();
+    let halted = cluster.until("a halt of all nodes", find).await;
+    let entry = halted[0].entry;
+    for halted in halted {
+        let line = halted.to_string();
         let named = format!("index = {}, term = {}, checksum = \"0x{:08x}\"", entry.index, entry.term, entry.checksum);
-        assert!(line.contains(&named) && line.lines().count() == 1, "{line}");
-        entries.push(entry);
-        cluster.node(id).shutdown().await;
-        cluster.ended(id);
+        assert!(line.contains(&named) && line.contains(POISON) && line.lines().count() == 1, "{line}");
+        assert!(halted.bytes >= POISON.len() && matches!(halted.cause, HaltCause::Panicked { .. }), "{line}");
     }
-    for id in cluster.ids() {
-        cluster.stop(id).await;
-    }
-    entries
+    entry
 }
 
 async fn start(cluster: &mut Cluster, id: NodeId, change: impl FnOnce(Builder) -> Builder) {

@@ -5,6 +5,11 @@
 //! own thread: an answer is one hop from the client. It takes the state for snapshots and restores
 //! it from them, but never writes one itself, since no entry is applied meanwhile. It never decides
 //! which entries are committed.
+//!
+//! If the machine panics in an entry, it *halts* there: its state may be spoilt, so it is dropped,
+//! and nothing is applied, read, snapshotted or restored until the node is started again. A snapshot
+//! that arrives meanwhile is on disk, and that start restores it: the applier has one machine, not
+//! the means to make another.
 
 use super::{
     messages::{Applied, Caller, Callers, Committed, Restore, StateTaken, Stop, TakeState},
@@ -15,17 +20,26 @@ use crate::{
         callers::{Answer, Outcome},
         ticks::Reached,
     },
-    error::{Failure, RestoreError},
+    error::{Failure, ProposeError, RestoreError},
     lifecycle::{Lifecycle, PanicGuard},
-    machine::StateMachine,
+    machine::{StateMachine, WriteState},
     results,
+    service::{HaltCause, cause_of},
     sessions::{Refusal, Table, Verdict},
+    status::Halted,
 };
 use actix::prelude::*;
 use quorate_metrics::{NodeMetrics, ProposalResult, ProposalStage, SnapshotPhase};
 use quorate_raft::{EntryId, Index, Kind, Skip, session, tick::Tick};
 use quorate_storage::{SnapshotSource, StorageError, StorageOp};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// The actor that applies committed entries.
@@ -38,8 +52,8 @@ pub(crate) struct Applier<M> {
     sessions: Table,
     /// The entries that the node was told to skip.
     skips: BTreeMap<Index, Skip>,
-    /// The entry that the machine is applying.
-    applying: Option<Skip>,
+    /// The entry at which the machine halted, which is `None` from then on.
+    halted: Option<Arc<Halted>>,
     /// The last entry that was applied, and the checksum of its record.
     last: EntryId,
     last_checksum: u32,
@@ -60,14 +74,24 @@ pub(crate) struct Applier<M> {
     _panic_guard: PanicGuard,
 }
 
+/// The most characters of a panic's message that are kept.
+const MESSAGE_MAX: usize = 1_000;
+
 /// The entries of a batch after which the applier checks the time since its last report to
 /// `Consensus`. It reports within the batch once `TELL_EVERY` has passed.
 const LOOK_EVERY: u64 = 16;
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
-/// A read of the machine at the given applied index; without a machine, if the read waited too long
-/// for its index.
-pub(crate) type Run<M> = Box<dyn FnOnce(Option<&M>, Index) + Send>;
+/// A read of the machine at the given applied index.
+pub(crate) type Run<M> = Box<dyn FnOnce(Result<&M, Unreadable>, Index) + Send>;
+
+/// The reason for which a read gets no machine.
+pub(crate) enum Unreadable {
+    /// It waited too long for its index, or the node is a witness.
+    Late,
+    /// The machine halted at this entry.
+    Halted(Index),
+}
 
 /// A read that waits for its index to be applied, until `until`.
 struct Waiting<M> {
@@ -101,7 +125,7 @@ impl<M: StateMachine> Applier<M> {
             machine: machine.map(Box::new),
             sessions: Table::default(),
             skips,
-            applying: None,
+            halted: None,
             last: EntryId::default(),
             last_checksum: 0,
             answers: Vec::new(),
@@ -122,41 +146,50 @@ impl<M: StateMachine> Applier<M> {
     fn apply(&mut self, Committed { batch, callers, at }: Committed) {
         let mut callers = callers.into_iter().flat_map(Callers::with_indexes).peekable();
         let mut tally = Tally::default();
+        if self.halted.is_some() {
+            return callers.for_each(|(_, caller)| self.tell_unknown(caller));
+        }
         for record in batch.records() {
             let index = record.id.index;
             debug_assert_eq!(index, self.last.index.next(), "committed entries arrive in order");
             let entry = Skip { index, term: record.id.term, checksum: record.checksum };
             let skips = !self.skips.is_empty() && self.skips(entry, record.kind);
-            self.applying = Some(entry);
             let nothing = || Ok(results::Applied { index, reply: bytes::Bytes::new() });
-            let outcome = match (record.kind, &mut self.machine) {
-                (Kind::Noop | Kind::Membership, _) | (_, None) => nothing(),
-                (Kind::Command, Some(_)) if skips => Err(Refusal::Skipped),
-                (Kind::Command, Some(machine)) => {
-                    let at = self.sessions.at(record.id);
-                    Ok(results::Applied { index, reply: machine.apply(&at, record.payload) })
-                }
-                (Kind::Stub, Some(_)) => return self.lifecycle.fail(stub_found(index)),
-                (Kind::Session, Some(_)) => match self.apply_in_session(record.id, record.payload, skips) {
-                    Ok(outcome) => outcome,
-                    Err(unreadable) => return self.lifecycle.fail(unreadable),
-                },
-                (Kind::Tick, Some(machine)) => match Tick::decode(record.payload) {
-                    Ok(tick) => {
+            // After a panic neither the machine nor the sessions are used again.
+            let applied = catch_unwind(AssertUnwindSafe(|| {
+                Ok(match (record.kind, &mut self.machine) {
+                    (Kind::Noop | Kind::Membership, _) | (_, None) => nothing(),
+                    (Kind::Command, Some(_)) if skips => Err(Refusal::Skipped),
+                    (Kind::Command, Some(machine)) => {
+                        let at = self.sessions.at(record.id);
+                        Ok(results::Applied { index, reply: machine.apply(&at, record.payload) })
+                    }
+                    (Kind::Stub, Some(_)) => return Err(stub_found(index)),
+                    (Kind::Session, Some(_)) => self.apply_in_session(record.id, record.payload, skips)?,
+                    (Kind::Tick, Some(machine)) => {
+                        let tick = Tick::decode(record.payload)
+                            .map_err(|source| Failure::Unreadable { entry: index, source })?;
                         self.sessions.apply_tick(record.id, tick, |at| {
                             machine.ticked(at, &tick);
                             machine.next_due()
                         });
                         nothing()
                     }
-                    Err(source) => return self.lifecycle.fail(Failure::Unreadable { entry: index, source }),
-                },
-                (Kind::Internal, Some(machine)) => {
-                    machine.internal(&self.sessions.at(record.id), record.payload);
-                    nothing()
+                    (Kind::Internal, Some(machine)) => {
+                        machine.internal(&self.sessions.at(record.id), record.payload);
+                        nothing()
+                    }
+                })
+            }));
+            let outcome = match applied {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(failure)) => return self.lifecycle.fail(failure),
+                Err(panic) => {
+                    self.halt(entry, record.kind, record.payload.len(), &*panic);
+                    callers.for_each(|(_, caller)| self.tell_unknown(caller));
+                    break;
                 }
             };
-            self.applying = None;
             (self.last, self.last_checksum) = (record.id, record.checksum);
             if let Some((_, caller)) = callers.next_if(|(of, _)| *of == index) {
                 self.answer(caller, outcome, &mut tally);
@@ -171,6 +204,35 @@ impl<M: StateMachine> Applier<M> {
             self.metrics.proposal_stage_n(ProposalStage::Apply, at.elapsed(), tally.answered);
             let mean = tally.waited / u32::try_from(tally.answered).unwrap_or(u32::MAX);
             self.metrics.proposal_stage_n(ProposalStage::Total, mean, tally.answered);
+        }
+    }
+
+    /// Halts at an entry in which the machine panicked.
+    fn halt(&mut self, entry: Skip, kind: Kind, bytes: usize, panic: &(dyn Any + Send)) {
+        let mut cause = cause_of(panic);
+        if let HaltCause::Panicked { message } = &mut cause {
+            *message = message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MESSAGE_MAX).collect();
+        }
+        let is_command = matches!(kind, Kind::Command | Kind::Session);
+        let can_be_skipped = is_command && matches!(cause, HaltCause::Panicked { .. });
+        let halted = Arc::new(Halted { entry, bytes, cause, can_be_skipped });
+        tracing::error!("{halted}");
+        let at = entry.index;
+        self.halted = Some(halted);
+        let machine = self.machine.take();
+        // Its state may be spoilt: a second panic is no news.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(machine)));
+        for waiting in std::mem::take(&mut self.waiting).into_values().flatten() {
+            (waiting.run)(Err(Unreadable::Halted(at)), self.last.index);
+        }
+    }
+
+    /// The command of this caller is committed and not applied here: a release that can apply it
+    /// will, or an operator has it skipped.
+    fn tell_unknown(&mut self, caller: Caller) {
+        match caller {
+            Caller::Here { waiter, .. } => waiter.tell(Err(ProposeError::OutcomeUnknown)),
+            Caller::There { node, request, .. } => self.answers.push(Answer { node, request, outcome: None }),
         }
     }
 
@@ -212,7 +274,8 @@ impl<M: StateMachine> Applier<M> {
             next_due: asked.and_then(|machine| machine.next_due()),
             is_pending: asked.is_some_and(|machine| machine.is_pending()),
         };
-        self.applied.do_send(Applied { index: self.last.index, reached, answers });
+        let halted = self.halted.clone();
+        self.applied.do_send(Applied { index: self.last.index, reached, answers, halted });
     }
 
     /// Applies a session entry: the table decides whether the machine is called.
@@ -239,7 +302,7 @@ impl<M: StateMachine> Applier<M> {
             }
             Caller::There { node, request, permit, .. } => {
                 drop(permit);
-                self.answers.push(Answer { node, request, outcome });
+                self.answers.push(Answer { node, request, outcome: Some(outcome) });
             }
         }
     }
@@ -248,7 +311,7 @@ impl<M: StateMachine> Applier<M> {
         let applied = self.last.index;
         while let Some(first) = self.waiting.first_entry().filter(|first| *first.key() <= applied) {
             for waiting in first.remove() {
-                (waiting.run)(self.machine.as_deref(), applied);
+                (waiting.run)(self.machine.as_deref().ok_or(Unreadable::Late), applied);
             }
         }
     }
@@ -299,7 +362,7 @@ impl<M: StateMachine> Applier<M> {
                 let now = Instant::now();
                 for waiting in this.waiting.values_mut() {
                     for late in waiting.extract_if(.., |waiting| waiting.until <= now) {
-                        (late.run)(None, this.last.index);
+                        (late.run)(Err(Unreadable::Late), this.last.index);
                     }
                 }
                 this.waiting.retain(|_, waiting| !waiting.is_empty());
@@ -309,14 +372,9 @@ impl<M: StateMachine> Applier<M> {
     }
 }
 
-impl<M> Drop for Applier<M> {
-    /// Reports the entry at which the machine panicked, before the panic_guard reports that
-    /// an actor did.
-    fn drop(&mut self) {
-        if let Some(entry) = self.applying.filter(|_| std::thread::panicking()) {
-            self.lifecycle.fail(Failure::ApplyPanicked { entry });
-        }
-    }
+/// The state of a machine that halted after a snapshot of it was asked for: an error.
+fn no_state() -> WriteState {
+    Box::new(|_| Err(io::Error::other("the state machine has halted")))
 }
 
 /// The failure of a full node that finds a stub: only a witness writes stubs.
@@ -382,6 +440,7 @@ impl<M: StateMachine> Handler<TakeState> for Applier<M> {
             let (last, last_checksum) = (self.last, self.last_checksum);
             let sessions = &self.sessions;
             let write = match &self.machine {
+                None if self.halted.is_some() => Some(no_state()),
                 Some(machine) => machine.snapshot().map(|write| state::behind(sessions.clone(), write)),
                 None => Some(state::nothing()),
             };
@@ -396,6 +455,12 @@ impl<M: StateMachine> Handler<Restore> for Applier<M> {
     fn handle(&mut self, Restore { source, done }: Restore, ctx: &mut Self::Context) {
         if !self.lifecycle.is_running() {
             return;
+        }
+        if self.halted.is_some() {
+            let ends = source.snapshot().base.last;
+            return tracing::warn!(
+                "the state machine halted, so the snapshot that ends at {ends} is restored by the next start"
+            );
         }
         let restored = self.restore(source);
         match (done, restored) {
@@ -431,8 +496,10 @@ impl<M: StateMachine> Handler<Query<M>> for Applier<M> {
         if !self.lifecycle.is_running() {
             return; // dropping the query tells the caller that the node has ended
         }
-        if index <= self.last.index {
-            run(self.machine.as_deref(), self.last.index);
+        if let Some(halted) = &self.halted {
+            run(Err(Unreadable::Halted(halted.entry.index)), self.last.index);
+        } else if index <= self.last.index {
+            run(self.machine.as_deref().ok_or(Unreadable::Late), self.last.index);
         } else {
             let until = until.unwrap_or_else(|| Instant::now() + self.patience);
             self.waiting.entry(index).or_default().push(Waiting { until, run });

@@ -12,6 +12,7 @@ use crate::{
     },
     error::{ProposeError, ReadError, RestoreError, SnapshotError},
     machine::WriteState,
+    status::Halted,
 };
 use actix::Message;
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use quorate_raft::{
 };
 use quorate_storage::{SnapshotSource, StorageError};
 use quorate_transport::network::Event;
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 /// A handle → `Consensus`, through the stream of requests. Proposals, reads and snapshots have
@@ -287,6 +288,8 @@ pub(crate) struct Applied {
     pub(crate) index: Index,
     pub(crate) reached: Reached,
     pub(crate) answers: Vec<Answer>,
+    /// The next entry, if the state machine halted there.
+    pub(crate) halted: Option<Arc<Halted>>,
 }
 
 /// `Consensus` → `Applier`: give a consistent view of the current state.

@@ -1,5 +1,11 @@
 //! Automatic promotion and transfer: a leader lets learners vote that have kept up for long enough,
-//! and transfers leadership to a preferred leader.
+//! and transfers leadership to a preferred leader, or away from itself if its state machine halted.
+//!
+//! A leader can't see that a voter applied the entry at which it halted itself. Its evidence is
+//! negative: the voter has nearly the whole log, has stated facts about itself, and no halt among
+//! them, [`HALT_SETTLES_WITHIN`] after the leader halted. A voter that lags, and halts once it
+//! leads, states so and transfers on; each voter halts once at an entry, so transfers end. Where
+//! all voters halted the leader stays.
 //!
 //! Safety and liveness do not rest on this module: it asks for what an operator might ask for, and
 //! a refusal is final until the next attempt. Elections know no preferences, so every voter that
@@ -13,6 +19,8 @@ pub struct Automation {
     /// Preferred leaders, best first.
     preferred: Vec<NodeId>,
     leads_since: Option<Moment>,
+    /// Since when this node leads though its state machine halted.
+    halted_since: Option<Moment>,
     /// For each learner that keeps up, since when it does.
     keeps_up_since: BTreeMap<NodeId, Moment>,
     /// The earliest time of the next transfer, and the pause after it.
@@ -29,6 +37,17 @@ pub struct View<'a> {
     pub is_idle: bool,
     /// Whether a member answers and has nearly the whole log.
     pub keeps_up: &'a dyn Fn(NodeId) -> bool,
+    /// Whether this node's state machine halted.
+    pub is_halted: bool,
+    /// Whether another node stated that its state machine halted, or has stated nothing yet.
+    pub may_be_halted: &'a dyn Fn(NodeId) -> bool,
+}
+
+impl View<'_> {
+    /// Whether this voter keeps up, is no witness, and has not halted as far as it states.
+    fn may_lead(&self, voter: NodeId) -> bool {
+        self.witness != Some(voter) && (self.keeps_up)(voter) && !(self.may_be_halted)(voter)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,18 +60,22 @@ pub enum Step {
 
 /// No transfer happens earlier in a leadership: the cluster has just been through an election.
 const SETTLES_WITHIN: Duration = Duration::from_secs(5);
+/// No transfer because of a halt happens earlier: voters that have the entry apply it meanwhile, and
+/// state whether they halted too.
+const HALT_SETTLES_WITHIN: Duration = Duration::from_secs(1);
 /// The pause after an automatic transfer was tried; it doubles with every further one.
 const RETRY_MIN: Duration = Duration::from_secs(10);
 const RETRY_MAX: Duration = Duration::from_secs(600);
 
 impl Automation {
     pub fn new(preferred: Vec<NodeId>) -> Self {
-        Self { preferred, leads_since: None, keeps_up_since: BTreeMap::new(), not_before: None }
+        Self { preferred, leads_since: None, halted_since: None, keeps_up_since: BTreeMap::new(), not_before: None }
     }
 
     /// This node does not lead, or is about to stop. The pause between transfers stays.
     pub fn reset(&mut self) {
         self.leads_since = None;
+        self.halted_since = None;
         self.keeps_up_since.clear();
     }
 
@@ -60,6 +83,7 @@ impl Automation {
     /// Learners that keep up for `promote_after` are promoted; zero promotes none.
     pub fn next(&mut self, now: Moment, promote_after: Duration, view: &View<'_>) -> Option<Step> {
         let leads_since = *self.leads_since.get_or_insert(now);
+        let halted_since = view.is_halted.then(|| *self.halted_since.get_or_insert(now));
         let learner = self.stable_learner(now, promote_after, view);
         if !view.is_idle {
             return None;
@@ -68,10 +92,14 @@ impl Automation {
             self.keeps_up_since.remove(&learner);
             return Some(Step::Promote(learner));
         }
-        if now.since(leads_since) < SETTLES_WITHIN || self.not_before.is_some_and(|(at, _)| now < at) {
+        let is_settled = match halted_since {
+            Some(since) => now.since(since) >= HALT_SETTLES_WITHIN,
+            None => now.since(leads_since) >= SETTLES_WITHIN,
+        };
+        if !is_settled || self.not_before.is_some_and(|(at, _)| now < at) {
             return None;
         }
-        let to = self.better_leader(view)?;
+        let to = if view.is_halted { self.sound_leader(view) } else { self.better_leader(view) }?;
         let pause = self.not_before.map_or(RETRY_MIN, |(_, pause)| pause);
         self.not_before = Some((now.plus(pause), (pause * 2).min(RETRY_MAX)));
         Some(Step::Transfer(to))
@@ -91,8 +119,13 @@ impl Automation {
     /// The first preferred voter that keeps up, unless this node is preferred to it.
     fn better_leader(&self, view: &View<'_>) -> Option<NodeId> {
         let better = self.preferred.iter().copied().take_while(|id| *id != view.this);
-        let may_lead = |id: &NodeId| view.voters.contains(id) && view.witness != Some(*id);
-        better.filter(may_lead).find(|id| (view.keeps_up)(*id))
+        better.filter(|id| view.voters.contains(id)).find(|id| view.may_lead(*id))
+    }
+
+    /// A voter that can take over from a leader that halted, the preferred ones first.
+    fn sound_leader(&self, view: &View<'_>) -> Option<NodeId> {
+        let preferred = self.preferred.iter().filter(|id| view.voters.contains(id));
+        preferred.chain(view.voters).copied().find(|id| *id != view.this && view.may_lead(*id))
     }
 }
 
@@ -167,6 +200,56 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_that_halted_transfers_to_a_voter_that_keeps_up_and_states_no_halt() {
+        let mut world = World::new(&[]);
+        (world.keeps_up, world.halted) = (vec![NodeId(2), NodeId(3)], vec![NodeId(1), NodeId(2)]);
+        assert_eq!(world.next(), None, "the others may be about to halt");
+        world.now = world.now.plus(HALT_SETTLES_WITHIN);
+        assert_eq!(world.next(), Some(Step::Transfer(NodeId(3))));
+        world.now = world.now.plus(RETRY_MIN / 2);
+        assert_eq!(world.next(), None, "no transfer follows at once");
+    }
+
+    #[test]
+    fn the_time_to_settle_counts_from_the_halt_and_from_the_begin_of_the_leadership() {
+        let mut world = World::new(&[]);
+        world.keeps_up = vec![NodeId(2)];
+        world.next();
+        world.now = world.now.plus(SETTLES_WITHIN * 2);
+        world.halted = vec![NodeId(1)];
+        assert_eq!(world.next(), None);
+        world.automation.reset();
+        world.now = world.now.plus(HALT_SETTLES_WITHIN);
+        assert_eq!(world.next(), None, "it leads again since now");
+        world.now = world.now.plus(HALT_SETTLES_WITHIN);
+        assert_eq!(world.next(), Some(Step::Transfer(NodeId(2))));
+    }
+
+    #[test]
+    fn where_all_voters_halted_or_none_keeps_up_the_leader_stays() {
+        let mut world = World::new(&[2, 3]);
+        world.keeps_up = vec![NodeId(2), NodeId(3)];
+        world.halted = vec![NodeId(1), NodeId(2), NodeId(3)];
+        for _ in 0..1000 {
+            assert_eq!(world.next(), None);
+            world.now = world.now.plus(SECOND);
+        }
+        (world.keeps_up, world.halted) = (vec![], vec![NodeId(1)]);
+        assert_eq!(world.next(), None);
+        (world.keeps_up, world.witness) = (vec![NodeId(2)], Some(NodeId(2)));
+        assert_eq!(world.next(), None, "a witness never leads");
+    }
+
+    #[test]
+    fn a_preferred_voter_that_halted_gets_no_leadership() {
+        let mut world = World::new(&[2, 3]);
+        (world.keeps_up, world.halted) = (vec![NodeId(2), NodeId(3)], vec![NodeId(2)]);
+        world.next();
+        world.now = world.now.plus(SETTLES_WITHIN);
+        assert_eq!(world.next(), Some(Step::Transfer(NodeId(3))));
+    }
+
+    #[test]
     fn transfers_pause_for_longer_each_time_whichever_node_led_meanwhile() {
         let mut world = World::new(&[2]);
         world.keeps_up = vec![NodeId(2)];
@@ -189,6 +272,7 @@ mod tests {
         promote_after: Duration,
         learners: Vec<NodeId>,
         keeps_up: Vec<NodeId>,
+        halted: Vec<NodeId>,
         witness: Option<NodeId>,
         is_idle: bool,
     }
@@ -202,6 +286,7 @@ mod tests {
                 promote_after: SECOND * 10,
                 learners: Vec::new(),
                 keeps_up: Vec::new(),
+                halted: Vec::new(),
                 witness: None,
                 is_idle: true,
             }
@@ -215,6 +300,8 @@ mod tests {
                 witness: self.witness,
                 is_idle: self.is_idle,
                 keeps_up: &|id| self.keeps_up.contains(&id),
+                is_halted: self.halted.contains(&NodeId(1)),
+                may_be_halted: &|id| self.halted.contains(&id),
             };
             self.automation.next(self.now, self.promote_after, &view)
         }

@@ -59,10 +59,11 @@ pub struct Callers<W, C> {
     pub callers: Vec<Caller<W, C>>,
 }
 
-/// The outcome of an applied command that another node forwarded.
+/// The outcome of a committed command that another node forwarded.
 #[derive(Debug)]
 pub struct Answer {
     pub node: NodeId,
     pub request: u64,
-    pub outcome: Outcome,
+    /// `None` if the state machine halted before it applied the command: the outcome is unknown.
+    pub outcome: Option<Outcome>,
 }

@@ -424,7 +424,12 @@ fn send<W, C>(to: NodeId, body: Body, view: &View) -> Effect<W, C> {
 
 /// The error of a command for which no leader was found.
 fn no_leader(view: &View) -> ProposeError {
-    if view.routing.is_storage_full { ProposeError::StorageFull } else { ProposeError::NoLeader }
+    match view.routing {
+        routing::View { is_storage_full: true, .. } => ProposeError::StorageFull,
+        // There is a leader, and it took nothing for as long.
+        routing::View { halted_at: Some(at), known_leader: Some(_), .. } => ProposeError::Halted { at },
+        _ => ProposeError::NoLeader,
+    }
 }
 
 /// An error as the node that forwarded the command is told it.
@@ -433,7 +438,9 @@ fn in_reply(error: ProposeError) -> ProposeOutcome {
         ProposeError::Overloaded { .. } => ProposeOutcome::Overloaded,
         ProposeError::TooLarge { max, .. } => ProposeOutcome::TooLarge { max: u32::try_from(max).unwrap_or(u32::MAX) },
         // The next leader may append it: the other node asks that one.
-        ProposeError::NoLeader | ProposeError::StorageFull | ProposeError::Stopped => ProposeOutcome::NotLeader,
+        ProposeError::NoLeader | ProposeError::StorageFull | ProposeError::Halted { .. } | ProposeError::Stopped => {
+            ProposeOutcome::NotLeader
+        }
         ProposeError::DeadlinePassed => ProposeOutcome::DeadlinePassed,
         ProposeError::Skipped => ProposeOutcome::Skipped,
         ProposeError::OutcomeUnknown => ProposeOutcome::Unknown,

@@ -6,7 +6,7 @@
 
 use super::callers::Caller;
 use crate::error::ProposeError;
-use quorate_raft::{NodeId, Term};
+use quorate_raft::{Index, NodeId, Term};
 
 /// The node's part in the cluster.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub struct View {
     /// Leadership is about to move: proposals have to wait.
     pub holds_proposals: bool,
     pub is_storage_full: bool,
+    /// The entry at which this node's state machine halted.
+    pub halted_at: Option<Index>,
     /// There is no other member.
     pub is_alone: bool,
 }
@@ -56,6 +58,8 @@ impl View {
             Caller::There { .. } if !self.is_leader || caller.is_of_another_term(self.term) => {
                 Some(ProposeError::NoLeader)
             }
+            // Its outcome would be unknown here; another node may come to lead.
+            _ if self.is_leader && self.halted_at.is_some() => self.halted_at.map(|at| ProposeError::Halted { at }),
             // No other node will come to lead.
             Caller::Here { .. } if self.route(false) == Route::Defer && self.is_storage_full && self.is_alone => {
                 Some(ProposeError::StorageFull)
@@ -92,6 +96,7 @@ mod tests {
         is_stopping: false,
         holds_proposals: false,
         is_storage_full: false,
+        halted_at: None,
         is_alone: false,
     };
     const LEADER: View = View { is_leader: true, known_leader: Some(NodeId(1)), leader: None, ..FOLLOWER };
@@ -118,6 +123,17 @@ mod tests {
         assert_eq!(LEADER.refusal(&forwarded_in(6)), Some(ProposeError::NoLeader));
         assert_eq!(LEADER.refusal(&forwarded_in(8)), Some(ProposeError::NoLeader));
         assert_eq!(LEADER.refusal(&own()), None);
+    }
+
+    #[test]
+    fn a_halted_leader_refuses_proposals_and_a_halted_follower_forwards_them() {
+        let at = Index(5);
+        let leader = View { halted_at: Some(at), ..LEADER };
+        assert_eq!(leader.refusal(&own()), Some(ProposeError::Halted { at }));
+        assert_eq!(leader.refusal(&forwarded_in(7)), Some(ProposeError::Halted { at }));
+        assert_eq!(leader.route(true), Route::Here, "reads are told the commit index");
+        let follower = View { halted_at: Some(at), ..FOLLOWER };
+        assert_eq!((follower.refusal(&own()), follower.route_proposals()), (None, Route::Forward(NodeId(2))));
     }
 
     #[test]

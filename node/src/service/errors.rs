@@ -36,6 +36,13 @@ pub enum CallError {
     /// The disk is full, and no other node leads. Free space; the node resumes by itself.
     #[error("the disk is full: the command did not and will not take effect; free space on it")]
     StorageFull,
+    /// The leader's service has [halted](crate::Status::halted), and no other node leads yet. Try
+    /// again once another does, or an operator has dealt with the entry.
+    #[error("the service halted at entry {at}: the command did not and will not take effect; see the node's status")]
+    Halted {
+        /// The entry.
+        at: Index,
+    },
     /// The node is stopping or has stopped. Ask another node.
     #[error("the node is stopping: the command did not and will not take effect; ask another node")]
     Stopped,
@@ -109,6 +116,7 @@ impl From<ProposeError> for CallError {
             ProposeError::DeadlinePassed => Self::DeadlinePassed,
             ProposeError::TooLarge { bytes, max } => Self::TooLarge { bytes, max },
             ProposeError::StorageFull => Self::StorageFull,
+            ProposeError::Halted { at } => Self::Halted { at },
             ProposeError::Stopped => Self::Stopped,
             ProposeError::Skipped => Self::Refused(Refused::Skipped),
             ProposeError::OutcomeUnknown => Self::OutcomeUnknown,

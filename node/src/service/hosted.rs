@@ -275,10 +275,10 @@ impl<S: Service> Hosted<S> {
     }
 }
 
-/// Until the applier knows of halts, a halt ends the node as a panic of any machine does: with the
-/// identity of the entry.
+/// Unwinds to the applier, as a panic of any machine does, with the halt as the payload: it was
+/// reported, so the panic hook is not called again.
 fn or_end<T>(result: Result<T, Halt>) -> T {
-    result.unwrap_or_else(|halt| panic!("{halt}"))
+    result.unwrap_or_else(|halt| panic::resume_unwind(Box::new(halt)))
 }
 
 impl<S: Service> StateMachine for Hosted<S> {
@@ -340,6 +340,14 @@ fn signal_of<S: Service>(bytes: &[u8]) -> S::Signal {
 
 fn no_form<T>(error: postcard::Error) -> ! {
     panic!("{} has no form in postcard ({error}): see quorate::Message", type_name::<T>())
+}
+
+/// The cause of a halt, from the payload of the panic that ended an entry.
+pub(crate) fn cause_of(panic: &(dyn Any + Send)) -> HaltCause {
+    match panic.downcast_ref::<Halt>() {
+        Some(halt) => halt.cause.clone(),
+        None => HaltCause::Panicked { message: message_of(panic) },
+    }
 }
 
 fn message_of(panic: &(dyn Any + Send)) -> String {

@@ -48,6 +48,7 @@ pub use call::{Ask, Call, ServiceNode};
 pub use context::{Cause, Context, Token};
 pub use errors::{CallError, QueryError, Refused};
 pub use history::{Changes, Published, Topics};
+pub(crate) use hosted::cause_of;
 pub use hosted::{Halt, HaltCause, Hosted};
 pub use interface::{Message, Never, Service};
 pub use outbox::{EffectId, OutboxFull};

@@ -121,6 +121,9 @@ impl Cluster<'_> {
             if applied > commit || commit > last {
                 return Err(format!("order of indexes: {id} applied {applied}, committed {commit}, has {last}"));
             }
+            if let Some(halted) = &status.halted {
+                return Err(format!("{id}: {halted}"));
+            }
             let dies = disk.is_halted() || self.wire.has_died(id);
             match failure {
                 _ if dies => {

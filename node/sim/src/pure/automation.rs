@@ -29,6 +29,8 @@ impl Walk<'_> {
             witness: members.witness(),
             is_idle: replica.is_settled() && replica.transfer_target().is_none() && !decisions.operators.has_change(),
             keeps_up: &|id| replica.keeps_up(now, id),
+            is_halted: false,
+            may_be_halted: &|_| false,
         };
         let faster = Moment(now.0 * FASTER);
         let Some(step) = decisions.automation.next(faster, self.automatic.promote_after, &view) else { return Ok(()) };

@@ -63,7 +63,7 @@ impl Walk<'_> {
                 match caller {
                     Caller::Here { waiter, .. } => self.tell(id, waiter, Some(Ok(index)))?,
                     Caller::There { node, request, .. } => {
-                        answers.push(Answer { node, request, outcome: Ok(applied) });
+                        answers.push(Answer { node, request, outcome: Some(Ok(applied)) });
                     }
                 }
                 index = index.next();

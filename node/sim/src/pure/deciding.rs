@@ -127,6 +127,7 @@ pub(super) fn routing_of(running: &Running, is_stopping: bool) -> routing::View 
         is_stopping,
         holds_proposals: replica.holds_proposals(),
         is_storage_full: replica.is_storage_full(),
+        halted_at: None,
         // It matters only where the storage is full.
         is_alone: replica.is_storage_full() && replica.peers().is_empty(),
     }

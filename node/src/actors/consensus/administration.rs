@@ -77,7 +77,10 @@ impl Consensus {
                 && self.replica.transfer_target().is_none()
                 && !self.operators.has_change(),
             keeps_up: &|id| self.replica.keeps_up(now, id),
+            is_halted: self.halted_at().is_some(),
+            may_be_halted: &|id| self.status.may_be_halted(id),
         };
+        let why = if view.is_halted { "this node's state machine halted" } else { "that node is preferred" };
         match self.automation.next(self.node.clock.now(), self.node.timing.promote_after, &view) {
             None => {}
             Some(Step::Promote(learner)) => {
@@ -90,7 +93,7 @@ impl Consensus {
                 }
             }
             Some(Step::Transfer(to)) => {
-                tracing::info!(%to, "leadership goes to a node that is preferred");
+                tracing::info!(%to, "leadership goes to another node: {why}");
                 self.rule(ctx, |replica, out| {
                     // A refused transfer is tried again later.
                     let _ = replica.transfer_leadership(now, Some(to), out);

@@ -7,9 +7,14 @@
 //! this node applies or skips after a start. A witness applies nothing and needs no list.
 
 use super::Consensus;
-use crate::error::Failure;
+use crate::{
+    error::{Failure, SnapshotError},
+    settings::HALTED_AT,
+    status::Halted,
+};
 use actix::Context;
-use quorate_raft::{NodeId, Skip};
+use quorate_raft::{Index, NodeId, Replica, Skip};
+use std::sync::Arc;
 
 impl Consensus {
     /// The leader, if a message can reach it now.
@@ -42,6 +47,28 @@ impl Consensus {
         self.connections.introduction.cluster_id = Some(id);
         self.connections.peers.introduce(self.connections.introduction.clone());
         self.status.cluster_id_known(id);
+    }
+
+    /// The entry at which this node's state machine halted.
+    pub(super) fn halted_at(&self) -> Option<Index> {
+        self.halted.as_ref().map(|halted| halted.entry.index)
+    }
+
+    /// The state machine halted: the node goes on without one. Peers are told, so that a leader that
+    /// halted as well does not transfer leadership to this node.
+    pub(super) fn machine_halted(&mut self, halted: Arc<Halted>, ctx: &mut Context<Self>) {
+        if self.halted.is_some() {
+            return;
+        }
+        let at = halted.entry.index;
+        self.status.halted(Arc::clone(&halted));
+        self.halted = Some(halted);
+        self.connections.introduction.settings.insert(HALTED_AT.into(), at.to_string());
+        self.connections.peers.introduce(self.connections.introduction.clone());
+        for caller in std::mem::take(&mut self.snapshots.callers) {
+            caller.tell(Err(SnapshotError::Halted { at }));
+        }
+        self.rule(ctx, Replica::machine_halted);
     }
 
     /// A peer stated its skip list.

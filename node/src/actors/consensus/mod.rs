@@ -58,7 +58,7 @@ use crate::{
     error::Failure,
     lifecycle::{Lifecycle, PanicGuard},
     settings::Compared,
-    status::Status,
+    status::{Halted, Status},
 };
 use actix::prelude::*;
 use clients::Clients;
@@ -89,6 +89,8 @@ pub(crate) struct Consensus {
     ticking: Ticking,
     warnings: Warnings,
     stopping: Stopping,
+    /// The entry at which the state machine halted.
+    halted: Option<Arc<Halted>>,
     _panic_guard: PanicGuard,
 }
 
@@ -156,6 +158,7 @@ impl Consensus {
             ticking,
             warnings: Warnings::default(),
             stopping: Stopping::default(),
+            halted: None,
             _panic_guard: node.lifecycle.panic_guard("Consensus"),
             node,
             replica,
@@ -230,7 +233,7 @@ impl Consensus {
     fn end_if_done(&self) {
         let view = stopping::View {
             has_proposals: !self.clients.proposals.is_empty(),
-            has_unapplied: self.replica.applied_index() != self.replica.dispatched(),
+            has_unapplied: self.halted.is_none() && self.replica.applied_index() != self.replica.dispatched(),
             has_operators: !self.operators.are_answered(),
             is_leader: self.replica.is_leader(),
             is_transferring: self.replica.transfer_target().is_some(),
@@ -382,11 +385,14 @@ hear! {
     };
     Fetch: |this, fetch, _ctx| this.fetch(fetch);
     Stop: |_this, Stop, ctx| ctx.stop();
-    Applied: |this, Applied { index, reached, answers }, ctx| {
+    Applied: |this, Applied { index, reached, answers, halted }, ctx| {
         this.decide_commands(ctx, |commands, _, view, out| commands.applied(answers, view, out));
         this.time_reached(index, reached, ctx);
         this.restored_up_to(index);
         this.rule(ctx, |replica, out| replica.applied(index, out));
+        if let Some(halted) = halted {
+            this.machine_halted(halted, ctx);
+        }
     };
     StateTaken: |this, taken, ctx| this.state_taken(taken, ctx);
     SnapshotWanted: |this, wanted, ctx| this.snapshot_wanted(wanted, ctx);

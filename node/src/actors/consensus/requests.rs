@@ -63,6 +63,7 @@ impl Consensus {
             is_stopping: self.stopping.is_stopping(),
             holds_proposals: self.replica.holds_proposals() || self.ticking.ticks.hold_commands(),
             is_storage_full: self.replica.is_storage_full(),
+            halted_at: self.halted_at(),
             is_alone: self.connections.peers.is_empty(),
         }
     }

@@ -35,6 +35,8 @@ impl Consensus {
     pub(super) fn take_snapshot(&mut self, caller: SnapshotCaller) {
         if self.stopping.is_stopping() {
             caller.tell(Err(SnapshotError::Stopped));
+        } else if let Some(at) = self.halted_at() {
+            caller.tell(Err(SnapshotError::Halted { at }));
         } else if self.replica.membership_at(self.replica.applied_index()).is_empty() {
             let why = "this node has not joined a cluster yet; wait until it is listed among the members";
             caller.tell(Err(SnapshotError::Failed(StorageError::new(why))));
@@ -58,6 +60,9 @@ impl Consensus {
     /// Begins to take a snapshot, if one is due. Reasons that come up during a build count
     /// when it ends.
     pub(super) fn take_snapshot_if_due(&mut self) {
+        if self.halted.is_some() {
+            return;
+        }
         let applied = self.replica.applied_index();
         let view = View {
             applied,
@@ -204,9 +209,9 @@ impl Consensus {
     }
 
     /// A chunk of a snapshot that this node needs. None is taken before the last
-    /// snapshot is restored.
+    /// snapshot is restored; a machine that halted restores none.
     pub(super) fn chunk_arrived(&self, from: NodeId, chunk: SnapshotChunk) {
-        if self.snapshots.restoring.is_some() {
+        if self.snapshots.restoring.is_some() && self.halted.is_none() {
             return self.node.metrics.dropped(Some(from.0), DropReason::SnapshotBusy);
         }
         self.snapshots.receiver.do_send(ChunkArrived { term: self.replica.term(), from, chunk });

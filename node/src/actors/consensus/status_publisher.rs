@@ -2,15 +2,15 @@
 //! terms and indexes.
 
 use crate::{
-    settings::{Compared, Difference},
-    status::Status,
+    settings::{Compared, Difference, HALTED_AT},
+    status::{Halted, Status},
 };
 use quorate_metrics::{
     self as metrics, ElectionResult, Label as _, NodeMetrics, NodeRole, Repair, TermChange, VoteDirection,
 };
 use quorate_raft::{self as raft, Body, ClusterId, Index, NodeId, Outgoing, Phase, Replica};
 use quorate_transport::Introduction;
-use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
 /// The published status, and the state behind its metrics.
@@ -70,6 +70,7 @@ impl StatusPublisher {
         // An earlier node of this id in this process may have left its numbers.
         publisher.metrics.proposals_in_flight(0);
         publisher.metrics.faulty_entries(replica.faulty_count() as u64);
+        publisher.metrics.halted(false);
         publisher
     }
 
@@ -122,6 +123,17 @@ impl StatusPublisher {
     /// The entry that states the cluster's id is committed.
     pub(super) fn cluster_id_known(&self, id: ClusterId) {
         self.status.send_modify(|status| status.cluster_id = Some(id));
+    }
+
+    /// The state machine halted; it is so until the node ends.
+    pub(super) fn halted(&self, halted: Arc<Halted>) {
+        self.metrics.halted(true);
+        self.status.send_modify(|status| status.halted = Some(halted));
+    }
+
+    /// Whether a peer stated that its state machine halted, or has stated nothing yet.
+    pub(super) fn may_be_halted(&self, peer: NodeId) -> bool {
+        self.introductions.get(&peer).is_none_or(|introduction| introduction.settings.contains_key(HALTED_AT))
     }
 
     /// A peer stated facts about itself.
@@ -278,6 +290,7 @@ pub(crate) fn status_of(replica: &Replica) -> Status {
         faulty: replica.faulty_count() as u64,
         lost_up_to: replica.lost_up_to(),
         storage_full: replica.is_storage_full(),
+        halted: None,
         voters: Vec::new(),
         learners: Vec::new(),
         witness: None,

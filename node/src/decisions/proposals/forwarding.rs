@@ -104,13 +104,14 @@ impl<W, C> Proposals<W, C> {
         for Answer { node, request, outcome } in answers {
             let (outcomes, replies) = by_node.entry(node).or_default();
             let (outcome, reply) = match outcome {
-                Ok(Applied { index, reply }) => {
+                None => (ProposeOutcome::Unknown, Bytes::new()),
+                Some(Ok(Applied { index, reply })) => {
                     let reply_bytes = u32::try_from(reply.len()).unwrap_or(u32::MAX);
                     (ProposeOutcome::Applied { index, reply_bytes }, reply)
                 }
-                Err(Refusal::Expired) => (ProposeOutcome::SessionExpired, Bytes::new()),
-                Err(Refusal::StaleSerial) => (ProposeOutcome::StaleSerial, Bytes::new()),
-                Err(Refusal::Skipped) => (ProposeOutcome::Skipped, Bytes::new()),
+                Some(Err(Refusal::Expired)) => (ProposeOutcome::SessionExpired, Bytes::new()),
+                Some(Err(Refusal::StaleSerial)) => (ProposeOutcome::StaleSerial, Bytes::new()),
+                Some(Err(Refusal::Skipped)) => (ProposeOutcome::Skipped, Bytes::new()),
             };
             if !outcomes.is_empty() && replies.len() + reply.len() > self.settings.limits.max_batch_bytes {
                 let reply = ProposeReply { outcomes: std::mem::take(outcomes), replies: replies.split().freeze() };

@@ -360,9 +360,9 @@ fn answers_to_another_node_share_messages_of_a_bounded_size() {
     world.settings(|settings| settings.limits.max_batch_bytes = 7);
     let answer = |node, request, reply: &'static [u8]| {
         let outcome = Ok(Applied { index: Index(request), reply: Bytes::from_static(reply) });
-        Answer { node, request, outcome }
+        Answer { node, request, outcome: Some(outcome) }
     };
-    let expired = Answer { node: OTHER, request: 4, outcome: Err(Refusal::Expired) };
+    let expired = Answer { node: OTHER, request: 4, outcome: Some(Err(Refusal::Expired)) };
     let answers = vec![answer(OTHER, 1, b"four"), answer(THIRD, 2, b"five"), answer(OTHER, 3, b"4444"), expired];
     world.event(|proposals, _, view, out| proposals.applied(answers, view, out));
     let replies: Vec<_> = world.sent.iter().map(|sent| (sent.to, reply_of(&sent.message.body))).collect();
@@ -476,6 +476,7 @@ impl World {
             is_stopping: false,
             holds_proposals: false,
             is_storage_full: false,
+            halted_at: None,
             is_alone: false,
         };
         Self {

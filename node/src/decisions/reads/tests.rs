@@ -203,6 +203,7 @@ const FOLLOWER: routing::View = routing::View {
     is_stopping: false,
     holds_proposals: false,
     is_storage_full: false,
+    halted_at: None,
     is_alone: false,
 };
 const LEADING: routing::View = routing::View { is_leader: true, known_leader: Some(THIS), leader: None, ..FOLLOWER };

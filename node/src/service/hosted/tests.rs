@@ -136,11 +136,11 @@ fn a_panic_drops_all_output_of_its_entry_and_halts_the_machine_there() {
 }
 
 #[test]
-fn a_halted_machine_that_is_applied_to_ends_the_node_by_name() {
+fn a_halted_machine_that_is_applied_to_unwinds_with_the_cause() {
     let mut machine = Hosted::new(Script::default);
     let bytes = Hosted::<Script>::encode(&vec![Op::Panic]);
     let ended = panic::catch_unwind(AssertUnwindSafe(|| machine.apply(&at(3), &bytes))).expect_err("it ends");
-    assert!(message_of(&*ended).contains("halted at entry 3: it panicked: as it was told"));
+    assert_eq!(cause_of(&*ended), HaltCause::Panicked { message: "as it was told".into() });
 }
 
 #[test]
