@@ -277,6 +277,7 @@ mod tests {
             ("too_stale", 503, 5),
             ("behind", 503, 5),
             ("skipped", 422, 7),
+            ("halted", 503, 5),
             ("stopping", 503, 5),
             ("witness", 503, 7),
             ("outcome_unknown", 504, 6),

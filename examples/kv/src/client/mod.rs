@@ -490,7 +490,7 @@ impl ClientError {
         match self {
             Self::Unreachable { .. } | Self::Mismatch { .. } => true,
             Self::Refused { code, .. } => {
-                ["no_leader", "behind", "too_stale", "witness", "stopping", "storage_full"].contains(&&**code)
+                ["no_leader", "behind", "too_stale", "witness", "halted", "stopping", "storage_full"].contains(&&**code)
             }
             Self::Setup(_) | Self::OutcomeUnknown { .. } | Self::Unreadable { .. } => false,
         }

@@ -20,13 +20,16 @@ pub(super) async fn livez(State(api): State<Api>) -> Result<&'static str, Refusa
     is_alive(api.node.turns()).map(|()| "alive\n")
 }
 
-/// Succeeds if the node is not stopping, knows a leader, has responsive threads, and has space
-/// on its disk.
+/// Succeeds if the node is not stopping, knows a leader, has responsive threads and a state machine
+/// that has not halted, and has space on its disk.
 pub(super) async fn readyz(State(api): State<Api>) -> Result<&'static str, Refusal> {
     api.open()?;
     is_ready(api.node.turns())?;
     let status = api.node.status();
     let status = status.borrow();
+    if let Some(halted) = &status.halted {
+        return Err(Refusal::Halted(halted.to_string()));
+    }
     if status.leader.is_none() {
         return Err(why_no_leader(&status));
     }

@@ -223,6 +223,10 @@ pub struct StatusAnswer {
     /// Whether the disk is full: the node then accepts no commands and does not lead.
     #[serde(default)]
     pub storage_full: bool,
+    /// The entry at which the state machine halted, the reason, and the remedy, in one line. The
+    /// node then votes and replicates, and serves no reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halted: Option<String>,
     /// The ids of the voters.
     pub voters: Vec<NodeId>,
     /// The ids of the learners, which receive the log and do not vote.

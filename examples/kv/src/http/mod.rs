@@ -262,7 +262,7 @@ async fn status(State(api): State<Api>) -> Result<Json<StatusAnswer>, Refusal> {
     let status = api.node.status().borrow().clone();
     let (applied, state_hash) = match hash {
         Ok(Read { index, value }) => (index, format!("{value:016x}")),
-        Err(ReadError::Witness) => (status.applied, String::new()),
+        Err(ReadError::Witness | ReadError::Halted { .. }) => (status.applied, String::new()),
         Err(error) => return Err(error.into()),
     };
     Ok(Json(StatusAnswer {
@@ -279,6 +279,7 @@ async fn status(State(api): State<Api>) -> Result<Json<StatusAnswer>, Refusal> {
         snapshot_index: status.snapshot,
         faulty_entries: status.faulty,
         storage_full: status.storage_full,
+        halted: status.halted.map(|halted| halted.to_string()),
         voters: status.voters,
         learners: status.learners,
         witness: status.witness,

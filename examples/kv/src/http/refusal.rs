@@ -62,6 +62,8 @@ pub enum Refusal {
     TooLarge(String),
     /// The write may or may not take effect.
     OutcomeUnknown,
+    /// The state machine halted at an entry that it can't apply; the text names it.
+    Halted(String),
     /// An operator excluded the write's entry from being applied.
     Skipped,
     /// An operator's change may or may not have taken effect, possibly in part; the text says
@@ -96,6 +98,7 @@ impl Refusal {
             Self::DataLost(what) => (StatusCode::SERVICE_UNAVAILABLE, "data_lost", what.clone()),
             Self::TooStale(how) => (StatusCode::SERVICE_UNAVAILABLE, "too_stale", how.clone()),
             Self::Behind(how) => (StatusCode::SERVICE_UNAVAILABLE, "behind", how.clone()),
+            Self::Halted(why) => (StatusCode::SERVICE_UNAVAILABLE, "halted", why.clone()),
             Self::Witness(why) => (StatusCode::SERVICE_UNAVAILABLE, "witness", why.clone()),
             Self::Overloaded(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -184,6 +187,7 @@ impl From<ProposeError> for Refusal {
             ProposeError::TooLarge { .. } => Self::TooLarge(error.to_string()),
             ProposeError::DeadlinePassed => Self::DeadlinePassed,
             ProposeError::StorageFull => Self::StorageFull,
+            ProposeError::Halted { .. } => Self::Halted(error.to_string()),
             ProposeError::Stopped => Self::Stopping,
             ProposeError::Skipped => Self::Skipped,
             // Of an error that is not known here only this is certain.
@@ -210,6 +214,7 @@ impl From<ReadError> for Refusal {
             ReadError::TooStale { .. } => Self::TooStale(error.to_string()),
             ReadError::Behind { .. } => Self::Behind(error.to_string()),
             ReadError::StorageFull => Self::StorageFull,
+            ReadError::Halted { .. } => Self::Halted(error.to_string()),
             ReadError::Witness => Self::Witness(error.to_string()),
             ReadError::Overloaded { retry_after } => Self::Overloaded(retry_after),
             ReadError::Stopped => Self::Stopping,
@@ -222,6 +227,7 @@ impl From<SnapshotError> for Refusal {
     fn from(error: SnapshotError) -> Self {
         match error {
             SnapshotError::Overloaded { retry_after } => Self::Overloaded(retry_after),
+            SnapshotError::Halted { .. } => Self::Halted(error.to_string()),
             SnapshotError::Stopped => Self::Stopping,
             _ => Self::SnapshotFailed(error.to_string()),
         }
@@ -257,6 +263,7 @@ mod tests {
             (Refusal::Stopping, 503, "stopping"),
             (Refusal::TooLarge(text()), 413, "too_large"),
             (Refusal::OutcomeUnknown, 504, "outcome_unknown"),
+            (Refusal::Halted(text()), 503, "halted"),
             (Refusal::Skipped, 422, "skipped"),
             (Refusal::SessionExpired, 409, "session_expired"),
             (Refusal::StaleSerial, 409, "stale_serial"),
@@ -308,6 +315,7 @@ mod tests {
             (ProposeError::DeadlinePassed, 503, "deadline_passed"),
             (ProposeError::TooLarge { bytes: 2, max: 1 }, 413, "too_large"),
             (ProposeError::StorageFull, 503, "storage_full"),
+            (ProposeError::Halted { at: quorate::Index(7) }, 503, "halted"),
             (ProposeError::Stopped, 503, "stopping"),
             (ProposeError::Skipped, 422, "skipped"),
             (ProposeError::OutcomeUnknown, 504, "outcome_unknown"),
@@ -323,6 +331,7 @@ mod tests {
             (ReadError::Behind { entries: 3 }, 503, "behind"),
             (ReadError::TooStale { age: None, entries: None }, 503, "too_stale"),
             (ReadError::StorageFull, 503, "storage_full"),
+            (ReadError::Halted { at: quorate::Index(7) }, 503, "halted"),
             (ReadError::Witness, 503, "witness"),
             (ReadError::Overloaded { retry_after }, 503, "overloaded"),
             (ReadError::Stopped, 503, "stopping"),
