@@ -91,6 +91,11 @@ pub trait StateMachine: Send + 'static {
         false
     }
 
+    /// The end of a batch, or of a restore: everything up to `applied` was applied, and the reads
+    /// that wait for it run next. Batches end at other entries on each node, so nothing replicated
+    /// may depend on it: for what is kept beside the state, such as a view that readers share.
+    fn flush(&mut self, _applied: Index) {}
+
     /// A consistent view of the state as of now, to be written later. Nothing is applied until this
     /// returns, so it must be quick: clone a persistent map, or state in an `Arc` that is copied on
     /// write. A panic here stops the node.

@@ -307,6 +307,13 @@ impl<M: StateMachine> Applier<M> {
         }
     }
 
+    /// Tells the machine that no more entries follow for now.
+    fn flush(&mut self) {
+        if let Some(machine) = &mut self.machine {
+            machine.flush(self.last.index);
+        }
+    }
+
     fn serve_waiting(&mut self) {
         let applied = self.last.index;
         while let Some(first) = self.waiting.first_entry().filter(|first| *first.key() <= applied) {
@@ -330,6 +337,7 @@ impl<M: StateMachine> Applier<M> {
                 }
                 self.sessions = sessions;
                 (self.last, self.last_checksum) = (base.last, base.last_checksum);
+                self.flush();
                 self.metrics.snapshot_took(SnapshotPhase::Restore, began.elapsed());
                 tracing::info!("restored the state machine from the snapshot that ends at {ends}");
                 Ok(())
@@ -427,6 +435,7 @@ impl<M: StateMachine> Handler<Committed> for Applier<M> {
         if !self.lifecycle.is_running() {
             return;
         }
+        self.flush();
         self.serve_waiting();
         self.tell_later(ctx);
     }
