@@ -85,7 +85,7 @@ pub use quorate_transport as transport;
 pub use results::{Applied, Consistency, MembersChanged, Read, SnapshotTaken};
 pub use service::{
     CallError, Cause, Changes, Context, EffectId, Halt, HaltCause, Hosted, Message, Never, OutboxFull, QueryError,
-    Random, Refused, Serve, Service, ServiceNode, State, Token, Topics,
+    Random, Refused, Serve, Service, ServiceNode, State, Token, Topics, Watch, WatchError, Watching,
 };
 pub use session::Session;
 pub use status::{Halted, Status};

@@ -40,6 +40,14 @@ impl Default for Bounds {
 }
 
 /// The topics that a watch selects.
+///
+/// ```
+/// use quorate::Topics;
+///
+/// assert!(Topics::All.select("lock/a"));
+/// assert!(Topics::Prefix("lock/".into()).select("lock/a"));
+/// assert!(!Topics::from("lock").select("lock/a"), "a string is one topic");
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Topics {
     /// Every topic, those to come too.
@@ -77,7 +85,18 @@ impl From<String> for Topics {
 /// An event and its topic.
 pub type Published<E> = (Arc<str>, Arc<E>);
 
-/// The events of one entry that a watch selects, in the order of their publication.
+/// The events of one entry that a watch selects, in the order of their publication. Each was decoded
+/// once for all watches of the node, which share it.
+///
+/// ```
+/// # use quorate::Changes;
+/// fn print(changes: &Changes<u64>) {
+///     for (topic, event) in &changes.events {
+///         println!("entry {}, {topic}: {event}", changes.index);
+///     }
+/// }
+/// # print(&Changes { index: quorate::Index(7), time: quorate::LogTime(0), events: vec![("a".into(), 3.into())] });
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Changes<E> {
     /// Index of the entry.
@@ -188,6 +207,12 @@ impl<E> History<E> {
             (reached, looked) = (*index, looked + 1);
         }
         Ok(Next::Nothing(reached.max(applied)))
+    }
+
+    /// The topic of each event after `position`, in order, with the index of its entry.
+    pub fn topics_after(&self, position: Index) -> impl Iterator<Item = (Index, &str)> {
+        let entries = self.entries.range(position.next()..);
+        entries.flat_map(|(index, entry)| entry.events.iter().map(|(topic, _)| (*index, &**topic)))
     }
 
     fn insert(&mut self, index: Index, entry: Entry<E>) {

@@ -10,6 +10,8 @@ use super::{
     context::{Cause, Context},
     envelope::{self, Opened, Versions},
     errors::Refused,
+    history::Topics,
+    hub::{Cursor, Publisher},
     interface::Service,
     internal::{Claimed, Done, Internal},
     layout::Reader,
@@ -54,6 +56,8 @@ pub struct Hosted<S: Service> {
     service: S,
     tables: Tables<S::Event>,
     entry: Entry<S::Event>,
+    /// The history for the watches of this node.
+    publisher: Publisher<S::Event>,
     /// The last window that is over, and this node's hashes there.
     ended: Option<(u64, Claim)>,
     halt: Option<Halt>,
@@ -95,7 +99,14 @@ pub enum HaltCause {
 impl<S: Service> Hosted<S> {
     /// The machine of the service that `new` makes: its state before the first entry.
     pub fn new(new: impl Fn() -> S) -> Self {
-        Self { service: new(), tables: Tables::default(), entry: Entry::default(), ended: None, halt: None }
+        Self {
+            service: new(),
+            tables: Tables::default(),
+            entry: Entry::default(),
+            publisher: Publisher::default(),
+            ended: None,
+            halt: None,
+        }
     }
 
     /// The bytes of a command, as its entry has them.
@@ -125,6 +136,11 @@ impl<S: Service> Hosted<S> {
     /// as it was.
     pub(crate) fn ask(&self, query: S::Query) -> Result<S::Answer, String> {
         panic::catch_unwind(AssertUnwindSafe(|| self.query(query))).map_err(|panic| message_of(&*panic))
+    }
+
+    /// A cursor into the history, after this index or after all that was applied.
+    pub(super) fn watch(&self, topics: Topics, after: Option<Index>) -> Cursor<S::Event> {
+        self.publisher.watch(&self.tables.history, topics, after)
     }
 
     /// The author's state.
@@ -269,6 +285,8 @@ impl<S: Service> Hosted<S> {
             }
             Err(cause) => {
                 tables.undo(entry);
+                // The applier drops a machine that has halted: no flush follows.
+                self.publisher.publish(&self.tables.history, at.index, Some(at.index));
                 Err(self.halt.insert(Halt { at: at.index, cause }).clone())
             }
         }
@@ -304,6 +322,10 @@ impl<S: Service> StateMachine for Hosted<S> {
 
     fn uses_time(&self) -> bool {
         true
+    }
+
+    fn flush(&mut self, applied: Index) {
+        self.publisher.publish(&self.tables.history, applied, self.halt.as_ref().map(|halt| halt.at));
     }
 
     fn snapshot(&self) -> Option<WriteState> {

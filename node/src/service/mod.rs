@@ -13,7 +13,8 @@
 //!   [`trace`]; the layout in snapshots.
 //!
 //! On them stands what an author sees: `interface` and `context`, and `hosted`, the machine that
-//! joins the author's code with the tables. `call` and `serve` are the node's side.
+//! joins the author's code with the tables. `call`, `watch` and `serve` are the node's side; `hub`
+//! publishes the history to the watches of a node.
 
 mod call;
 mod context;
@@ -23,6 +24,7 @@ mod errors;
 #[doc(hidden)]
 pub mod history;
 mod hosted;
+mod hub;
 mod interface;
 #[doc(hidden)]
 pub mod internal;
@@ -41,6 +43,7 @@ pub mod tables;
 pub mod timers;
 #[doc(hidden)]
 pub mod trace;
+mod watch;
 #[doc(hidden)]
 pub mod windows;
 
@@ -55,3 +58,4 @@ pub use outbox::{EffectId, OutboxFull};
 pub use random::Random;
 pub use serve::Serve;
 pub use state::State;
+pub use watch::{Watch, WatchError, Watching};
