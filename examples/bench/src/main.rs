@@ -10,6 +10,7 @@
 //! quorate-bench steady SECONDS VALUE_BYTES         as durable, full load, elections counted
 //! quorate-bench recovery BYTES                     a log, then a snapshot, of this size is opened again
 //! quorate-bench snapshot BYTES [BYTES_PER_SECOND]  a follower gets a state of this size during writes
+//! quorate-bench watch [WATCHES [SECONDS]]          one node in memory, watched by so many
 //! ```
 //!
 //! Proposals are closed-loop (each client waits for its answer before the next proposal) through
@@ -19,8 +20,8 @@
 //! - [`workload`]: the clients and their figures.
 //! - [`durable`], [`memory`] and [`reads`]: the measured clusters; [`processes`]: a
 //!   cluster of processes.
-//! - [`failover`], [`overload`], [`recovery`] and [`snapshot`]: further measurements; [`proxy`]: a
-//!   wire that can be cut; [`machine_speed`]: the speed of the machine itself.
+//! - [`failover`], [`overload`], [`recovery`], [`snapshot`] and [`watch`]: further measurements;
+//!   [`proxy`]: a wire that can be cut; [`machine_speed`]: the speed of the machine itself.
 
 mod durable;
 mod failover;
@@ -32,6 +33,7 @@ mod proxy;
 mod reads;
 mod recovery;
 mod snapshot;
+mod watch;
 mod workload;
 
 use quorate::Snapshots;
@@ -40,7 +42,7 @@ use workload::Settings;
 
 const USAGE: &str = "usage: quorate-bench durable|memory|reads [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]] | failover ROUNDS | \
                      overload SECONDS VALUE_BYTES | steady SECONDS VALUE_BYTES | recovery BYTES | \
-                     snapshot BYTES [BYTES_PER_SECOND]";
+                     snapshot BYTES [BYTES_PER_SECOND] | watch [WATCHES [SECONDS]]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -63,6 +65,9 @@ fn main() -> ExitCode {
             size(bytes).and_then(|bytes| snapshot::run(bytes, Snapshots::default().bytes_per_second))
         }
         ["snapshot", bytes, speed] => size(bytes).and_then(|bytes| snapshot::run(bytes, size(speed)?)),
+        ["watch"] => watch::run(10_000, 20),
+        ["watch", watches] => number(watches).and_then(|watches| watch::run(watches, 20)),
+        ["watch", watches, seconds] => number(watches).and_then(|watches| watch::run(watches, number(seconds)?.into())),
         // Started by `durable`, `failover`, `overload`, `reads` and `snapshot` to run
         // their other members.
         [durable::MEMBER, ref place @ ..] => durable::run_member(place),
@@ -77,6 +82,13 @@ fn main() -> ExitCode {
             eprintln!("quorate-bench: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn number(text: &str) -> Result<u32, workload::Failed> {
+    match text.parse() {
+        Ok(number @ 1..) => Ok(number),
+        _ => Err(format!("{text} is not a number of 1 or more").into()),
     }
 }
 
