@@ -82,9 +82,10 @@ impl Hunt {
     }
 }
 
-/// The layers, in the order in which they hunt a mutant. The pure layer has the rules alone.
+/// The layers, in the order in which they hunt a mutant.
 fn layers(mutant: &Mutant) -> [Layer; 2] {
-    if mutant.is_of_rules() { [Layer::Pure, Layer::Actors] } else { [Layer::Actors, Layer::Pure] }
+    let is_pure = mutant.is_of_rules() || mutant.is_of_judged_decisions();
+    if is_pure { [Layer::Pure, Layer::Actors] } else { [Layer::Actors, Layer::Pure] }
 }
 
 /// The head of the Markdown table, above rows from [`Row::to_markdown`].
@@ -149,10 +150,11 @@ mod tests {
     }
 
     #[test]
-    fn mutants_of_the_storage_and_the_actors_are_hunted_there_first() {
+    fn mutants_are_hunted_first_where_they_show_soonest() {
         for (name, first) in [
             ("minority-elects", Layer::Pure),
             ("faulty-counts-as-held", Layer::Pure),
+            ("learner-never-promoted", Layer::Pure),
             ("page-cache-counts-as-disk", Layer::Actors),
             ("reads-at-once", Layer::Actors),
         ] {

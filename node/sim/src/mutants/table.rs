@@ -119,6 +119,14 @@ impl Mutant {
         self.hunks.iter().any(|hunk| hunk.file.starts_with("node/raft/"))
     }
 
+    /// Whether it lies in a decision that the pure layer judges sooner than whole nodes do.
+    #[must_use]
+    pub fn is_of_judged_decisions(&self) -> bool {
+        let judged = ["automatic.rs", "operators.rs", "reads.rs", "stopping.rs"];
+        let mut files = self.hunks.iter().filter_map(|hunk| hunk.file.strip_prefix("node/src/decisions/"));
+        files.any(|file| judged.contains(&file))
+    }
+
     fn flaw(&self) -> Option<&'static str> {
         let is_switched = |line: &Line| matches!(line, Line::Added(code) if words(code).any(|word| word == SWITCH));
         let is_placed = |hunk: &Hunk| hunk.lines.iter().any(|line| !matches!(line, Line::Added(_)));
