@@ -9,7 +9,7 @@
 use std::mem;
 
 /// The files, in the order in which their mutants are hunted.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 10] = [
     ("node/sim/mutants/membership.mutants", include_str!("../../mutants/membership.mutants")),
     ("node/sim/mutants/elections.mutants", include_str!("../../mutants/elections.mutants")),
     ("node/sim/mutants/replication.mutants", include_str!("../../mutants/replication.mutants")),
@@ -19,6 +19,7 @@ const FILES: [(&str, &str); 9] = [
     ("node/sim/mutants/actors.mutants", include_str!("../../mutants/actors.mutants")),
     ("node/sim/mutants/decisions.mutants", include_str!("../../mutants/decisions.mutants")),
     ("node/sim/mutants/sessions.mutants", include_str!("../../mutants/sessions.mutants")),
+    ("node/sim/mutants/time.mutants", include_str!("../../mutants/time.mutants")),
 ];
 
 /// A planted bug, as the table describes it.
@@ -179,6 +180,18 @@ mod tests {
         assert!(refused("== a\n@@ f\n x\n+LIVE\n").contains("mutant a: it has no description"));
         assert!(refused("== a\nBad.\n@@ f\n x\n+ALIVE\n").contains("mutant a: no added line has the word LIVE"));
         assert!(refused("== a\nBad.\n@@ f\n+LIVE\n").contains("mutant a: a hunk has no line of the file"));
+    }
+
+    #[test]
+    fn every_file_of_mutants_is_in_the_table() {
+        let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/mutants")).expect("the folder");
+        let mut found: Vec<_> =
+            folder.map(|file| file.expect("a file").file_name().into_string().expect("a name")).collect();
+        let mut listed: Vec<_> =
+            FILES.iter().map(|(path, _)| path.rsplit('/').next().expect("a name").to_owned()).collect();
+        found.sort();
+        listed.sort();
+        assert_eq!(found, listed);
     }
 
     #[test]
