@@ -3,7 +3,7 @@
 //!
 //! A leader can't see that a voter applied the entry at which it halted itself. Its evidence is
 //! negative: the voter has nearly the whole log, has stated facts about itself, and no halt among
-//! them, [`HALT_SETTLES_WITHIN`] after the leader halted. A voter that lags, and halts once it
+//! them, `HALT_SETTLES_WITHIN` after the leader halted. A voter that lags, and halts once it
 //! leads, states so and transfers on; each voter halts once at an entry, so transfers end. Where
 //! all voters halted the leader stays.
 //!

@@ -3,14 +3,14 @@
 //!
 //! A [`Table`] is a part of the replicated state: it changes with entries and with nothing else, so
 //! nodes that have applied the same entries have equal tables. The
-//! [`Applier`](crate::actors::applier) owns it, beside the state machine, which never sees it. The
+//! `Applier` owns it, beside the state machine, which never sees it. The
 //! table has no clock: its time is the [`LogTime`] that entries carry, which the leader counts with
-//! the [`LogClock`]. Entries carry the bounds, too. It also keeps the last tick, and the time that
+//! the `LogClock`. Entries carry the bounds, too. It also keeps the last tick, and the time that
 //! the state machine has reached, which ticks alone move on: a stamp of a session must not pass by
-//! what is due. The layout in snapshots is in [`snapshot`].
+//! what is due. The layout in snapshots is in `snapshot`.
 //!
 //! - A serial that was applied gets its first answer again. The machine is not called.
-//! - A serial that is [`WINDOW`] or more below the highest of the session gets no answer: it may
+//! - A serial that is `WINDOW` or more below the highest of the session gets no answer: it may
 //!   have been applied long ago. Nor does a serial with an answer that was too large to be kept.
 //! - A command of an opened session that is no longer known is not applied. A named session begins
 //!   with its first command, and begins again with the first command after it has ended.

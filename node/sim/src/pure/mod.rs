@@ -10,13 +10,12 @@
 //! - `machines`: timers, pauses, crashes and restarts of nodes.
 //! - `network`: the delivery of messages.
 //! - `faults`: the effect of each fault of a plan; `damage`: the limits on damage to disks.
-//! - `deciding`: the decisions of the product beside the rules, with `commands`, `reads`,
-//!   `administration`, `automation`,
-//!   `snapshots` and `stopping`.
+//! - `deciding`: the decisions of the product beside the rules, with `commands`, `reads`, `administration`,
+//!   `automation`, `snapshots` and `stopping`.
 //! - `clients`: reads and writes; `operators`: membership changes and leadership transfers.
 //! - `recovery`: the requirements at the end.
 //!
-//! All of them act on one [`Walk`](walk::Walk). `agenda`, `client`, `decisions`, `machine` and
+//! All of them act on one `Walk`. `agenda`, `client`, `decisions`, `machine` and
 //! `operator` have the state that it consists of.
 //!
 //! Nothing here knows the rules of Raft, only the properties of a cluster as seen from outside.
