@@ -143,8 +143,8 @@ fn requests_that_a_removed_node_forwards_are_refused() {
             assert_eq!(puppet.hear("an answer to a read", answered).await, None);
         }
         let change = Change::remove(NodeId(1)).and(Change::add(REMOVED, "4"));
-        for what in [Administration::Change(change), Administration::TransferLeadership(None)] {
-            puppet.say(before.term, Body::Administer(Administer { request: 1, what }));
+        for (request, what) in (1..).zip([Administration::Change(change), Administration::TransferLeadership(None)]) {
+            puppet.say(before.term, Body::Administer(Administer { request, what }));
             let answered = |message: &Message| match &message.body {
                 Body::Administered(administered) => Some(administered.outcome.clone()),
                 _ => None,
