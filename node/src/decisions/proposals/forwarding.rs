@@ -214,15 +214,14 @@ impl<W, C> Proposals<W, C> {
         let is_known = records().all(|record| record.kind != Kind::Stub);
         let is_absent =
             |forwarded: &Forwarded<W, C>| !payloads.contains(&(forwarded.sent.term, &forwarded.proposal.payload[..]));
+        // Those that an earlier call found in the log may have been appended before these batches.
+        let never =
+            |_: &u64, forwarded: &mut Forwarded<W, C>| is_known && forwarded.is_stranded(term) && is_absent(forwarded);
+        let never_taken = self.forwarded.extract_if(.., never).map(|(_, forwarded)| forwarded.proposal).collect();
         for forwarded in self.forwarded.values_mut().filter(|forwarded| forwarded.is_stranded(term)) {
             forwarded.may_be_taken = true;
-            if !is_known || !is_absent(forwarded) {
-                forwarded.deadline = forwarded.deadline.min(until);
-            }
+            forwarded.deadline = forwarded.deadline.min(until);
         }
-        let never =
-            |_: &u64, forwarded: &mut Forwarded<W, C>| is_known && forwarded.sent.term < term && is_absent(forwarded);
-        let never_taken = self.forwarded.extract_if(.., never).map(|(_, forwarded)| forwarded.proposal).collect();
         self.has_stranded = self.forwarded.values().any(|forwarded| !forwarded.may_be_taken);
         self.retry(never_taken, now, view, out);
         self.send_replies(view, out);

@@ -400,6 +400,29 @@ fn the_log_proves_which_commands_of_an_earlier_term_were_never_appended() {
     assert!(world.unanswered(later));
 }
 
+/// The entries of the second decision begin after the entry of the first command: they prove
+/// nothing of it.
+#[test]
+fn a_command_that_was_found_in_the_log_is_not_forwarded_again_when_the_leader_changes_twice() {
+    let mut world = World::following(OTHER, 1);
+    world.view.commit = Index(4);
+    let taken = world.offer("taken");
+    world.follow(Some(THIRD), 2);
+    world.event(|proposals, now, view, _| proposals.leader_changed(now, view));
+    let batches = [batch(5, 1, &[(Kind::Command, b"taken")]), batch(6, 2, &[(Kind::Noop, b"")])];
+    world.event(|proposals, now, view, out| proposals.decide_stranded(Term(2), &batches, now, view, out));
+    world.view.commit = Index(6);
+    let later = world.offer("later");
+    world.follow(Some(OTHER), 3);
+    world.event(|proposals, now, view, _| proposals.leader_changed(now, view));
+    assert_eq!(world.proposals.stranded_after(Term(3)), Some(Index(6)), "the entry of the first is not read again");
+    world.sent.clear();
+    let batches = [batch(7, 3, &[(Kind::Noop, b"")])];
+    world.event(|proposals, now, view, out| proposals.decide_stranded(Term(3), &batches, now, view, out));
+    assert_eq!(&world.sent_to(OTHER).payloads[..], b"later");
+    assert!(world.unanswered(taken) && world.unanswered(later));
+}
+
 #[test]
 fn a_log_of_stubs_proves_nothing_of_forwarded_commands() {
     let mut world = World::following(OTHER, 1);
