@@ -124,7 +124,7 @@ pub struct Administer {
 pub enum Administration {
     /// Change the members.
     Change(Change),
-    /// SnapshotTransfer leadership to this voter, or to the best one.
+    /// Transfer leadership to this voter, or to the best one.
     TransferLeadership(Option<NodeId>),
 }
 

@@ -7,7 +7,8 @@
 //! Ousterhout, *In Search of an Understandable Consensus Algorithm*, extended version).
 //!
 //! Every public name is exported by one path: types at the root; functions, constants and the
-//! layouts of entries ([`record`], [`session`]) in the module that they belong to. The sources are best read in this order:
+//! layouts of entries ([`record`], [`session`], [`tick`], [`internal`]) in the module that they
+//! belong to. The sources are best read in this order:
 //!
 //! 1. `ids`, `entry`, [`record`], `batch`, [`session`], [`tick`], [`internal`], `message` and
 //!    `forwarded`: terms, entries and messages.

@@ -4,8 +4,8 @@
 /// The version that a node's state machine writes, and the versions that it applies.
 ///
 /// A leader's commands and snapshots have the version that its machine writes. A voter grants its
-/// vote only to a candidate whose version it can apply, so no leader is elected whose entries a
-/// quorum could not apply. A node of an older release may lead newer ones; a newer one may lead as
+/// vote only to a candidate with a version that it can apply, so a quorum can apply the entries of
+/// every leader that is elected. A node of an older release may lead newer ones; a newer one may lead as
 /// soon as a quorum applies what it writes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct MachineVersions {

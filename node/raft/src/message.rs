@@ -227,9 +227,9 @@ pub struct HeartbeatReply {
     pub promise: Promise,
 }
 
-/// Asks for entries whose identity this node knows and whose payload its disk lost. The copy
-/// of any member will do: it must have the checksum that the asker knows, and with it the same
-/// log before it.
+/// Asks for entries that this node's disk lost in part: their identity is known here, and their
+/// payload is lost. The copy of any member will do: it must have the checksum that the asker knows,
+/// and with it the same log before it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Repair {
     /// The first faulty entry.

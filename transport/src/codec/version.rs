@@ -12,7 +12,8 @@
 //!
 //! A release that changes a message raises `CURRENT`, keeps `OLDEST`, and writes the older form
 //! here; the release after it may raise `OLDEST`. So neighbouring releases always share a version,
-//! and a cluster is upgraded node by node.
+//! and a cluster is upgraded node by node. The versions before 3 are the one exception: no release
+//! spoke them, so `OLDEST` rose to 3 together with `CURRENT`.
 //!
 //! The feature `next-wire` adds a version that does not exist yet, so that tests can run a cluster
 //! of both. A range includes it only if a test asks for that.

@@ -54,7 +54,7 @@ pub struct Recovered {
     pub holdings: Vec<(NodeId, Index)>,
 }
 
-/// An entry whose identity the storage knows and whose payload is lost.
+/// An entry with a lost payload. Its identity is known to the storage.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Faulty {
     /// Term and index of the entry.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 /// A client gives up a request after this time.
 pub(super) const PATIENCE: Duration = Duration::from_millis(800);
+
 pub(super) struct Clients {
     pub(super) clients: Vec<Client>,
     /// No command is used twice.

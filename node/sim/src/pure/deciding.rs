@@ -15,6 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 /// Interval between two looks at deadlines.
 const EXPIRE_EVERY: Duration = Duration::from_millis(50);
+
 impl Walk<'_> {
     /// Serves a forwarded request, or an answer to one. The rules see its term first.
     pub(super) fn forwarded_arrives(&mut self, envelope: Arc<Envelope>) -> Result<(), String> {

@@ -1,10 +1,11 @@
-//! The safety oracle: every property that must hold at all times, stated once, with a memory that no
-//! crash erases.
+//! The safety oracle: every property that must hold at all times, stated once, with a memory that
+//! no crash erases.
 //!
 //! The simulated world and the simulation of the real actors tell it the same kinds of things: a
 //! message leaves ([`Oracle::leaves`]), entries are sent, a state machine applied or restored
-//! something ([`StateMachines`]), a caller is told of its command ([`Operations`]). The world shows its replicas besides ([`Oracle::check`]); of the real
-//! actors no replica can be seen, so there the properties of logs are checked on what is sent.
+//! something ([`StateMachines`]), a caller is told of its command ([`Operations`]). The world shows
+//! its replicas besides ([`Oracle::check`]); of the real actors no replica can be seen, so there the
+//! properties of logs are checked on the messages.
 //!
 //! | property | says | source | checked on |
 //! | --- | --- | --- | --- |
