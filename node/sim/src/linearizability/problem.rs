@@ -14,9 +14,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::history::{Call, KEYS_MAX, Operation, Outcome, Reply, Txn, Values};
 
-/// The state of one key. States of different keys have different numbers, so that a number says its
-/// key, too: below [`KEYS_MAX`] the key is absent, below twice that it has a value that no operation
-/// names, and all others are named values.
+/// The state of one key. States of different keys have different numbers, so that a number says
+/// its key, too: below [`KEYS_MAX`] the key is absent, below twice that it has a value that no
+/// operation names, and all others are named values.
 pub(super) type Held = u32;
 
 /// The state of all keys.
@@ -90,6 +90,29 @@ impl<V: Copy + Eq> Condition<V> {
     }
 }
 
+impl<V: Copy> Finds<V> {
+    /// The states that it compares keys with, by key.
+    fn named(self) -> [Option<V>; KEYS_MAX] {
+        match self {
+            Self::All(conditions) => conditions.map(|condition| match condition {
+                Condition::Is(value) | Condition::Not(value) => Some(value),
+                Condition::Any => None,
+            }),
+            Self::NotAll(expected) => expected,
+            Self::Never => [None; KEYS_MAX],
+        }
+    }
+
+    /// Whether any of several states will do, but not all: an unnamed value can make it legal.
+    fn is_easy_to_please(self) -> bool {
+        match self {
+            Self::All(conditions) => conditions.iter().any(|condition| matches!(condition, Condition::Not(_))),
+            Self::NotAll(_) => true,
+            Self::Never => false,
+        }
+    }
+}
+
 impl Act {
     /// The state after it, if it is legal at `held`.
     pub(super) fn apply(self, held: State) -> Option<State> {
@@ -148,29 +171,17 @@ impl Act {
 
     /// The states that its legality depends on by name.
     pub(super) fn names(self) -> impl Iterator<Item = Held> {
-        let named = match self.finds {
-            Finds::All(conditions) => conditions.map(|condition| match condition {
-                Condition::Is(value) | Condition::Not(value) => Some(value),
-                Condition::Any => None,
-            }),
-            Finds::NotAll(expected) => expected,
-            Finds::Never => [None; KEYS_MAX],
-        };
-        named.into_iter().flatten()
+        self.finds.named().into_iter().flatten()
     }
 
-    /// Whether any of several states will do, but not all: an unnamed value can make it legal.
+    /// Whether its legality is easy to please: see [`Finds::is_easy_to_please`].
     pub(super) fn is_easy_to_please(self) -> bool {
-        match self.finds {
-            Finds::All(conditions) => conditions.iter().any(|condition| matches!(condition, Condition::Not(_))),
-            Finds::NotAll(_) => true,
-            Finds::Never => false,
-        }
+        self.finds.is_easy_to_please()
     }
 
     /// Whether it can matter to this act that `earlier`, which changes `before` to `after`, comes
-    /// before it and not at once after it: a key pleases it only after the change, or it changes a key
-    /// that `earlier` compared or changed, and not all that `earlier` changed.
+    /// before it and not at once after it: a key pleases it only after the change, or it changes a
+    /// key that `earlier` compared or changed, and not all that `earlier` changed.
     pub(super) fn tells(self, earlier: Act, before: State, after: State) -> bool {
         let is_pleased = (0..KEYS_MAX).any(|key| match self.finds {
             Finds::All(conditions) => conditions[key].holds(after[key]) && !conditions[key].holds(before[key]),
@@ -253,15 +264,7 @@ impl Act<Value> {
 
     /// The values that it needs or names, with their keys.
     fn named(self) -> impl Iterator<Item = (usize, Value)> {
-        let named = match self.finds {
-            Finds::All(conditions) => conditions.map(|condition| match condition {
-                Condition::Is(value) | Condition::Not(value) => Some(value),
-                Condition::Any => None,
-            }),
-            Finds::NotAll(expected) => expected,
-            Finds::Never => [None; KEYS_MAX],
-        };
-        with_keys(named)
+        with_keys(self.finds.named())
     }
 
     fn in_numbers(self, numbers: &Numbers) -> Act {
@@ -347,12 +350,7 @@ impl Wanted {
                     leads_to.entry(made).or_default().extend(act.named());
                 }
             } else {
-                let is_easy = match act.finds {
-                    Finds::All(conditions) => conditions.iter().any(|condition| matches!(condition, Condition::Not(_))),
-                    Finds::NotAll(_) => true,
-                    Finds::Never => false,
-                };
-                if is_easy {
+                if act.finds.is_easy_to_please() {
                     return Self::All;
                 }
                 wanted.extend(act.named());
