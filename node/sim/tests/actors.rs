@@ -24,6 +24,7 @@ fn whole_nodes_keep_every_promise_under_the_faults_of_these_seeds() {
         "transactions",
         "writes unknown",
         "faulty entries",
+        "timers fired",
     ] {
         assert!(all.counts.get(what).is_some_and(|count| *count > 0), "no {what} in all of these");
     }
