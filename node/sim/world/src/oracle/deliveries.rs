@@ -117,6 +117,8 @@ pub(crate) struct Arrival {
     what: What,
     /// Whether the leader of the term before told the sender to campaign.
     was_told_to_campaign: bool,
+    /// The terms of the leaders that told the receiver to campaign.
+    receiver_was_told_in: Vec<Term>,
     memory: Memory,
     /// Whether it came from the leader that the node follows now.
     leads: bool,
@@ -159,7 +161,8 @@ impl DeliveryChecks {
             _ => What::Other,
         };
         let told = &self.told_to_campaign;
-        let was_told_to_campaign = told.iter().any(|(who, term)| *who == from && term.next() == message.term);
+        let was_told_to_campaign = told.iter().any(|(id, term)| *id == from && term.next() == message.term);
+        let receiver_was_told_in = told.iter().filter(|(id, _)| *id == to).map(|(_, term)| *term).collect();
         let NodeRecord { memory, shown, .. } = *self.of(to);
         Arrival {
             from,
@@ -167,6 +170,7 @@ impl DeliveryChecks {
             term: message.term,
             what,
             was_told_to_campaign,
+            receiver_was_told_in,
             memory,
             leads: false,
             is_answered: false,
@@ -381,7 +385,8 @@ impl Rounds {
 #[derive(Clone, Copy)]
 pub(crate) struct Before {
     last: EntryId,
-    leads: bool,
+    /// The term that it led.
+    leads: Option<Term>,
     /// Set if the message came from outside its configuration.
     outside: Option<Outside>,
 }
@@ -389,7 +394,8 @@ pub(crate) struct Before {
 impl Before {
     /// The state of a replica that is about to hear a message from `from`.
     pub(crate) fn of(replica: &Replica, from: NodeId, now: Moment) -> Self {
-        Self { last: replica.log().last(), leads: replica.is_leader(), outside: Outside::of(replica, from, now) }
+        let leads = replica.is_leader().then(|| replica.term());
+        Self { last: replica.log().last(), leads, outside: Outside::of(replica, from, now) }
     }
 }
 
@@ -434,7 +440,9 @@ impl Arrival {
         }
         // The leader that the promise was made to gave its lease up before it told a node to
         // campaign: the candidate, or this node, which leads since.
-        let is_released = before.leads || (request.by_transfer && self.was_told_to_campaign);
+        let leads_by_transfer =
+            before.leads.is_some_and(|led| self.receiver_was_told_in.iter().any(|told| told.next() == led));
+        let is_released = leads_by_transfer || (request.by_transfer && self.was_told_to_campaign);
         match self.memory.protects(now).filter(|_| !is_released) {
             Some(words) => Err(format!("protected leaders: {to} grants {from} a {phase:?}, and {words}")),
             None => Ok(()),
@@ -456,7 +464,8 @@ impl Arrival {
             return Ok(());
         }
         let (from, to, theirs, ours) = (self.from, self.to, request.last, before.last);
-        // A candidate with an empty log may have been emptied, and a new node knows too little to grant it.
+        // A candidate with an empty log may have been emptied, and a new node knows too little to
+        // grant it.
         let knows_too_little = theirs.index == Index(0) || replica.is_new();
         let is_late = self.term.next() <= replica.term();
         let can_apply = replica.machine().apply(request.machine_version);

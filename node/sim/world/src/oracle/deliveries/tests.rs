@@ -2,11 +2,12 @@
 
 use super::{Before, DeliveryChecks, Others};
 use crate::fixtures::{
-    append, at, batch, heartbeat, heartbeat_reply, id, matched, node, promising, replica, request_vote, vote, voters,
+    append, at, batch, heartbeat, heartbeat_reply, id, matched, node, opened, persist_all, promising, replica,
+    request_vote, vote, voters,
 };
 use quorate_raft::{
     Body, Effect, HardState, Message, Moment, NodeId, Outgoing, Persist, Phase, Progress, Promise, RepairOutcome,
-    RepairReply, Replica, Term,
+    RepairReply, Replica, Term, TimeoutNow,
 };
 use std::time::Duration;
 
@@ -92,6 +93,34 @@ fn no_vote_is_granted_while_a_leader_is_protected() {
     let mut asks = |now| arrives(&mut deliveries, &asked, now, before, &follower, &later);
     assert!(asks(249).is_err(), "the leader was heard 149 ms ago");
     asks(250).expect("it may be gone");
+}
+
+/// The leader that it protects told it to campaign, and so gave up its lease.
+#[test]
+fn a_leader_may_vote_though_it_protects_its_predecessor_only_if_it_leads_by_transfer() {
+    for (told_in, may) in [(Some(2), true), (Some(1), false), (Some(3), false), (None, false)] {
+        let mut deliveries = DeliveryChecks::default();
+        deliveries.starts(node(2), HardState::default(), false, PROTECTS, at(0));
+        let (mut leader, mut out) = (follower(), Vec::new());
+        leader.receive(at(100), node(1), beat(0), &mut out);
+        arrives(&mut deliveries, &beat(0), 100, Before::of(&leader, node(1), at(100)), &leader, &out)
+            .expect("an honest answer");
+        if let Some(term) = told_in {
+            leaves(&mut deliveries, &Message { term: Term(term), body: told_to_campaign() });
+        }
+        leader.receive(at(110), node(1), answer(told_to_campaign()), &mut out);
+        persist_all(&mut leader, &out);
+        let ballot = opened(&out).expect("it campaigns");
+        leader.election_won(at(120), ballot.term, ballot.campaign, &mut out);
+        let before = Before::of(&leader, node(1), at(130));
+        assert_eq!(before.leads, Some(Term(3)));
+
+        let asked = Message { term: Term(4), body: request_vote(Phase::Vote, 1, id(9, 9)) };
+        let granted = Outgoing { to: node(1), message: Message { term: Term(4), body: vote(Phase::Vote, 1, true) } };
+        let grants = arrives(&mut deliveries, &asked, 130, before, &leader, &[Effect::Send(granted)]);
+        assert_eq!(grants.is_ok(), may, "told in {told_in:?}: {grants:?}");
+        assert!(grants.err().is_none_or(|words| words.starts_with("protected leaders: ")));
+    }
 }
 
 #[test]
@@ -240,6 +269,11 @@ fn nothing_is_discarded_in_the_term_that_the_disk_had() {
 /// Node 2 of three in term 2, with two entries.
 fn follower() -> Replica {
     replica(2, 3, 2, None, &[1, 2])
+}
+
+/// The message by which a leader transfers its leadership to the receiver.
+fn told_to_campaign() -> Body {
+    Body::TimeoutNow(TimeoutNow { last: id(2, 2) })
 }
 
 fn beat(round: u64) -> Message {
