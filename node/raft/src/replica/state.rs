@@ -132,8 +132,11 @@ pub(super) struct Applying {
 }
 
 impl Hash for Applying {
-    /// It only measures time; in models where time stands still it tells no two states apart.
-    fn hash<H: Hasher>(&self, _: &mut H) {}
+    /// A halted state machine is dispatched to without a bound. The rest only measures time; in
+    /// models where time stands still it tells no two states apart.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.is_halted.hash(state);
+    }
 }
 
 /// The state of a replica's promises.

@@ -1,6 +1,6 @@
 //! Faults at run time as far as the rules decide, and hostile peers.
 
-use quorate_raft::{Effect, Index, NodeId, Persist, Replica, Role, Term};
+use quorate_raft::{Effect, Index, NodeId, Persist, Replica, Role, Settings, Term};
 use quorate_world::{
     fixtures::{
         append, append_reply, at, batch, disk_of, hear, heartbeat, heartbeat_reply, id, lead, log_of, persist_all,
@@ -8,6 +8,7 @@ use quorate_world::{
     },
     world::World,
 };
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 /// A leader whose disk is stuck steps down and does not campaign, though its peers hear it well;
 /// another node leads meanwhile.
@@ -60,6 +61,52 @@ fn a_leader_whose_state_machine_is_stuck_is_replaced_and_one_that_is_slow_is_not
         leader.election_timeout(at(3_001), term, &mut out);
         assert_eq!(leader.is_leader(), !is_stuck);
     }
+}
+
+/// A state machine that halted applies nothing more: committed entries are dispatched without the
+/// bound of those that are not applied, and its leader stays, for its disk and its peers work.
+#[test]
+fn a_leader_whose_state_machine_halted_dispatches_everything_and_leads_on() {
+    for is_halted in [true, false] {
+        let bounded = Settings { unapplied_entries_max: 2, ..settings() };
+        let mut leader = Replica::new(NodeId(1), voters(3), disk_of(1, None, &[]).recover(), bounded);
+        let led = lead(&mut leader, at(0));
+        persist_all(&mut leader, &led);
+        let (mut out, term) = (Vec::new(), leader.term());
+        let previous = leader.log().last_checksum();
+        leader.propose(at(0), batch(term.0, 2, 5, previous), &mut out);
+        let proposed = persist_all(&mut leader, &out);
+        out.extend(proposed);
+        leader.matched(at(0), NodeId(2), Index(6), &mut out);
+        assert_eq!((leader.commit(), leader.applied_index()), (Index(6), Index(0)));
+        assert_eq!(leader.dispatched(), Index(2), "as many as may wait");
+        out.clear();
+        if is_halted {
+            leader.machine_halted(&mut out);
+        }
+        let handed = out.iter().filter_map(|effect| match effect {
+            Effect::Apply(batch) => Some((batch.first().0, batch.last().0)),
+            _ => None,
+        });
+        assert_eq!(handed.collect::<Vec<_>>(), if is_halted { vec![(3, 6)] } else { vec![] });
+        assert_eq!(leader.dispatched(), Index(if is_halted { 6 } else { 2 }));
+        for now in (0..=4_000).step_by(50) {
+            leader.tick(at(now), &mut out);
+            hear(&mut leader, at(now), 2, term.0, heartbeat_reply(0));
+        }
+        leader.election_timeout(at(4_001), term, &mut out);
+        assert_eq!((leader.is_leader(), leader.applied_index()), (is_halted, Index(0)));
+    }
+}
+
+/// Models take states with the same hash for one: a halted state machine changes the rules.
+#[test]
+fn a_replica_with_a_halted_state_machine_hashes_differently() {
+    let (sound, mut halted) = (replica(1, 3, 1, None, &[]), replica(1, 3, 1, None, &[]));
+    let hash = |replica: &Replica| BuildHasherDefault::<DefaultHasher>::default().hash_one(replica);
+    assert_eq!(hash(&sound), hash(&halted));
+    halted.machine_halted(&mut Vec::new());
+    assert_ne!(hash(&sound), hash(&halted));
 }
 
 /// Hostile or broken peers are refused and stop no node.
