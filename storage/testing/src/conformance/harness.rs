@@ -3,6 +3,7 @@
 use crate::{Crash, Operation, SimulatedDisk};
 use quorate_raft::Index;
 use quorate_storage::contract::StorageHandle;
+use std::path::PathBuf;
 
 /// A place for a store's data, and the faults that a test can inject there. Each method but the
 /// first returns whether it can inject its fault; by default none does.
@@ -46,7 +47,7 @@ impl<Open: Fn() -> StorageHandle> Harness for Open {
 }
 
 /// A store on a simulated disk, with all the disk's faults. A bit that is flipped is one of a byte
-/// that is not zero.
+/// that is not zero; while there is no such byte, none is.
 #[derive(Debug)]
 pub struct OnSimulatedDisk<Open> {
     /// The disk.
@@ -82,10 +83,16 @@ impl<Open: Fn(SimulatedDisk) -> StorageHandle> Harness for OnSimulatedDisk<Open>
     }
 
     fn damage(&self, seed: u64) -> bool {
-        let paths = self.disk.paths();
-        let path = &paths[seed as usize % paths.len()];
-        let bytes = self.disk.contents(path).unwrap_or_default();
-        let written: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+        let written = |path: PathBuf| {
+            let bytes = self.disk.contents(&path)?;
+            let written: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+            (!written.is_empty()).then_some((path, written))
+        };
+        let files: Vec<_> = self.disk.paths().into_iter().filter_map(written).collect();
+        if files.is_empty() {
+            return false;
+        }
+        let (path, written) = &files[seed as usize % files.len()];
         let at = written[seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize % written.len()];
         self.disk.flip(path, at, 1 << (seed % 8))
     }
@@ -105,6 +112,30 @@ impl From<Fault> for Operation {
         match fault {
             Fault::Write => Self::Write,
             Fault::Sync => Self::Sync,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn a_bit_is_flipped_in_a_file_that_has_a_byte_to_damage_or_none_is() {
+        let place = OnSimulatedDisk::new(|_| unreachable!("no store is opened"));
+        assert!((0..20).all(|seed| !place.damage(seed)), "no file");
+        place.disk.put(Path::new("dir/empty"), Vec::new());
+        place.disk.put(Path::new("dir/zeros"), vec![0; 100]);
+        assert!((0..20).all(|seed| !place.damage(seed)), "no byte but zeros");
+        let (path, bytes) = (Path::new("dir/written"), [0, 0, 7, 0, 9]);
+        for seed in 0..20 {
+            place.disk.put(path, bytes.to_vec());
+            assert!(place.damage(seed));
+            let found = place.disk.contents(path).expect("it is there");
+            let flipped = found.iter().zip(bytes).map(|(found, byte)| (found ^ byte).count_ones());
+            assert_eq!(flipped.sum::<u32>(), 1, "seed {seed}: {found:?}");
+            assert!(place.disk.contents(Path::new("dir/zeros")) == Some(vec![0; 100]), "seed {seed}");
         }
     }
 }
