@@ -11,7 +11,7 @@ use crate::{
     wal,
 };
 use std::{
-    io::{self, ErrorKind, IoSlice},
+    io::{self, IoSlice},
     path::Path,
 };
 
@@ -53,12 +53,7 @@ pub fn replace(disk: &dyn Disk, path: &Path, content: &[u8]) -> Result<Box<dyn F
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".new");
     let unfinished = Path::new(&unfinished);
-    match disk.remove(unfinished) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(failed(StorageOp::Remove, unfinished)(error));
-        }
-        _ => {}
-    }
+    wal::remove_if_there(disk, unfinished).map_err(|failure| failure.error)?;
     let file = disk.create(unfinished).map_err(failed(StorageOp::Create, unfinished))?;
     file.write_at(&mut [IoSlice::new(content)], 0).map_err(failed(StorageOp::Write, unfinished))?;
     file.sync_data().map_err(failed(StorageOp::Sync, unfinished))?;

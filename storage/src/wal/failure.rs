@@ -3,7 +3,7 @@
 use super::shortage;
 use crate::{
     contract::{StorageError, StorageOp},
-    disk::is_shortage,
+    disk::{Disk, is_shortage},
 };
 use std::{fmt, io, path::Path};
 
@@ -61,5 +61,13 @@ pub(crate) fn failed(op: StorageOp, path: &Path) -> impl Fn(io::Error) -> Failur
             matches!(op, StorageOp::Open | StorageOp::Create | StorageOp::StartThread) && is_shortage(&error);
         let error = StorageError::io(op, path, error, remedy);
         Failure { op, error, is_full, is_shortage }
+    }
+}
+
+/// Removes a file. That there is none is no failure.
+pub(crate) fn remove_if_there(disk: &dyn Disk, path: &Path) -> Outcome<()> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(StorageOp::Remove, path)(error)),
+        _ => Ok(()),
     }
 }

@@ -5,7 +5,7 @@
 //! A pair with two damaged copies is more than a crash causes (it tears at one place), so it is
 //! refused rather than answered with an older vote.
 
-use super::{BLOCK_BYTES, Failure, Identity, Outcome, SealedBlock, failed};
+use super::{BLOCK_BYTES, Failure, Identity, Outcome, SealedBlock, failed, remove_if_there};
 use crate::contract::StorageOp;
 use crate::disk::{Disk, File, Pace};
 use quorate_raft::{HardState, NodeId, Promise, Term};
@@ -57,12 +57,7 @@ impl HardStateFile {
     /// Makes the file of a new store, durably.
     pub fn create(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<Self> {
         let (unfinished, path) = (dir.join(UNFINISHED), dir.join(NAME));
-        match disk.remove(&unfinished) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed(StorageOp::Remove, &unfinished)(error));
-            }
-            _ => {}
-        }
+        remove_if_there(disk, &unfinished)?;
         let file = disk.create(&unfinished).map_err(failed(StorageOp::Create, &unfinished))?;
         let newest =
             Copy { sequence: 1, state: HardState::default(), has_voted: false, segment: 0, identity: identity.clone() };
@@ -127,11 +122,7 @@ pub(crate) fn identity(disk: &dyn Disk, dir: &Path) -> Outcome<Identity> {
 /// vote. Only for a directory that is read and never run as a member: as a member's hard state it
 /// would be false.
 pub(crate) fn stand_in(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<()> {
-    let path = dir.join(NAME);
-    match disk.remove(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(StorageOp::Remove, &path)(error)),
-        _ => {}
-    }
+    remove_if_there(disk, &dir.join(NAME))?;
     let mut file = HardStateFile::create(disk, dir, identity)?;
     file.write(HardState::new(Term(u64::MAX), None), 0)
 }

@@ -4,7 +4,7 @@
 //! store reports a full disk, removes its headroom, so that metadata can still be written, and
 //! tries again about once a second.
 
-use super::{Outcome, failed, log::Log, next_segment};
+use super::{Outcome, failed, log::Log, next_segment, remove_if_there};
 use crate::{
     contract::StorageOp,
     disk::{Disk, Pace, is_shortage},
@@ -114,9 +114,5 @@ pub(crate) fn reserve(disk: &dyn Disk, dir: &Path, bytes: u64) -> Outcome<bool> 
 
 /// Removes the headroom.
 pub(crate) fn release(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
-    let path = dir.join(NAME);
-    match disk.remove(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(StorageOp::Remove, &path)(error)),
-        _ => Ok(()),
-    }
+    remove_if_there(disk, &dir.join(NAME))
 }

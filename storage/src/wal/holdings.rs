@@ -4,7 +4,8 @@
 //! The other members store the same facts, so a damaged file is discarded.
 
 use super::{
-    BLOCK_BYTES, Failure, Identity, Outcome, SealedBlock, failed, hard_state, read_u32, read_u64, shortage::sync_dir,
+    BLOCK_BYTES, Failure, Identity, Outcome, SealedBlock, failed, hard_state, read_u32, read_u64, remove_if_there,
+    shortage::sync_dir,
 };
 use crate::contract::StorageOp;
 use crate::disk::{Disk, Pace};
@@ -134,11 +135,7 @@ pub(crate) fn remember(
 
 /// Removes an unfinished file of an earlier write.
 pub(crate) fn remove_leftover(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
-    let path = dir.join(UNFINISHED);
-    match disk.remove(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(StorageOp::Remove, &path)(error)),
-        _ => Ok(()),
-    }
+    remove_if_there(disk, &dir.join(UNFINISHED))
 }
 
 /// The version of a file of an earlier program.

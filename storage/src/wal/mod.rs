@@ -46,8 +46,8 @@ mod tests;
 mod torn_tail;
 pub(crate) mod unfinished;
 
-pub(crate) use failure::failed;
 pub use failure::{Failure, Outcome};
+pub(crate) use failure::{failed, remove_if_there};
 pub(crate) use header::Header;
 pub(crate) use headroom::RETRY_AFTER;
 pub use identity::Identity;

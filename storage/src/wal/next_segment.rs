@@ -1,11 +1,10 @@
 //! The next segment's file, made ahead of need.
 
-use super::{Failure, Outcome, failed, header::Layout};
+use super::{Failure, Outcome, failed, header::Layout, remove_if_there};
 use crate::contract::StorageOp;
 use crate::disk::{Disk, File, Pace};
 use std::{
     convert::Infallible,
-    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -142,15 +141,7 @@ impl Drop for NextSegment {
 
 /// Removes unfinished files of an earlier process.
 pub(crate) fn remove_leftovers(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
-    for path in NAMES.map(|name| dir.join(name)) {
-        match disk.remove(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed(StorageOp::Remove, &path)(error));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+    NAMES.iter().try_for_each(|name| remove_if_there(disk, &dir.join(name)))
 }
 
 /// Makes and syncs a file of zeros; after a failure, none is left.
