@@ -131,13 +131,8 @@ pub(crate) fn stand_in(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outc
 fn read(file: &dyn File, path: &Path) -> Outcome<Copy> {
     let mut bytes = vec![0; COPIES * APART];
     let count = file.read_at(&mut bytes, 0).map_err(failed(StorageOp::Read, path))?;
-    let versions = (0..COPIES).filter_map(|copy| SealedBlock::read(bytes.get(copy * APART..)?, MAGIC));
-    if let Some(other) = versions.map(|block| block.u32(8)).find(|version| *version != VERSION) {
-        let (path, whose) = (path.display(), if other < VERSION { "an earlier" } else { "a later" });
-        return Err(Failure::open(format_args!(
-            "{path}: format version {other} is of {whose} program, this one knows {VERSION}; start it with the program that wrote it"
-        )));
-    }
+    let copies = SealedBlock::copies(&bytes, (0..COPIES).map(|copy| copy * APART), MAGIC);
+    SealedBlock::refuse_other_version(&copies, VERSION, path)?;
     newest(&bytes[..count]).map_err(|what| {
         Failure::open(format_args!(
             "{}: {what}; the term and vote are lost, and a guess could vote twice: remove this member and add it again under a new id",

@@ -1,8 +1,9 @@
 //! The header of a segment, and the mark before each group of records.
 
-use super::{BLOCK_BYTES, Identity, SealedBlock, Sizes, read_u32, read_u64, slot::Slot, torn_tail};
+use super::{BLOCK_BYTES, Failure, Identity, Outcome, SealedBlock, Sizes, read_u32, read_u64, slot::Slot, torn_tail};
 use crate::disk::File;
 use quorate_raft::{EntryId, Index, NodeId, Term};
+use std::path::Path;
 
 /// The header of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +78,7 @@ impl Header {
     const SLOTS: u32 = 1;
     /// Feature: no older segment counts.
     const STARTS_OVER: u32 = 2;
+    const FEATURES: u32 = Self::SLOTS | Self::STARTS_OVER;
 
     /// The index of its first entry.
     pub fn first(&self) -> Index {
@@ -119,6 +121,21 @@ impl Header {
         Some(copy(0).or_else(|| copy(COPY_AT))?.identity)
     }
 
+    /// Refuses a segment that begins with `bytes` if a good copy of its header has another version,
+    /// or a feature that this program does not know. It comes before [`Header::decode`], because
+    /// every error of that counts as damage.
+    pub(super) fn refuse_foreign(bytes: &[u8], path: &Path) -> Outcome<()> {
+        let copies = SealedBlock::copies(bytes, [0, COPY_AT], Self::MAGIC);
+        SealedBlock::refuse_other_version(&copies, Self::VERSION, path)?;
+        match copies.iter().map(|block| block.u32(12) & !Self::FEATURES).find(|unknown| *unknown != 0) {
+            Some(unknown) => Err(Failure::open(format_args!(
+                "{}: format features {unknown:#x} are of a later program, this one does not know them; start it with the program that wrote it",
+                path.display()
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// The header at the start of `bytes`, or the reason to refuse it.
     pub fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
         let block = SealedBlock::read(bytes, Self::MAGIC).ok_or("the header is damaged")?;
@@ -126,7 +143,7 @@ impl Header {
             return Err("the header has a version that this program does not know");
         }
         let features = block.u32(12);
-        if features & !(Self::SLOTS | Self::STARTS_OVER) != 0 {
+        if features & !Self::FEATURES != 0 {
             return Err("the header has a feature that this program does not know");
         }
         let layout = Layout {

@@ -265,6 +265,7 @@ fn open_segment(wal: &Wal, identity: &Identity, sequence: u64, repairs: &mut Vec
     let file = wal.disk.open(&path).map_err(failed(StorageOp::Open, &path))?;
     let mut bytes = vec![0; COPY_AT + BLOCK_BYTES];
     let count = file.read_at(&mut bytes, 0).map_err(failed(StorageOp::Read, &path))?;
+    Header::refuse_foreign(&bytes[..count], &path)?;
     let copy = |at: usize| {
         let header = Header::decode(bytes[..count].get(at..).unwrap_or_default());
         let header = header.map_err(|what| Failure::open(damaged(&path, at as u64, what)))?;

@@ -1,7 +1,8 @@
 //! Sealed block: fields at fixed places, closed by a checksum. Headers and copies of the hard state
 //! are sealed blocks.
 
-use super::{CLUSTER_BYTES_MAX, read_u32, read_u64};
+use super::{CLUSTER_BYTES_MAX, Failure, Outcome, read_u32, read_u64};
+use std::path::Path;
 
 /// Fields of fixed width at fixed places of one 512-byte block, closed by a checksum in its
 /// last four bytes.
@@ -47,6 +48,23 @@ impl SealedBlock {
         let block: [u8; BLOCK_BYTES] = bytes.get(..BLOCK_BYTES)?.try_into().ok()?;
         let whole = crate::checksum(0, &block[..BLOCK_CHECKSUM_AT]) == read_u32(&block, BLOCK_CHECKSUM_AT);
         (whole && block[..8] == magic).then_some(Self(block))
+    }
+
+    /// The good blocks of this magic among those at `places`.
+    pub(super) fn copies(bytes: &[u8], places: impl IntoIterator<Item = usize>, magic: [u8; 8]) -> Vec<Self> {
+        places.into_iter().filter_map(|at| Self::read(bytes.get(at..)?, magic)).collect()
+    }
+
+    /// Refuses a file if one of the blocks, which are read from it, has another version than
+    /// `known`: the data is not damaged, it is another program's.
+    pub(super) fn refuse_other_version(copies: &[Self], known: u32, path: &Path) -> Outcome<()> {
+        let Some(other) = copies.iter().map(|block| block.u32(8)).find(|version| *version != known) else {
+            return Ok(());
+        };
+        let (path, which) = (path.display(), if other < known { "an earlier" } else { "a later" });
+        Err(Failure::open(format_args!(
+            "{path}: format version {other} is of {which} program, this one knows {known}; start it with the program that wrote it"
+        )))
     }
 
     pub(crate) fn u32(&self, at: usize) -> u32 {

@@ -2,8 +2,9 @@
 
 use super::{
     super::{
-        header::{Header, Layout, Mark},
+        header::{COPY_AT, Header, Layout, Mark},
         scan::{State, scan},
+        seal_block,
         slot::{self, Slot},
     },
     *,
@@ -159,6 +160,36 @@ fn segments_without_slots_are_read_and_the_newest_gets_some() {
         persist_idly(&mut log, &[model.truncate(2), model.append(3, 1, 50)]).expect("it is persisted");
         drop(log);
         assert_eq!(Model::on(&disk), model);
+    }
+}
+
+/// The remedy for damage, to empty the directory, would destroy the data.
+#[test]
+fn a_segment_of_another_program_is_not_taken_for_a_damaged_one() {
+    let knows_2 = "this one knows 2; start it with the program that wrote it";
+    let features = "format features 0x80000000 are of a later program, this one does not know them; \
+                    start it with the program that wrote it";
+    let (disk, _) = small_log();
+    for (field, value, words) in [
+        (8, 1, &*format!("format version 1 is of an earlier program, {knows_2}")),
+        (8, 3, &*format!("format version 3 is of a later program, {knows_2}")),
+        (15, 0x80, features),
+    ] {
+        for (path, copies) in segments(&disk)
+            .into_iter()
+            .flat_map(|path| [&[0][..], &[COPY_AT], &[0, COPY_AT]].map(|copies| (path.clone(), copies)))
+        {
+            let disk = disk.fork();
+            let mut bytes = disk.contents(&path).expect("it is there");
+            for at in copies {
+                bytes[at + field] = value;
+                seal_block(&mut bytes, *at);
+            }
+            disk.put(&path, bytes.clone());
+            let line = open(&disk).expect_err("another program wrote it").error.to_string();
+            assert_eq!(line, format!("{}: {words}", path.display()), "copies at {copies:?}");
+            assert_eq!(disk.contents(&path), Some(bytes), "it stays as it was");
+        }
     }
 }
 
