@@ -23,7 +23,7 @@ impl Disk for SimulatedDisk {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let state = self.state();
-        let inside = state.names.keys().filter(|path| path.parent() == Some(dir));
+        let inside = state.names.keys().filter(|path| is_in(path, dir));
         Ok(inside.filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
     }
 
@@ -64,8 +64,11 @@ impl Disk for SimulatedDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let state = &mut *self.state();
         state.step(Operation::SyncDir)?;
-        state.durable_names.retain(|path, _| path.parent() != Some(dir));
-        let inside = state.names.iter().filter(|(path, _)| path.parent() == Some(dir));
+        if dir.as_os_str().is_empty() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        state.durable_names.retain(|path, _| !is_in(path, dir));
+        let inside = state.names.iter().filter(|(path, _)| is_in(path, dir));
         state.durable_names.extend(inside.map(|(path, inode)| (path.clone(), *inode)));
         let (names, durable) = (&state.names, &state.durable_names);
         let used: BTreeSet<u64> = names.values().chain(durable.values()).chain(state.opened.keys()).copied().collect();
@@ -89,6 +92,11 @@ impl Disk for SimulatedDisk {
 
     /// Returns at once: the test drives simulated time.
     fn pause(&self, _: Duration) {}
+}
+
+/// Whether a file is in this directory. A bare name is in `.`, the working directory.
+fn is_in(path: &Path, dir: &Path) -> bool {
+    path.parent().is_some_and(|parent| parent == dir || (parent.as_os_str().is_empty() && dir == Path::new(".")))
 }
 
 #[derive(Debug)]
