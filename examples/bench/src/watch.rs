@@ -17,7 +17,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -54,21 +54,27 @@ async fn measure(watches: u32, topics: u32, per_second: u64, seconds: u64) -> Re
     let node = node.network(MemoryNetwork::new().endpoint(NodeId(1))).storage(Memory::new());
     let node = node.serve(|| Stamps).start().await?;
     until_leading(&node, PATIENCE).await?;
-    let mut tasks = Vec::new();
+    let (mut tasks, delivered) = (Vec::new(), Arc::new(AtomicU64::new(0)));
     for nth in 0..watches {
         let watch = node.watch((nth % topics).to_string()).await?;
-        tasks.push(tokio::spawn(follow(watch)));
+        tasks.push(tokio::spawn(follow(watch, Arc::clone(&delivered))));
     }
     let began = Instant::now();
     let events = call_for(&node, topics, per_second, seconds).await?;
     let elapsed = began.elapsed();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let expected = events * u64::from(watches / topics);
+    let all = async {
+        while delivered.load(Ordering::Relaxed) < expected {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // If some are missing, the count below fails.
+    let _ = timeout(PATIENCE, all).await;
     node.shutdown().await;
     let mut latencies_us = Vec::new();
     for task in tasks {
         latencies_us.append(&mut task.await??);
     }
-    let expected = events * u64::from(watches / topics);
     if latencies_us.len() as u64 != expected {
         return Err(format!("{} deliveries of {expected}", latencies_us.len()).into());
     }
@@ -80,8 +86,8 @@ async fn measure(watches: u32, topics: u32, per_second: u64, seconds: u64) -> Re
     Ok(())
 }
 
-/// One watch: the microseconds from each event's apply until it was here.
-async fn follow(mut watch: Watch<Stamps>) -> Result<Vec<u32>, Failed> {
+/// One watch: the microseconds from each event's apply until it was here. Counts `delivered` up.
+async fn follow(mut watch: Watch<Stamps>, delivered: Arc<AtomicU64>) -> Result<Vec<u32>, Failed> {
     let mut latencies_us = Vec::new();
     loop {
         match watch.next().await {
@@ -89,6 +95,7 @@ async fn follow(mut watch: Watch<Stamps>) -> Result<Vec<u32>, Failed> {
                 let now = now_us();
                 let took = changes.events.iter().map(|(_, at)| now.saturating_sub(**at));
                 latencies_us.extend(took.map(|us| u32::try_from(us).unwrap_or(u32::MAX)));
+                delivered.fetch_add(changes.events.len() as u64, Ordering::Relaxed);
             }
             Err(WatchError::Stopped) => return Ok(latencies_us),
             Err(error) => return Err(error.into()),
