@@ -83,7 +83,7 @@ impl<M: StateMachine> Session<M> {
     }
 
     /// Replicates a command and applies it on every node, once. It is sent again by itself after
-    /// [`ProposeError::NoLeader`], [`ProposeError::Overloaded`] and
+    /// [`ProposeError::NoLeader`], [`ProposeError::Halted`], [`ProposeError::Overloaded`] and
     /// [`ProposeError::OutcomeUnknown`], with growing pauses, until its outcome is known or the
     /// session's patience ends.
     ///
@@ -138,7 +138,10 @@ where
         };
         is_unknown |= error == SessionError::Proposal(ProposeError::OutcomeUnknown);
         let rest = match error {
-            SessionError::Proposal(ProposeError::NoLeader | ProposeError::OutcomeUnknown) => pause,
+            // A leader that halted transfers leadership soon, if a voter is sound.
+            SessionError::Proposal(
+                ProposeError::NoLeader | ProposeError::Halted { .. } | ProposeError::OutcomeUnknown,
+            ) => pause,
             SessionError::Proposal(ProposeError::Overloaded { retry_after }) => pause.max(retry_after),
             // The session states this of the serial, so it holds for every attempt.
             SessionError::Proposal(ProposeError::Skipped) => return Err(error),
@@ -213,6 +216,7 @@ impl<M: StateMachine> fmt::Debug for Session<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate_raft::Index;
 
     #[test]
     fn no_serial_is_so_far_behind_that_it_is_forgotten() {
@@ -227,7 +231,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_unknown_outcome_is_not_forgotten_for_a_later_attempt_that_did_nothing() {
-        use ProposeError::{NoLeader, OutcomeUnknown, Stopped};
+        use ProposeError::{Halted, NoLeader, OutcomeUnknown, Stopped};
+        let halted = Halted { at: Index(7) };
         let definite = SessionError::Proposal(Stopped);
         assert_eq!(tried(&[NoLeader.into(), definite]).await, Err(definite));
         assert_eq!(tried(&[OutcomeUnknown.into(), definite]).await, Err(OutcomeUnknown.into()));
@@ -236,6 +241,9 @@ mod tests {
         assert_eq!(tried(&[OutcomeUnknown.into(), NoLeader.into(), expired]).await, Err(OutcomeUnknown.into()));
         assert_eq!(tried(&[OutcomeUnknown.into(), NoLeader.into()]).await, Err(OutcomeUnknown.into()));
         assert_eq!(tried(&[NoLeader.into()]).await, Err(NoLeader.into()));
+        assert_eq!(tried(&[halted.into(), definite]).await, Err(definite), "another node may lead by then");
+        assert_eq!(tried(&[OutcomeUnknown.into(), halted.into(), expired]).await, Err(OutcomeUnknown.into()));
+        assert_eq!(tried(&[halted.into()]).await, Err(halted.into()));
     }
 
     /// The outcome of these attempts, with the last of them repeated.
