@@ -71,7 +71,7 @@ pub use error::{
     BackupError, ChangeError, Failure, ProposeError, ReadError, RestoreError, SessionError, SnapshotError, StartError,
     TransferError,
 };
-pub use machine::{At, StateMachine, WriteState};
+pub use machine::{At, Halt, HaltCause, StateMachine, WriteState};
 pub use node::Node;
 pub use propose::Proposing;
 pub use quorate_metrics::{self as metrics, NodeRole};
@@ -84,8 +84,8 @@ pub use quorate_storage as storage;
 pub use quorate_transport as transport;
 pub use results::{Applied, Consistency, MembersChanged, Read, SnapshotTaken};
 pub use service::{
-    CallError, Cause, Changes, Context, EffectId, Halt, HaltCause, Hosted, Message, Never, OutboxFull, QueryError,
-    Random, Refused, Serve, Service, ServiceNode, State, Token, Topics, Watch, WatchError, Watching,
+    CallError, Cause, Changes, Context, EffectId, Hosted, Message, Never, OutboxFull, QueryError, Random, Refused,
+    Serve, Service, ServiceNode, State, Token, Topics, Watch, WatchError, Watching,
 };
 pub use session::Session;
 pub use status::{Halted, Status};

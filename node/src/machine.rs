@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quorate_raft::{Index, Term, session::LogTime, tick::Tick};
-use std::io;
+use std::{any::Any, io};
 
 /// Writes a state as it was when this was made. Runs on a thread of its own, while commands go
 /// on being applied.
@@ -114,4 +114,52 @@ pub trait StateMachine: Send + 'static {
     fn restore(&mut self, _state: &mut dyn io::Read) -> io::Result<()> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "this state machine makes no snapshots and restores none"))
     }
+}
+
+/// The entry at which a service halted, and the cause: the payload with which its machine unwinds to
+/// the node.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the service halted at entry {at}: {cause}")]
+pub struct Halt {
+    /// Index of the entry, which was not applied.
+    pub at: Index,
+    /// The reason for which it was not applied.
+    pub cause: HaltCause,
+}
+
+/// Why a machine halted.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HaltCause {
+    /// The author's code panicked.
+    #[error("it panicked: {message}; run a release of the service that applies this entry")]
+    Panicked {
+        /// The message of the panic.
+        message: String,
+    },
+    /// The entry needs a newer release of the service.
+    #[error("it needs version {needs} of the service, and this release reads up to {release}: run a newer one")]
+    TooOld {
+        /// The version that is needed.
+        needs: u32,
+        /// [`Service::VERSION`](crate::Service::VERSION) of this release.
+        release: u32,
+    },
+    /// The entry is none that this release knows.
+    #[error("this release does not know such an entry: run a newer one")]
+    Unknown,
+}
+
+/// The cause of a halt, from the payload of the panic that ended an entry.
+pub(crate) fn cause_of(panic: &(dyn Any + Send)) -> HaltCause {
+    match panic.downcast_ref::<Halt>() {
+        Some(halt) => halt.cause.clone(),
+        None => HaltCause::Panicked { message: message_of(panic) },
+    }
+}
+
+/// The message of a panic.
+pub(crate) fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without a message").to_owned()
 }

@@ -1,6 +1,6 @@
 //! The status of a node, as its handle and its interfaces show it.
 
-use crate::service::HaltCause;
+use crate::machine::HaltCause;
 use quorate_metrics::NodeRole;
 use quorate_raft::{ClusterId, Index, NodeId, Skip, Term};
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive, sync::Arc};

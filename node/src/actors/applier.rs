@@ -22,9 +22,8 @@ use crate::{
     },
     error::{Failure, ProposeError, RestoreError},
     lifecycle::{Lifecycle, PanicGuard},
-    machine::{StateMachine, WriteState},
+    machine::{HaltCause, StateMachine, WriteState, cause_of},
     results,
-    service::{HaltCause, cause_of},
     sessions::{Refusal, Table, Verdict},
     status::Halted,
 };

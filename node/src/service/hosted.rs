@@ -19,7 +19,7 @@ use super::{
     timers::Firing,
     windows::Claim,
 };
-use crate::machine::{At, StateMachine, WriteState};
+use crate::machine::{At, Halt, HaltCause, StateMachine, WriteState, message_of};
 use bytes::Bytes;
 use quorate_raft::{
     Index,
@@ -28,7 +28,7 @@ use quorate_raft::{
 };
 use serde::de::DeserializeOwned;
 use std::{
-    any::{Any, type_name},
+    any::type_name,
     fmt,
     io::{self, BufWriter, Error, Write},
     panic::{self, AssertUnwindSafe},
@@ -61,39 +61,6 @@ pub struct Hosted<S: Service> {
     /// The last window that is over, and this node's hashes there.
     ended: Option<(u64, Claim)>,
     halt: Option<Halt>,
-}
-
-/// The entry at which a machine halted, and the cause.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the service halted at entry {at}: {cause}")]
-pub struct Halt {
-    /// Index of the entry, which was not applied.
-    pub at: Index,
-    /// The reason for which it was not applied.
-    pub cause: HaltCause,
-}
-
-/// Why a machine halted.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum HaltCause {
-    /// The author's code panicked.
-    #[error("it panicked: {message}; run a release of the service that applies this entry")]
-    Panicked {
-        /// The message of the panic.
-        message: String,
-    },
-    /// The entry needs a newer release of the service.
-    #[error("it needs version {needs} of the service, and this release reads up to {release}: run a newer one")]
-    TooOld {
-        /// The version that is needed.
-        needs: u32,
-        /// [`Service::VERSION`] of this release.
-        release: u32,
-    },
-    /// The entry is none that this release knows.
-    #[error("this release does not know such an entry: run a newer one")]
-    Unknown,
 }
 
 impl<S: Service> Hosted<S> {
@@ -362,19 +329,6 @@ fn signal_of<S: Service>(bytes: &[u8]) -> S::Signal {
 
 fn no_form<T>(error: postcard::Error) -> ! {
     panic!("{} has no form in postcard ({error}): see quorate::Message", type_name::<T>())
-}
-
-/// The cause of a halt, from the payload of the panic that ended an entry.
-pub(crate) fn cause_of(panic: &(dyn Any + Send)) -> HaltCause {
-    match panic.downcast_ref::<Halt>() {
-        Some(halt) => halt.cause.clone(),
-        None => HaltCause::Panicked { message: message_of(panic) },
-    }
-}
-
-fn message_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a panic without a message").to_owned()
 }
 
 impl<S: Service> fmt::Debug for Hosted<S> {

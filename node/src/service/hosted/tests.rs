@@ -1,10 +1,13 @@
 use super::*;
-use crate::service::{
-    history::{Next, Topics},
-    outbox::{self, EffectId},
-    state::State,
-    timers::FIRES_MAX,
-    windows,
+use crate::{
+    machine::cause_of,
+    service::{
+        history::{Next, Topics},
+        outbox::{self, EffectId},
+        state::State,
+        timers::FIRES_MAX,
+        windows,
+    },
 };
 use quorate_raft::{NodeId, Term};
 use rand::{Rng, SeedableRng, rngs::StdRng};
