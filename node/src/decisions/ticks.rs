@@ -89,7 +89,7 @@ impl Ticks {
         }
     }
 
-    /// Whether the machine uses time. Without, nothing but [`Ticks::stamp`] and
+    /// Whether a machine that uses time runs here. Without, nothing but [`Ticks::stamp`] and
     /// [`Ticks::looked`] matters.
     pub fn are_used(&self) -> bool {
         self.uses_time
@@ -134,6 +134,13 @@ impl Ticks {
     /// A snapshot took the place of the entries up to `base`; the log ends at `last` now.
     pub fn restores(&mut self, base: Index, last: Index) {
         self.clock.restores(base, last);
+    }
+
+    /// The state machine halted: this node appends no command and no tick any more, and needs no
+    /// log time.
+    pub fn machine_halted(&mut self) {
+        self.uses_time = false;
+        self.clock.forget_ticks();
     }
 
     /// Whether commands wait, because the highest time in the log is not known here yet.

@@ -105,6 +105,11 @@ impl LogClock {
         self.moved(before, false);
     }
 
+    /// No entry is applied here any more, so no tick would ever leave this clock.
+    pub(crate) fn forget_ticks(&mut self) {
+        self.ticks = VecDeque::new();
+    }
+
     /// The highest time of the log is another one than `before`. A leader's own tick states time
     /// that it has counted. From that of another one, a node counts anew: the difference between the
     /// two clocks must not add up.

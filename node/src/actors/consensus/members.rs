@@ -68,6 +68,11 @@ impl Consensus {
         for caller in std::mem::take(&mut self.snapshots.callers) {
             caller.tell(Err(SnapshotError::Halted { at }));
         }
+        let held = self.ticking.ticks.hold_commands();
+        self.ticking.ticks.machine_halted();
+        if held {
+            self.retry_deferred(ctx);
+        }
         self.rule(ctx, Replica::machine_halted);
     }
 

@@ -387,12 +387,13 @@ hear! {
     Stop: |_this, Stop, ctx| ctx.stop();
     Applied: |this, Applied { index, reached, answers, halted }, ctx| {
         this.decide_commands(ctx, |commands, _, view, out| commands.applied(answers, view, out));
-        this.time_reached(index, reached, ctx);
         this.restored_up_to(index);
-        this.rule(ctx, |replica, out| replica.applied(index, out));
+        // First, so that nothing that waited for this index is appended after a halt.
         if let Some(halted) = halted {
             this.machine_halted(halted, ctx);
         }
+        this.time_reached(index, reached, ctx);
+        this.rule(ctx, |replica, out| replica.applied(index, out));
     };
     StateTaken: |this, taken, ctx| this.state_taken(taken, ctx);
     SnapshotWanted: |this, wanted, ctx| this.snapshot_wanted(wanted, ctx);

@@ -51,8 +51,7 @@ impl Consensus {
         View {
             is_leader: self.replica.is_leader(),
             term: self.replica.term(),
-            // Nothing that a machine that halted waits for comes about here.
-            holds_proposals: self.replica.holds_proposals() || self.stopping.is_stopping() || self.halted.is_some(),
+            holds_proposals: self.replica.holds_proposals() || self.stopping.is_stopping(),
         }
     }
 

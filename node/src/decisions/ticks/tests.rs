@@ -95,6 +95,28 @@ fn commands_wait_until_the_highest_time_in_the_log_is_known() {
 }
 
 #[test]
+fn after_a_halt_no_tick_is_kept_or_appended_and_no_command_waits() {
+    let mut world = World { ticks: Ticks::new(true, Index(9), Duration::from_millis(300)), view: LEADS };
+    world.applied(5, 40, Some(50));
+    world.append(10, 70);
+    assert_eq!(world.ticks.clock.highest(), LogTime(70));
+    world.ticks.machine_halted();
+    assert_eq!(world.ticks.clock.highest(), LogTime(40), "that of the applied entries");
+    for index in 11..1_000 {
+        world.append(index, index);
+        world.applied(5, 40, Some(50));
+        assert_eq!(world.ticks.clock.highest(), LogTime(40));
+    }
+    let unknown = &mut World { ticks: Ticks::new(true, Index(9), Duration::from_millis(300)), view: LEADS };
+    assert!(unknown.ticks.hold_commands());
+    unknown.ticks.machine_halted();
+    for world in [&mut world, unknown] {
+        assert!(!world.ticks.hold_commands() && !world.ticks.are_used());
+        assert_eq!((world.in_front(5_000), world.next(5_000)), (None, Next::None));
+    }
+}
+
+#[test]
 fn stamps_count_without_ticks() {
     let mut raw = Ticks::new(false, Index(9), Duration::from_millis(300));
     raw.applied(Index(4), Reached { log_time: LogTime(70_000), ..Reached::default() }, &LEADS);
