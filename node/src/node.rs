@@ -299,9 +299,11 @@ impl<M: StateMachine> Node<M> {
         }
     }
 
-    /// Transfers leadership to a voter, or to the one whose log is longest; any node takes the
-    /// request and forwards it to the leader. Writes wait meanwhile, for at most about the longest
-    /// election timeout; none fails. Resolves with the new leader.
+    /// Transfers leadership to a voter, or to the one whose log is longest; where a voter's state
+    /// machine may be [halted](crate::Status::halted), to one that keeps up and states no halt, if
+    /// there is one. Any node takes the request and forwards it to the leader. Writes wait
+    /// meanwhile, for at most about the longest election timeout; none fails. Resolves with the new
+    /// leader.
     ///
     /// # Errors
     /// If the leader is unchanged, or the outcome is unknown.

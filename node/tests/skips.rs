@@ -134,6 +134,32 @@ fn a_leader_that_halts_alone_transfers_leadership_and_stays_a_voter() {
 }
 
 #[test]
+fn a_transfer_without_a_named_target_and_a_planned_stop_pass_a_halted_node_over() {
+    simulate(async {
+        let mut cluster = Cluster::vacant(Plan { timing: support::relaxed(), ..Plan::default() });
+        // By the log alone the rules would choose this one: it has the lowest id.
+        let [odd, sound, first] = [1, 2, 3].map(NodeId);
+        start(&mut cluster, odd, |builder| builder).await;
+        cluster.start(sound).await;
+        // Its election timeout is far shorter than those of the others, so it campaigns, and leads.
+        cluster.start_as(first, Journal::default(), |builder| builder.timing(Timing::default())).await;
+        assert_eq!(cluster.leader().await, first);
+        let term = cluster.status(first).term;
+        cluster.node(first).propose(POISON).await.expect("two apply it");
+        cluster.until("a halt", |view| view[&odd].halted.clone()).await;
+        // Until the others know of the halt, and of all entries that each has.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(cluster.node(first).transfer(None).await, Ok(sound));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!((cluster.leader().await, cluster.status(sound).term), (sound, Term(term.0 + 1)));
+        cluster.stop(sound).await;
+        assert_eq!(cluster.leader_among(&[odd, first]).await, first);
+        assert_eq!(cluster.status(first).term, Term(term.0 + 2), "no other led in between");
+        cluster.stop_all().await;
+    });
+}
+
+#[test]
 fn a_node_that_skips_other_entries_is_not_heard_until_it_skips_the_same() {
     simulate(async {
         let (mut cluster, entry) = poisoned().await;

@@ -23,8 +23,10 @@ pub struct Automation {
     halted_since: Option<Moment>,
     /// For each learner that keeps up, since when it does.
     keeps_up_since: BTreeMap<NodeId, Moment>,
-    /// The earliest time of the next transfer, and the pause after it.
+    /// The earliest time of the next transfer to a preferred leader, and the pause after it.
     not_before: Option<(Moment, Duration)>,
+    /// The last transfer because of a halt.
+    last_of_halt: Option<(NodeId, Moment)>,
 }
 
 /// A leader's configuration, and the progress of its members.
@@ -63,16 +65,26 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(5);
 /// No transfer because of a halt happens earlier: voters that have the entry apply it meanwhile, and
 /// state whether they halted too.
 const HALT_SETTLES_WITHIN: Duration = Duration::from_secs(1);
-/// The pause after an automatic transfer was tried; it doubles with every further one.
+/// The pause before another voter is tried, after a transfer because of a halt; the same one is
+/// tried again after `RETRY_MIN`. Neither grows: the leader takes no writes meanwhile.
+const HALT_RETRY: Duration = Duration::from_secs(2);
+/// The pause after a transfer to a preferred leader was tried; it doubles with every further one.
 const RETRY_MIN: Duration = Duration::from_secs(10);
 const RETRY_MAX: Duration = Duration::from_secs(600);
 
 impl Automation {
     pub fn new(preferred: Vec<NodeId>) -> Self {
-        Self { preferred, leads_since: None, halted_since: None, keeps_up_since: BTreeMap::new(), not_before: None }
+        Self {
+            preferred,
+            leads_since: None,
+            halted_since: None,
+            keeps_up_since: BTreeMap::new(),
+            not_before: None,
+            last_of_halt: None,
+        }
     }
 
-    /// This node does not lead, or is about to stop. The pause between transfers stays.
+    /// This node does not lead, or is about to stop. The pauses between transfers stay.
     pub fn reset(&mut self) {
         self.leads_since = None;
         self.halted_since = None;
@@ -92,17 +104,46 @@ impl Automation {
             self.keeps_up_since.remove(&learner);
             return Some(Step::Promote(learner));
         }
-        let is_settled = match halted_since {
-            Some(since) => now.since(since) >= HALT_SETTLES_WITHIN,
-            None => now.since(leads_since) >= SETTLES_WITHIN,
+        let to = match halted_since {
+            Some(since) => self.leave_halted(now, since, view),
+            None => self.go_to_better(now, leads_since, view),
         };
-        if !is_settled || self.not_before.is_some_and(|(at, _)| now < at) {
+        to.map(Step::Transfer)
+    }
+
+    /// The target of a leadership transfer for which the caller names none, if a voter may be
+    /// halted: the rules choose by the log alone. None if no voter may be, or none is sound.
+    pub fn successor(&self, view: &View<'_>) -> Option<NodeId> {
+        let mut others = view.voters.iter().filter(|id| **id != view.this);
+        others.any(|id| (view.may_be_halted)(*id)).then(|| self.sound_leader(view)).flatten()
+    }
+
+    /// The target of a transfer away from this node, which leads and is halted since then.
+    fn leave_halted(&mut self, now: Moment, halted_since: Moment, view: &View<'_>) -> Option<NodeId> {
+        if now.since(halted_since) < HALT_SETTLES_WITHIN {
             return None;
         }
-        let to = if view.is_halted { self.sound_leader(view) } else { self.better_leader(view) }?;
+        let to = self.sound_leader(view)?;
+        let is_early = self.last_of_halt.is_some_and(|(last, at)| {
+            let pause = if to == last { RETRY_MIN } else { HALT_RETRY };
+            now.since(at) < pause
+        });
+        if is_early {
+            return None;
+        }
+        self.last_of_halt = Some((to, now));
+        Some(to)
+    }
+
+    /// The target of a transfer to a better leader than this node, which leads since then.
+    fn go_to_better(&mut self, now: Moment, leads_since: Moment, view: &View<'_>) -> Option<NodeId> {
+        if now.since(leads_since) < SETTLES_WITHIN || self.not_before.is_some_and(|(at, _)| now < at) {
+            return None;
+        }
+        let to = self.better_leader(view)?;
         let pause = self.not_before.map_or(RETRY_MIN, |(_, pause)| pause);
         self.not_before = Some((now.plus(pause), (pause * 2).min(RETRY_MAX)));
-        Some(Step::Transfer(to))
+        Some(to)
     }
 
     fn stable_learner(&mut self, now: Moment, promote_after: Duration, view: &View<'_>) -> Option<NodeId> {
@@ -122,10 +163,19 @@ impl Automation {
         better.filter(|id| view.voters.contains(id)).find(|id| view.may_lead(*id))
     }
 
-    /// A voter that can take over from a leader that halted, the preferred ones first.
+    /// A voter that can take over from a leader that halted, the preferred ones first. After a
+    /// transfer the next ones in that order come before its target: one that keeps up may be unable
+    /// to lead, for example because its disk is full.
     fn sound_leader(&self, view: &View<'_>) -> Option<NodeId> {
-        let preferred = self.preferred.iter().filter(|id| view.voters.contains(id));
-        preferred.chain(view.voters).copied().find(|id| *id != view.this && view.may_lead(*id))
+        let mut order = Vec::with_capacity(view.voters.len());
+        for id in self.preferred.iter().filter(|id| view.voters.contains(id)).chain(view.voters) {
+            if !order.contains(id) {
+                order.push(*id);
+            }
+        }
+        let last = self.last_of_halt.and_then(|(last, _)| order.iter().position(|id| *id == last));
+        let (tried, next) = order.split_at(last.map_or(0, |last| last + 1));
+        next.iter().chain(tried).copied().find(|id| *id != view.this && view.may_lead(*id))
     }
 }
 
@@ -211,6 +261,62 @@ mod tests {
     }
 
     #[test]
+    fn a_halt_does_not_wait_for_the_pause_between_transfers_to_preferred_leaders() {
+        let mut world = World::new(&[2]);
+        world.keeps_up = vec![NodeId(2)];
+        world.next();
+        while world.automation.not_before.is_none_or(|(_, pause)| pause < RETRY_MAX) {
+            world.now = world.now.plus(SECOND);
+            world.next();
+        }
+        world.halted = vec![NodeId(1)];
+        assert_eq!(world.next(), None);
+        world.now = world.now.plus(HALT_SETTLES_WITHIN);
+        assert!(world.automation.not_before.is_some_and(|(at, _)| at > world.now.plus(RETRY_MIN)));
+        assert_eq!(world.next(), Some(Step::Transfer(NodeId(2))));
+    }
+
+    #[test]
+    fn transfers_because_of_a_halt_try_all_sound_voters_in_turn() {
+        let mut world = World::new(&[5, 3]);
+        world.voters = (1..=5).map(NodeId).collect();
+        (world.keeps_up, world.halted) = ([2, 3, 5].map(NodeId).to_vec(), vec![NodeId(1)]);
+        world.next();
+        world.now = world.now.plus(HALT_SETTLES_WITHIN);
+        for to in [5, 3, 2, 5, 3] {
+            assert_eq!(world.next(), Some(Step::Transfer(NodeId(to))));
+            world.now = world.now.plus(HALT_RETRY / 2);
+            assert_eq!(world.next(), None, "no transfer follows at once");
+            world.now = world.now.plus(HALT_RETRY / 2);
+        }
+        // The only one that is left is tried again, and the pause stays the same.
+        world.keeps_up = vec![NodeId(3)];
+        world.now = world.now.plus(RETRY_MIN - HALT_RETRY);
+        for _ in 0..20 {
+            assert_eq!(world.next(), Some(Step::Transfer(NodeId(3))));
+            world.now = world.now.plus(RETRY_MIN - SECOND);
+            assert_eq!(world.next(), None);
+            world.now = world.now.plus(SECOND);
+        }
+        // The turns go on after the last target.
+        world.keeps_up = [2, 5].map(NodeId).to_vec();
+        assert_eq!(world.next(), Some(Step::Transfer(NodeId(2))));
+    }
+
+    #[test]
+    fn a_successor_is_chosen_only_where_a_voter_may_be_halted() {
+        let mut world = World::new(&[]);
+        world.keeps_up = vec![NodeId(2), NodeId(3)];
+        assert_eq!(world.successor(), None, "the rules know the longest log");
+        world.halted = vec![NodeId(1)];
+        assert_eq!(world.successor(), None, "it is no target");
+        world.halted = vec![NodeId(2)];
+        assert_eq!(world.successor(), Some(NodeId(3)));
+        world.keeps_up = vec![NodeId(2)];
+        assert_eq!(world.successor(), None, "none is sound");
+    }
+
+    #[test]
     fn the_time_to_settle_counts_from_the_halt_and_from_the_begin_of_the_leadership() {
         let mut world = World::new(&[]);
         world.keeps_up = vec![NodeId(2)];
@@ -270,6 +376,7 @@ mod tests {
         automation: Automation,
         now: Moment,
         promote_after: Duration,
+        voters: Vec<NodeId>,
         learners: Vec<NodeId>,
         keeps_up: Vec<NodeId>,
         halted: Vec<NodeId>,
@@ -284,6 +391,7 @@ mod tests {
                 automation: Automation::new(preferred.iter().copied().map(NodeId).collect()),
                 now: Moment::default(),
                 promote_after: SECOND * 10,
+                voters: vec![NodeId(1), NodeId(2), NodeId(3)],
                 learners: Vec::new(),
                 keeps_up: Vec::new(),
                 halted: Vec::new(),
@@ -293,9 +401,18 @@ mod tests {
         }
 
         fn next(&mut self) -> Option<Step> {
+            let (now, promote_after) = (self.now, self.promote_after);
+            self.decide(|automation, view| automation.next(now, promote_after, view))
+        }
+
+        fn successor(&mut self) -> Option<NodeId> {
+            self.decide(|automation, view| automation.successor(view))
+        }
+
+        fn decide<T>(&mut self, decide: impl FnOnce(&mut Automation, &View<'_>) -> T) -> T {
             let view = View {
                 this: NodeId(1),
-                voters: &[NodeId(1), NodeId(2), NodeId(3)],
+                voters: &self.voters,
                 learners: &self.learners,
                 witness: self.witness,
                 is_idle: self.is_idle,
@@ -303,7 +420,7 @@ mod tests {
                 is_halted: self.halted.contains(&NodeId(1)),
                 may_be_halted: &|id| self.halted.contains(&id),
             };
-            self.automation.next(self.now, self.promote_after, &view)
+            decide(&mut self.automation, &view)
         }
     }
 }

@@ -2,7 +2,7 @@
 //! [`Automation`](crate::decisions::automatic::Automation) decide; here the rules are asked,
 //! messages leave, and operators are answered.
 
-use super::Consensus;
+use super::{Consensus, status_publisher::StatusPublisher};
 use crate::{
     actors::messages::OperatorAnswer,
     decisions::{
@@ -13,7 +13,7 @@ use crate::{
 };
 use actix::Context;
 use quorate_metrics::DropReason;
-use quorate_raft::{Change, ChangeRefused, Moment, TransferRefused};
+use quorate_raft::{Change, ChangeRefused, Moment, NodeId, Replica, TransferRefused};
 
 impl Consensus {
     /// Calls one decision about operators' requests, and performs its effects.
@@ -51,7 +51,7 @@ impl Consensus {
                 self.decide_operators(ctx, |operators, now, view, out| operators.change_tried(outcome, now, view, out));
             }
             Effect::Transfer { to, operator } => {
-                let mut outcome = Err(TransferRefused::NotLeader);
+                let (to, mut outcome) = (to.or_else(|| self.successor()), Err(TransferRefused::NotLeader));
                 self.rule(ctx, |replica, out| outcome = replica.transfer_leadership(now, to, out));
                 self.decide_operators(ctx, |operators, now, view, out| {
                     operators.transfer_tried(operator, outcome, now, view, out);
@@ -66,22 +66,13 @@ impl Consensus {
         if !self.replica.is_leader() || self.stopping.is_stopping() {
             return self.automation.reset();
         }
-        let now = self.node.clock.now();
-        let membership = self.replica.membership();
-        let view = automatic::View {
-            this: self.replica.id(),
-            voters: membership.incoming(),
-            learners: membership.learners(),
-            witness: membership.witness(),
-            is_idle: self.replica.is_settled()
-                && self.replica.transfer_target().is_none()
-                && !self.operators.has_change(),
-            keeps_up: &|id| self.replica.keeps_up(now, id),
-            is_halted: self.halted_at().is_some(),
-            may_be_halted: &|id| self.status.may_be_halted(id),
-        };
-        let why = if view.is_halted { "this node's state machine halted" } else { "that node is preferred" };
-        match self.automation.next(self.node.clock.now(), self.node.timing.promote_after, &view) {
+        let (now, promote_after) = (self.node.clock.now(), self.node.timing.promote_after);
+        let (has_change, is_halted) = (self.operators.has_change(), self.halted.is_some());
+        let step = with_view(&self.replica, &self.status, now, has_change, is_halted, |view| {
+            self.automation.next(now, promote_after, view)
+        });
+        let why = if is_halted { "this node's state machine halted" } else { "that node is preferred" };
+        match step {
             None => {}
             Some(Step::Promote(learner)) => {
                 let change = Change::promote(learner);
@@ -101,4 +92,35 @@ impl Consensus {
             }
         }
     }
+    /// The target of a leadership transfer for which the caller names none; `None` leaves the
+    /// choice to the rules.
+    pub(super) fn successor(&self) -> Option<NodeId> {
+        let (now, has_change, is_halted) = (self.node.clock.now(), self.operators.has_change(), self.halted.is_some());
+        // A second transfer without a target is taken for the one under way.
+        let is_free = self.replica.transfer_target().is_none();
+        let choose = |view: &automatic::View<'_>| self.automation.successor(view);
+        is_free.then(|| with_view(&self.replica, &self.status, now, has_change, is_halted, choose)).flatten()
+    }
+}
+
+/// Lets `decide` see this node's configuration and the progress of its members.
+fn with_view<T>(
+    replica: &Replica,
+    status: &StatusPublisher,
+    now: Moment,
+    has_change: bool,
+    is_halted: bool,
+    decide: impl FnOnce(&automatic::View<'_>) -> T,
+) -> T {
+    let membership = replica.membership();
+    decide(&automatic::View {
+        this: replica.id(),
+        voters: membership.incoming(),
+        learners: membership.learners(),
+        witness: membership.witness(),
+        is_idle: replica.is_settled() && replica.transfer_target().is_none() && !has_change,
+        keeps_up: &|id| replica.keeps_up(now, id),
+        is_halted,
+        may_be_halted: &|id| status.may_be_halted(id),
+    })
 }

@@ -223,10 +223,10 @@ impl Consensus {
     /// the node ends.
     fn begin_to_stop(&mut self, ctx: &mut Context<Self>) {
         self.stopping.shutdown_requested(self.node.clock.now(), &self.node.timing);
-        let now = self.node.clock.now();
+        let (now, to) = (self.node.clock.now(), self.successor());
         self.rule(ctx, |replica, out| {
             // Without a successor the node ends as it is.
-            let _ = replica.transfer_leadership(now, None, out);
+            let _ = replica.transfer_leadership(now, to, out);
         });
     }
 
