@@ -93,14 +93,15 @@ pub enum ProposeError {
     /// Free space; the node resumes by itself.
     #[error("the disk is full: the command did not and will not take effect; free space on it")]
     StorageFull,
-    /// The command did not and will not take effect: the state machine of the leader has
-    /// [halted](crate::Status::halted), and no other node leads yet. Try again once another does, or
-    /// an operator has dealt with the entry.
+    /// The command did not and will not take effect: this node's state machine has
+    /// [halted](crate::Status::halted), and it leads, or it reached no leader that took the command
+    /// in time. Try again, or ask another node: a sound one may lead soon, or lead already.
     #[error(
-        "the state machine halted at entry {at}: the command did not and will not take effect; see the node's status"
+        "the state machine of this node halted at entry {at}, and no other leader took the command: it did not and \
+         will not take effect; try again or ask another node, and see this node's status"
     )]
     Halted {
-        /// The entry.
+        /// The entry at which this node halted.
         at: Index,
     },
     /// The command did not and will not take effect: the node is stopping or has stopped.
