@@ -63,7 +63,10 @@ pub trait StateMachine: Send + 'static {
     fn tick(&mut self, _at: &At) {}
 
     /// The log time by which the machine wants a [tick](StateMachine::tick), if it waits for one.
-    /// Asked after every batch of entries.
+    /// Asked after every batch of entries and every tick.
+    ///
+    /// A value that stays in the past makes the leader append ticks as fast as they commit. A panic
+    /// here stops the node.
     fn next_due(&self) -> Option<LogTime> {
         None
     }
@@ -85,7 +88,7 @@ pub trait StateMachine: Send + 'static {
     fn internal(&mut self, _at: &At, _payload: &[u8]) {}
 
     /// Whether the machine waits for something else than a time, so that log time goes on: the
-    /// result of an effect.
+    /// result of an effect. A panic here stops the node.
     #[doc(hidden)]
     fn is_pending(&self) -> bool {
         false
@@ -93,7 +96,8 @@ pub trait StateMachine: Send + 'static {
 
     /// The end of a batch, or of a restore: everything up to `applied` was applied, and the reads
     /// that wait for it run next. Batches end at other entries on each node, so nothing replicated
-    /// may depend on it: for what is kept beside the state, such as a view that readers share.
+    /// may depend on it: for what is kept beside the state, such as a view that readers share. A
+    /// panic here stops the node.
     fn flush(&mut self, _applied: Index) {}
 
     /// A consistent view of the state as of now, to be written later. Nothing is applied until this

@@ -154,7 +154,7 @@ impl<M: StateMachine> Applier<M> {
             let entry = Skip { index, term: record.id.term, checksum: record.checksum };
             let skips = !self.skips.is_empty() && self.skips(entry, record.kind);
             let nothing = || Ok(results::Applied { index, reply: bytes::Bytes::new() });
-            // After a panic neither the machine nor the sessions are used again.
+            // After a panic nothing is applied to the machine or the sessions again.
             let applied = catch_unwind(AssertUnwindSafe(|| {
                 Ok(match (record.kind, &mut self.machine) {
                     (Kind::Noop | Kind::Membership, _) | (_, None) => nothing(),
