@@ -10,8 +10,12 @@ use std::{
     time::Duration,
 };
 
+/// The most locks that are held at a time; a further one is answered [`Reply::Full`].
+pub const LOCKS_MAX: usize = 10_000;
 /// The most waiters of one lock; a further one is answered [`Reply::Busy`].
 pub const WAITERS_MAX: usize = 1_000;
+/// The longest lease: a day. A longer one that is asked for lasts as long as this.
+pub const TTL_MS_MAX: u32 = 24 * 60 * 60 * 1000;
 
 /// The held locks, by name.
 #[derive(Clone, Default, Debug, Serialize, Deserialize)]
@@ -40,7 +44,8 @@ pub struct Grant {
 pub struct Wish {
     /// The holder's name. Requests by an equal name are taken for repetitions by one holder.
     pub owner: String,
-    /// Milliseconds of log time from the grant to the end of the lease.
+    /// Milliseconds of log time from the grant to the end of the lease; at most [`TTL_MS_MAX`]
+    /// count.
     pub ttl_ms: u32,
 }
 
@@ -72,6 +77,8 @@ pub enum Reply {
     Released,
     /// The token is not that of the present grant: the lease has ended, or never began.
     NotHeld,
+    /// The lock is free and cannot be granted: [`LOCKS_MAX`] others are held.
+    Full,
 }
 
 /// The events, published under the lock's name.
@@ -113,6 +120,9 @@ impl Service for Locks {
 impl Locks {
     fn acquire(&mut self, name: String, wish: Wish, wait: bool, cx: &mut Context<'_, Self>) -> Reply {
         let Some(lock) = self.0.get_mut(&name) else {
+            if self.0.len() == LOCKS_MAX {
+                return Reply::Full;
+            }
             return Reply::Granted(self.grant(name, wish, VecDeque::new(), cx));
         };
         if lock.grant.owner == wish.owner {
@@ -160,7 +170,7 @@ impl Locks {
 
 impl Lock {
     fn lease(&mut self, name: String, ttl_ms: u32, cx: &mut Context<'_, Locks>) -> Grant {
-        let ttl = Duration::from_millis(ttl_ms.into());
+        let ttl = Duration::from_millis(ttl_ms.min(TTL_MS_MAX).into());
         self.grant.until = cx.now() + ttl;
         cx.after(ttl, Expire(name)); // in place of the timer that an equal signal had before
         self.grant.clone()

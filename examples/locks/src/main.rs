@@ -176,6 +176,7 @@ async fn ask(data: &str, request: &[String]) -> Result<ExitCode, Box<dyn Error>>
     stream.read_to_string(&mut reply).await?;
     match reply.strip_suffix('\n').map(|reply| (reply, reply.split(' ').next().unwrap_or_default())) {
         None => Err("no reply: the outcome is unknown; ask again".into()),
+        Reply::Full => "full".into(),
         Some((error, "error:")) => Err(error.into()),
         Some((reply, verdict)) => {
             println!("{reply}");

@@ -1,10 +1,10 @@
 //! The rules of the lock service, on whole nodes in simulated time.
 
 use quorate::{
-    Node, NodeId, NodeRole, ServiceNode,
+    LogTime, Node, NodeId, NodeRole, ServiceNode,
     storage::{Memory, MemoryLog},
 };
-use quorate_locks::{Command, Grant, Locks, Reply, WAITERS_MAX, Wish};
+use quorate_locks::{Command, Grant, LOCKS_MAX, Locks, Reply, TTL_MS_MAX, WAITERS_MAX, Wish};
 use quorate_transport_testing::FaultNetwork;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{
@@ -121,6 +121,45 @@ fn a_wish_waits_once_and_the_waiters_of_a_lock_are_bounded() {
         }
         assert!(matches!(nodes.acquire("late", 1_000, true).await, Reply::Busy(grant) if grant.owner == "x"));
         assert_eq!(nodes.acquire("w7", 1_000, true).await, Reply::Queued { ahead: 7 });
+    });
+}
+
+#[test]
+fn the_held_locks_are_bounded_and_an_ended_one_makes_room() {
+    simulate(async {
+        let nodes = Nodes::start(1).await;
+        let session = soon("a session", nodes.nodes[0].session()).await.expect("a session");
+        let acquire = async |name: &str, ttl_ms, wait| {
+            let wish = Wish { owner: "x".into(), ttl_ms };
+            let command = Command::Acquire { name: name.into(), wish, wait };
+            soon("an answer", session.call(command)).await.expect("it is applied").reply
+        };
+        for number in 0..LOCKS_MAX - 1 {
+            assert!(matches!(acquire(&format!("lock {number}"), TTL_MS_MAX, false).await, Reply::Granted(_)));
+        }
+        let Reply::Granted(last) = acquire("last", TTL_MS_MAX, false).await else { panic!("there is a place") };
+        for wait in [false, true] {
+            assert_eq!(acquire("late", 1_000, wait).await, Reply::Full);
+        }
+        assert!(nodes.holder_of("late").await.is_none());
+        assert!(matches!(acquire("last", TTL_MS_MAX, false).await, Reply::Granted(grant) if grant.token == last.token));
+        let release = Command::Release { name: "last".into(), token: last.token };
+        assert_eq!(nodes.call(release).await, Reply::Released);
+        assert!(matches!(acquire("late", 1_000, false).await, Reply::Granted(_)));
+    });
+}
+
+#[test]
+fn a_lease_lasts_a_day_at_most() {
+    simulate(async {
+        let nodes = Nodes::start(1).await;
+        let grant = nodes.granted("x", u32::MAX).await;
+        let renew = Command::Renew { name: "lock".into(), token: grant.token, ttl_ms: u32::MAX };
+        let Reply::Granted(renewed) = nodes.call(renew).await else { panic!("it is held") };
+        for LogTime(until) in [grant.until, renewed.until] {
+            let day = u64::from(TTL_MS_MAX);
+            assert!((day..day + 60_000).contains(&until), "{until} in the first minute of log time");
+        }
     });
 }
 
