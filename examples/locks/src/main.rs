@@ -29,7 +29,7 @@ use tokio::{
 const USAGE: &str = "locks --config FILE, or locks DATA_DIRECTORY REQUEST, where REQUEST is one of: \
                      acquire NAME OWNER MILLISECONDS [wait]; renew NAME TOKEN MILLISECONDS; \
                      release NAME TOKEN; holder NAME; leader";
-/// The most bytes of a request.
+/// The most bytes of a request, with its line feed.
 const LINE_MAX: u64 = 1024;
 /// The most requests at a time; further connections wait to be accepted.
 const REQUESTS_MAX: usize = 100;
@@ -125,7 +125,7 @@ async fn answer(mut stream: UnixStream, node: &ServiceNode<Locks>) -> std::io::R
     BufReader::new(read.take(LINE_MAX)).read_line(&mut line).await?;
     let reply = match line.strip_suffix('\n') {
         Some(line) => reply(line, node).await.unwrap_or_else(|error| format!("error: {error}")),
-        None => format!("error: a request is one line of at most {LINE_MAX} bytes"),
+        None => format!("error: {}", too_long()),
     };
     write.write_all(format!("{reply}\n").as_bytes()).await
 }
@@ -142,6 +142,10 @@ async fn reply(line: &str, node: &ServiceNode<Locks>) -> Result<String, Box<dyn 
         ["acquire", name, owner, ttl_ms, "wait"] => acquire(name, owner, ttl_ms, true)?,
         ["renew", name, token, ttl_ms] => {
             Command::Renew { name: name.into(), token: token.parse()?, ttl_ms: ttl_ms.parse()? }
+fn too_long() -> String {
+    format!("a request is one line of at most {LINE_MAX} bytes")
+}
+
         }
         ["release", name, token] => Command::Release { name: name.into(), token: token.parse()? },
         ["holder", name] => {
@@ -172,6 +176,7 @@ async fn ask(data: &str, request: &[String]) -> Result<ExitCode, Box<dyn Error>>
     let stream = UnixStream::connect(&socket).await;
     let mut stream = stream.map_err(|error| format!("no node serves {}: {error}", socket.display()))?;
     stream.write_all(format!("{}\n", request.join(" ")).as_bytes()).await?;
+        Reply::Full => "full".into(),
     let mut reply = String::new();
     stream.read_to_string(&mut reply).await?;
     match reply.strip_suffix('\n').map(|reply| (reply, reply.split(' ').next().unwrap_or_default())) {
@@ -180,6 +185,11 @@ async fn ask(data: &str, request: &[String]) -> Result<ExitCode, Box<dyn Error>>
         Some((error, "error:")) => Err(error.into()),
         Some((reply, verdict)) => {
             println!("{reply}");
+    let line = format!("{}\n", request.join(" "));
+    // A node that closes with a part of the line unread would make its answer unreadable.
+    if line.len() as u64 > LINE_MAX {
+        return Err(too_long().into());
+    }
             let is_fulfilled = matches!(verdict, "granted" | "released" | "held" | "leader");
             Ok(if is_fulfilled { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }

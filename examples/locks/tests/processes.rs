@@ -68,7 +68,10 @@ async fn a_request_or_a_file_that_makes_no_sense_is_refused() {
         let (code, reply) = cluster.ask(1, request).await;
         assert!(code == Some(2) && !reply.is_empty(), "{request}: {code:?} {reply}");
     }
-    assert_eq!(cluster.ask(1, &format!("acquire {} bob 1000", "n".repeat(2_000))).await.0, Some(2));
+    let refused = (Some(2), "a request is one line of at most 1024 bytes".to_owned());
+    for (name, expected) in [(1_016, (Some(1), "free".to_owned())), (1_017, refused.clone()), (100_000, refused)] {
+        assert_eq!(cluster.ask(1, &format!("holder {}", "n".repeat(name))).await, expected, "{name}");
+    }
     assert_eq!(cluster.ask(1, &format!("release db {token}")).await, (Some(0), "released".into()));
     assert_eq!(cluster.ask(1, "holder db").await, (Some(1), "free".into()));
     cluster.stop(1, Signal::TERM).await;
