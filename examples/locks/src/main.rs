@@ -1,7 +1,7 @@
 //! One node of the lock service, and the command line of its clients.
 //!
-//! Clients reach a node through a Unix socket in its data directory, which belongs to one user of
-//! the machine: one request, a line of words, and one line of reply for each connection.
+//! Clients reach a node through a Unix socket in its data directory, which is closed to other users
+//! of the machine: one request, a line of words, and one line of reply for each connection.
 
 use quorate::{
     Node, NodeId, ServiceNode,
@@ -12,7 +12,9 @@ use quorate_locks::{Command, Grant, Locks, Reply, Wish};
 use serde::Deserialize;
 use std::{
     error::Error,
-    fs,
+    fs::{self, Permissions},
+    io::ErrorKind,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -80,6 +82,10 @@ async fn serve(file: &str) -> Result<(), Box<dyn Error>> {
     let own = own.ok_or_else(|| format!("{file}: no member has the id {}", config.id))?;
     let listen = own.address.parse().map_err(|error| format!("{file}: {}: {error}", own.address))?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // The mode of a socket is set only once it exists, so the directory keeps other users out.
+    let is_private = fs::create_dir_all(&config.data);
+    let is_private = is_private.and_then(|()| fs::set_permissions(&config.data, Permissions::from_mode(0o700)));
+    is_private.map_err(|error| format!("{}: {error}", config.data.display()))?;
     let node = Node::builder(NodeId(config.id), config.cluster)
         .voters(config.members.iter().map(|member| (NodeId(member.id), member.address.clone())))
         .network(Quic::new(QuicOptions::new(listen, config.ca, config.cert, config.key))?)
@@ -90,7 +96,9 @@ async fn serve(file: &str) -> Result<(), Box<dyn Error>> {
     // A socket that is there was left by a killed node: the running one has the lock of the log.
     let socket = config.data.join("socket");
     let _ = fs::remove_file(&socket);
-    let listener = UnixListener::bind(&socket).map_err(|error| format!("{}: {error}", socket.display()))?;
+    let at_socket = |error| format!("{}: {error}", socket.display());
+    let listener = UnixListener::bind(&socket).map_err(at_socket)?;
+    fs::set_permissions(&socket, Permissions::from_mode(0o600)).map_err(at_socket)?;
     println!("node {} serves {}", config.id, socket.display());
     tokio::select! {
         () = answer_all(listener, &node) => {}
@@ -98,9 +106,13 @@ async fn serve(file: &str) -> Result<(), Box<dyn Error>> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    fs::remove_file(&socket)?;
+    // Before the end of the node, which lets another one start and put its own socket there.
+    let removed = fs::remove_file(&socket);
     node.shutdown().await;
-    Ok(())
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(at_socket(error).into()),
+        _ => Ok(()),
+    }
 }
 
 async fn answer_all(listener: UnixListener, node: &ServiceNode<Locks>) {
@@ -130,6 +142,10 @@ async fn answer(mut stream: UnixStream, node: &ServiceNode<Locks>) -> std::io::R
     write.write_all(format!("{reply}\n").as_bytes()).await
 }
 
+fn too_long() -> String {
+    format!("a request is one line of at most {LINE_MAX} bytes")
+}
+
 async fn reply(line: &str, node: &ServiceNode<Locks>) -> Result<String, Box<dyn Error + Send + Sync>> {
     let words: Vec<_> = line.split_whitespace().collect();
     let acquire = |name: &str, owner: &str, ttl_ms: &str, wait| {
@@ -142,10 +158,6 @@ async fn reply(line: &str, node: &ServiceNode<Locks>) -> Result<String, Box<dyn 
         ["acquire", name, owner, ttl_ms, "wait"] => acquire(name, owner, ttl_ms, true)?,
         ["renew", name, token, ttl_ms] => {
             Command::Renew { name: name.into(), token: token.parse()?, ttl_ms: ttl_ms.parse()? }
-fn too_long() -> String {
-    format!("a request is one line of at most {LINE_MAX} bytes")
-}
-
         }
         ["release", name, token] => Command::Release { name: name.into(), token: token.parse()? },
         ["holder", name] => {
@@ -164,6 +176,7 @@ fn too_long() -> String {
         Reply::Busy(grant) => held("busy", &grant),
         Reply::Released => "released".into(),
         Reply::NotHeld => "not held".into(),
+        Reply::Full => "full".into(),
     })
 }
 
@@ -172,24 +185,22 @@ async fn ask(data: &str, request: &[String]) -> Result<ExitCode, Box<dyn Error>>
     if request.iter().any(|word| word.is_empty() || word.contains(char::is_whitespace)) {
         return Err("a name is one word".into());
     }
-    let socket = Path::new(data).join("socket");
-    let stream = UnixStream::connect(&socket).await;
-    let mut stream = stream.map_err(|error| format!("no node serves {}: {error}", socket.display()))?;
-    stream.write_all(format!("{}\n", request.join(" ")).as_bytes()).await?;
-        Reply::Full => "full".into(),
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).await?;
-    match reply.strip_suffix('\n').map(|reply| (reply, reply.split(' ').next().unwrap_or_default())) {
-        None => Err("no reply: the outcome is unknown; ask again".into()),
-        Reply::Full => "full".into(),
-        Some((error, "error:")) => Err(error.into()),
-        Some((reply, verdict)) => {
-            println!("{reply}");
     let line = format!("{}\n", request.join(" "));
     // A node that closes with a part of the line unread would make its answer unreadable.
     if line.len() as u64 > LINE_MAX {
         return Err(too_long().into());
     }
+    let socket = Path::new(data).join("socket");
+    let stream = UnixStream::connect(&socket).await;
+    let mut stream = stream.map_err(|error| format!("no node serves {}: {error}", socket.display()))?;
+    stream.write_all(line.as_bytes()).await?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await?;
+    match reply.strip_suffix('\n').map(|reply| (reply, reply.split(' ').next().unwrap_or_default())) {
+        None => Err("no reply: the outcome is unknown; ask again".into()),
+        Some((error, "error:")) => Err(error.into()),
+        Some((reply, verdict)) => {
+            println!("{reply}");
             let is_fulfilled = matches!(verdict, "granted" | "released" | "held" | "leader");
             Ok(if is_fulfilled { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }

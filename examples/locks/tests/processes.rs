@@ -5,8 +5,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::{
     collections::BTreeMap,
     fmt::Write,
-    fs,
+    fs::{self, Permissions},
     net::UdpSocket,
+    os::unix::fs::PermissionsExt,
+    path::Path,
     process::{Output, Stdio},
     time::Duration,
 };
@@ -86,6 +88,22 @@ async fn a_request_or_a_file_that_makes_no_sense_is_refused() {
     }
 }
 
+#[tokio::test]
+async fn other_users_are_kept_out_whatever_the_umask_and_a_socket_that_is_gone_is_no_error() {
+    let mut cluster = Cluster::prepare(1);
+    let data = cluster.dir.path().join("data1");
+    fs::create_dir(&data).expect("created");
+    fs::set_permissions(&data, Permissions::from_mode(0o777)).expect("open to all");
+    let mut node = Command::new("sh");
+    node.args(["-c", "umask 0; exec \"$0\" --config node1.toml", BINARY]).current_dir(cluster.dir.path());
+    cluster.started(1, node).await;
+    let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!((mode(&data), mode(&data.join("socket"))), (0o700, 0o600));
+    cluster.granted(1, "acquire db alice 600000", "alice").await;
+    fs::remove_file(data.join("socket")).expect("removed");
+    cluster.stop(1, Signal::TERM).await;
+}
+
 /// A protected resource: it refuses tokens lower than the highest that it has seen.
 #[derive(Default)]
 struct Resource {
@@ -137,8 +155,13 @@ impl Cluster {
 
     /// Starts a node and waits until it serves.
     async fn start(&mut self, id: u64) {
-        let mut node = self.command(&["--config", &format!("node{id}.toml")]);
-        let mut node = node.stdout(Stdio::piped()).spawn().expect("the binary runs");
+        let node = self.command(&["--config", &format!("node{id}.toml")]);
+        self.started(id, node).await;
+    }
+
+    async fn started(&mut self, id: u64, mut node: Command) {
+        let node = node.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut node = node.spawn().expect("the binary runs");
         let (mut line, out) = (String::new(), node.stdout.take().expect("piped"));
         timeout(PATIENCE, BufReader::new(out).read_line(&mut line)).await.expect("it serves").expect("it prints");
         assert_eq!(line, format!("node {id} serves data{id}/socket\n"));
