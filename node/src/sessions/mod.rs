@@ -11,11 +11,13 @@
 //!
 //! - A serial that was applied gets its first answer again. The machine is not called.
 //! - A serial that is `WINDOW` or more below the highest of the session gets no answer: it may
-//!   have been applied long ago. Nor does a serial with an answer that was too large to be kept.
+//!   have been applied long ago. Nor does a serial with a reply that was dropped, because replies
+//!   took too many bytes. Neither is applied.
 //! - A command of an opened session that is no longer known is not applied. A named session begins
 //!   with its first command, and begins again with the first command after it has ended.
 //! - A session ends once it has been idle for the idle limit. If there are too many, the one that
-//!   has been idle for longest ends.
+//!   has been idle for longest ends. The bytes of replies end no session: a named one would begin
+//!   again, and apply a repeated command twice.
 
 mod clock;
 mod snapshot;
@@ -43,8 +45,8 @@ pub(crate) const WINDOW: u64 = 64;
 /// The most bytes of answers that a session keeps, unless the latest answer is larger. The answers
 /// to the lowest serials go first.
 const SESSION_REPLY_BYTES_MAX: usize = 64 << 10;
-/// The most bytes of answers that all sessions keep together. The sessions that have been idle for
-/// longest go first.
+/// The most bytes of answers that all sessions keep together, unless the latest answer is larger.
+/// The answers of the sessions that have been idle for longest go first.
 const REPLY_BYTES_MAX: usize = 64 << 20;
 /// The most sessions, even if an entry carries a higher bound.
 pub(crate) const SESSIONS_MAX: u32 = 1_000_000;
@@ -58,6 +60,8 @@ pub struct Table {
     /// The session for which an entry is the latest use. The first of these sessions has been
     /// idle for longest.
     by_use: BTreeMap<Index, SessionKey>,
+    /// Those of `by_use` with a session that keeps bytes of replies.
+    with_replies: BTreeSet<Index>,
     reply_bytes: usize,
     /// Every entry that was ever skipped; snapshots contain them.
     skipped: BTreeSet<Skip>,
@@ -211,7 +215,15 @@ impl Table {
 
     fn begin(&mut self, key: SessionKey, index: Index) {
         let session = Session { used_by: index, used_at: self.now, answers: BTreeMap::new(), reply_bytes: 0 };
-        self.by_use.insert(index, key.clone());
+        self.insert(key, session);
+    }
+
+    fn insert(&mut self, key: SessionKey, session: Session) {
+        self.by_use.insert(session.used_by, key.clone());
+        if session.reply_bytes > 0 {
+            self.with_replies.insert(session.used_by);
+        }
+        self.reply_bytes += session.reply_bytes;
         self.sessions.insert(key, Arc::new(session));
     }
 
@@ -228,10 +240,14 @@ impl Table {
         if let Some(key) = self.by_use.remove(&session.used_by) {
             self.by_use.insert(index, key);
         }
+        self.with_replies.remove(&session.used_by);
         (session.used_by, session.used_at) = (index, self.now);
         let before = session.reply_bytes;
         let verdict = session.answer(serial, index, machine);
         self.reply_bytes = self.reply_bytes - before + session.reply_bytes;
+        if session.reply_bytes > 0 {
+            self.with_replies.insert(index);
+        }
         verdict
     }
 
@@ -246,15 +262,25 @@ impl Table {
         }
     }
 
-    /// Ends the sessions that have been idle for longest until the bounds hold; never the session
-    /// that this entry used.
+    /// Ends the sessions that have been idle for longest until the bound on their number holds,
+    /// then drops the replies of those that have been idle for longest until the bound on the bytes
+    /// holds; never of the session that this entry used.
     fn make_room(&mut self, sessions_max: u32, index: Index) {
         let max = sessions_max.clamp(1, SESSIONS_MAX);
-        while self.sessions.len() > max as usize || self.reply_bytes > REPLY_BYTES_MAX {
+        while self.sessions.len() > max as usize {
             if self.by_use.first_key_value().is_none_or(|(first, _)| *first == index) {
                 break;
             }
             self.forget_first();
+        }
+        while self.reply_bytes > REPLY_BYTES_MAX
+            && let Some(first) = self.with_replies.first().copied().filter(|first| *first != index)
+        {
+            self.with_replies.remove(&first);
+            if let Some(session) = self.by_use.get(&first).and_then(|key| self.sessions.get_mut(key)) {
+                self.reply_bytes -= session.reply_bytes;
+                Arc::make_mut(session).drop_replies(0, None);
+            }
         }
     }
 
@@ -262,6 +288,7 @@ impl Table {
         if let Some((_, key)) = self.by_use.pop_first()
             && let Some(session) = self.sessions.remove(&key)
         {
+            self.with_replies.remove(&session.used_by);
             self.reply_bytes -= session.reply_bytes;
         }
     }
@@ -285,19 +312,19 @@ impl Session {
         // Copied: the reply may be a slice of a larger buffer.
         let kept = reply.as_ref().map_or(Kept::Skipped, |reply| Kept::Reply(reply[..].into()));
         self.answers.insert(serial, Answer { index, kept });
-        self.forget_replies(serial);
+        self.drop_replies(SESSION_REPLY_BYTES_MAX, Some(serial));
         reply.map_or(Verdict::Refused(Refusal::Skipped), |reply| Verdict::Applied { index, reply })
     }
 
-    /// Recounts the bytes kept, and drops replies above the bound, lowest serial first; the reply
-    /// to `latest` stays.
-    fn forget_replies(&mut self, latest: u64) {
+    /// Recounts the bytes kept, and drops replies until at most `bytes_max` are left, lowest serial
+    /// first; the reply to `latest` stays.
+    fn drop_replies(&mut self, bytes_max: usize, latest: Option<u64>) {
         self.reply_bytes = self.answers.values().map(|answer| answer.kept.bytes()).sum();
         for (serial, answer) in &mut self.answers {
-            if self.reply_bytes <= SESSION_REPLY_BYTES_MAX {
+            if self.reply_bytes <= bytes_max {
                 break;
             }
-            if *serial != latest && answer.kept.bytes() > 0 {
+            if Some(*serial) != latest && answer.kept.bytes() > 0 {
                 self.reply_bytes -= answer.kept.bytes();
                 answer.kept = Kept::Nothing;
             }

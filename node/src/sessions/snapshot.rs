@@ -40,7 +40,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     io::{self, Error, ErrorKind, Read, Write},
-    sync::Arc,
 };
 
 const MAGIC: [u8; 8] = *b"QSESSION";
@@ -124,11 +123,10 @@ pub fn read(from: &mut dyn Read) -> io::Result<Table> {
             return Err(invalid(at, "the sessions are not in order"));
         }
         let session = from.session(now)?;
-        if table.by_use.insert(session.used_by, key.clone()).is_some() {
+        if table.by_use.contains_key(&session.used_by) {
             return Err(invalid(at, format_args!("entry {} used two sessions", session.used_by)));
         }
-        table.reply_bytes += session.reply_bytes;
-        table.sessions.insert(key, Arc::new(session));
+        table.insert(key, session);
     }
     Ok(table)
 }
@@ -273,7 +271,7 @@ mod tests {
         table.skip(Skip { index: Index(0x1817_1615_1413_1211), term: Term(3), checksum: 0xb4b3_b2b1 });
         let used_at = LogTime(0x0706_0504_0302_0100);
         let session = Session { used_by: Index(0x3837_3635_3433_3231), used_at, answers: [].into(), reply_bytes: 0 };
-        insert(&mut table, SessionKey::opened(Index(0x2827_2625_2423_2221)), session);
+        table.insert(SessionKey::opened(Index(0x2827_2625_2423_2221)), session);
         let answer = |index, kept| Answer { index: Index(index), kept };
         let answers = [
             (0x4847_4645_4443_4241, answer(0x21, Kept::Reply(b"hi"[..].into()))),
@@ -282,7 +280,7 @@ mod tests {
         ];
         let used_by = Index(0x3837_3635_3433_3232);
         let session = Session { used_by, used_at: table.now, answers: answers.into(), reply_bytes: 2 };
-        insert(&mut table, SessionKey::named(b"name").expect("a name"), session);
+        table.insert(SessionKey::named(b"name").expect("a name"), session);
         assert_eq!(written(&table), expected);
         assert_eq!(read(&mut &expected[..]).expect("sessions"), table);
     }
@@ -377,12 +375,6 @@ mod tests {
         let key = SessionKey::named(name).expect("a name");
         let request = Request::Command { key, serial, command: b"" };
         table.apply(Index(index), stamp(), &request, |_| Some(bytes::Bytes::copy_from_slice(reply)));
-    }
-
-    fn insert(table: &mut Table, key: SessionKey, session: Session) {
-        table.by_use.insert(session.used_by, key.clone());
-        table.reply_bytes += session.reply_bytes;
-        table.sessions.insert(key, Arc::new(session));
     }
 
     fn stamp() -> Stamp {
