@@ -7,6 +7,7 @@ use crate::{
     decisions::{
         callers::{self, Answer, Outcome},
         freshness::Granted,
+        internal_entries::InternalEntry,
         reads::Wants,
         ticks::Reached,
     },
@@ -36,6 +37,14 @@ pub(crate) enum Request {
     Snapshot(SnapshotCaller),
     /// Change the members, or transfer leadership.
     Administer(Administer),
+    /// Append this internal entry, if this node leads in its term; there is no answer. From the tasks
+    /// of the typed layer. The way of a *follower's* entry would be that of commands: an
+    /// [`Offer`] of [`Kind::Internal`], which `decisions::proposals` forwards and appends like any
+    /// other kind. Two places must let it through, for the payload of a claim alone:
+    /// `quorate_raft::Propose` refuses the kind when it is decoded, and the caller of an offer
+    /// needs a place in admission control.
+    #[expect(dead_code, reason = "its senders follow")]
+    Internal(InternalEntry),
     /// Open the newest snapshot: a backup reads it.
     OpenNewest(SourceCaller),
     /// Answer the callers, then end the node.

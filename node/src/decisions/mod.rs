@@ -4,7 +4,8 @@
 //! - Commands of clients: `proposals`, with `routing`, `request_ids` and `large_commands`.
 //! - Reads: `reads`, with `freshness`.
 //! - Members and leadership: `operators`, with `membership_change`; `automatic`.
-//! - The rest of a node's life: `snapshot_policy`, `stopping`; log time: `ticks`.
+//! - Entries of the leader's own: `ticks`, for log time; `internal_entries`, for services.
+//! - The rest of a node's life: `snapshot_policy`, `stopping`.
 //!
 //! No module here knows an actor, a channel, a task or a clock: times are moments of the node's
 //! clock, and the way to answer a caller is an opaque value that an effect hands back. So tests,
@@ -14,6 +15,7 @@
 pub mod automatic;
 pub mod callers;
 pub mod freshness;
+pub mod internal_entries;
 pub(crate) mod large_commands;
 pub mod membership_change;
 pub mod operators;

@@ -14,6 +14,7 @@ mod administration;
 mod clients;
 mod connections;
 mod effects;
+mod internal;
 mod members;
 mod network_events;
 mod peers;
@@ -202,6 +203,7 @@ impl Consensus {
         }
         self.take_snapshot_if_due();
         self.serve_needs(ctx);
+        self.append_internal(ctx);
         self.tick_if_due(ctx);
         if self.stopping.is_stopping() {
             self.end_if_done();
@@ -306,6 +308,7 @@ impl StreamHandler<Vec<Request>> for Consensus {
                         operators.offered(what, Operator::Here(answer), now, view, out);
                     });
                 }
+                Request::Internal(entry) => self.ticking.internal.offered(entry),
                 Request::OpenNewest(caller) => self.open_newest(caller, ctx),
                 Request::Shutdown => self.begin_to_stop(ctx),
             }

@@ -1,7 +1,10 @@
 //! Log time: [`Ticks`] decides; here its ticks reach the rules, and its alarm is set.
 
 use super::Consensus;
-use crate::decisions::ticks::{Next, Reached, Ticks, View};
+use crate::decisions::{
+    internal_entries::InternalEntries,
+    ticks::{Next, Reached, Ticks, View},
+};
 use actix::prelude::*;
 use quorate_raft::{
     Index, Kind, Moment,
@@ -12,10 +15,11 @@ use quorate_raft::{
 use rand::{Rng, rngs::StdRng};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The ticks of a node, with the parts of them that no decision knows: randomness and the wall
-/// clock.
+/// The entries that a leader appends of its own: the ticks, with the parts of them that no decision
+/// knows, randomness and the wall clock; and the internal ones.
 pub(crate) struct Ticking {
     pub(super) ticks: Ticks,
+    pub(super) internal: InternalEntries,
     /// The next time to ask for a tick.
     alarm: Option<(Moment, SpawnHandle)>,
     random: StdRng,
@@ -26,7 +30,7 @@ pub(crate) struct Ticking {
 
 impl Ticking {
     pub(crate) fn new(ticks: Ticks, random: StdRng, is_simulated: bool) -> Self {
-        Self { ticks, alarm: None, random, is_simulated }
+        Self { ticks, internal: InternalEntries::default(), alarm: None, random, is_simulated }
     }
 
     /// The tick in front of a batch that is appended now, and the time of the stamps in it.
