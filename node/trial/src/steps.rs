@@ -1,0 +1,73 @@
+//! The steps of a log, and how they are drawn.
+
+use crate::{rng::Rng, spec::Spec, walk::Walk};
+use quorate::Service;
+use std::fmt;
+
+/// A step of a log.
+pub(crate) enum Step<S: Service> {
+    Command(S::Command),
+    Query(S::Query),
+    /// Log time passes by this many milliseconds.
+    Pass(u64),
+    /// Another leader: a new term, which begins with an entry of its own.
+    Lead,
+    /// The cluster's version rises by one.
+    Upgrade,
+    /// The twin is saved and loaded.
+    Load,
+}
+
+/// The longest time that passes in a step, in milliseconds.
+const PASS_MAX: u64 = 10_000;
+
+/// The steps of a seed.
+pub(crate) struct Drawn<'a, S: Service> {
+    spec: &'a Spec<S>,
+    rng: Rng,
+}
+
+impl<'a, S: Service> Drawn<'a, S> {
+    pub(crate) fn new(spec: &'a Spec<S>, seed: u64) -> Self {
+        Self { spec, rng: Rng::new(seed) }
+    }
+
+    /// The next step, after those that `walk` has taken.
+    pub(crate) fn next(&mut self, walk: &Walk<'_, S>) -> Step<S> {
+        let Self { spec, rng } = self;
+        match rng.below(100) {
+            0..20 => Step::Pass(pass(rng, walk.until_due())),
+            20..30 => Step::Load,
+            30..33 => Step::Lead,
+            33..40 if walk.is_old() => Step::Upgrade,
+            40..50 if let Some(queries) = &spec.queries => Step::Query(queries(rng)),
+            _ => match &spec.commands {
+                Some(commands) => Step::Command(commands(rng, walk.replies())),
+                None => Step::Load,
+            },
+        }
+    }
+}
+
+/// Some time, in milliseconds: often up to the next timer, or a moment before or after.
+fn pass(rng: &mut Rng, until_due: Option<u64>) -> u64 {
+    match until_due {
+        Some(due) if rng.coin() => (due + rng.below(3)).saturating_sub(1).max(1),
+        Some(due) if rng.coin() => rng.between(1..=due.max(1)),
+        _ if rng.coin() => rng.between(1..=50),
+        _ => rng.between(1..=PASS_MAX),
+    }
+}
+
+impl<S: Service> fmt::Debug for Step<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Command(command) => write!(f, "{command:?}"),
+            Self::Query(query) => write!(f, "query {query:?}"),
+            Self::Pass(ms) => write!(f, "{ms} ms pass"),
+            Self::Lead => f.write_str("a new leader"),
+            Self::Upgrade => f.write_str("the cluster's version rises"),
+            Self::Load => f.write_str("the twin is saved and loaded"),
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! The trial of a service: its description, and the run over all seeds.
+
+use crate::{
+    failed::{Failed, Fault},
+    rng::Rng,
+    shrink::{self, Ended},
+    spec::Spec,
+    steps::{Drawn, Step},
+    walk::Walk,
+    world::World,
+};
+use quorate::{At, Service};
+use std::{collections::hash_map::RandomState, fmt, hint::black_box, panic, sync::Arc, thread};
+
+/// The seeds of a trial that says nothing else.
+const SEEDS: u64 = 200;
+/// The most steps of a seed.
+const STEPS_MAX: u64 = 100;
+
+/// A trial of a service: see the [crate's page](crate).
+#[must_use = "a trial begins with `run`"]
+#[derive(Debug)]
+pub struct Trial<S: Service> {
+    spec: Spec<S>,
+    seeds: u64,
+}
+
+impl<S: Service> Trial<S> {
+    /// A trial of the service that `new` makes: its state before the first entry.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Service};
+    /// # use quorate_trial::Trial;
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// Trial::new(Counter::default).commands(|rng, _replies| rng.below(10)).run();
+    /// ```
+    pub fn new(new: impl Fn() -> S + Send + Sync + 'static) -> Self {
+        let spec = Spec { new: Box::new(new), commands: None, queries: None, invariants: Vec::new(), model: None };
+        Self { spec, seeds: SEEDS }
+    }
+
+    /// The commands; a trial without them is refused. `next` draws one from random numbers and the
+    /// earlier replies, the latest at the end, and must depend on nothing else: a seed is run again.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Service};
+    /// # use quorate_trial::Trial;
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// let at_most_the_last_reply = |rng: &mut quorate_trial::Rng, replies: &[u64]| match replies.last() {
+    ///     Some(last) => rng.between(0..=*last),
+    ///     None => 1,
+    /// };
+    /// Trial::new(Counter::default).commands(at_most_the_last_reply).seeds(20).run();
+    /// ```
+    pub fn commands(mut self, next: impl Fn(&mut Rng, &[S::Reply]) -> S::Command + Send + Sync + 'static) -> Self {
+        self.spec.commands = Some(Box::new(next));
+        self
+    }
+
+    /// The queries; without them none is asked.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Service};
+    /// # use quorate_trial::Trial;
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, u64 => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, modulus: u64, _: At) -> u64 { self.0 % modulus }
+    /// # }
+    /// Trial::new(Counter::default).commands(|rng, _| rng.below(10)).queries(|rng| rng.between(1..=9)).run();
+    /// ```
+    pub fn queries(mut self, next: impl Fn(&mut Rng) -> S::Query + Send + Sync + 'static) -> Self {
+        self.spec.queries = Some(Box::new(next));
+        self
+    }
+
+    /// A property of the state that must hold after every entry of the log. May be called several
+    /// times, for several properties.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Service};
+    /// # use quorate_trial::Trial;
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// Trial::new(Counter::default)
+    ///     .commands(|rng, _| rng.below(10))
+    ///     .invariant(|counter, at| match counter.0 <= 9 * at.index.0 {
+    ///         true => Ok(()),
+    ///         false => Err(format!("{} after {} entries", counter.0, at.index)),
+    ///     })
+    ///     .run();
+    /// ```
+    pub fn invariant(mut self, holds: impl Fn(&S, &At) -> Result<(), String> + Send + Sync + 'static) -> Self {
+        self.spec.invariants.push(Box::new(holds));
+        self
+    }
+
+    /// A model: a simple account of the same service, which judges each reply. `new` makes it for
+    /// each seed, and `follows` is called with each command that was applied, in the order of the
+    /// log, and the service's reply.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Service};
+    /// # use quorate_trial::Trial;
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// Trial::new(Counter::default)
+    ///     .commands(|rng, _| rng.below(10))
+    ///     .model(Vec::new, |added: &mut Vec<u64>, add, reply, _at| {
+    ///         added.push(*add);
+    ///         let sum: u64 = added.iter().sum();
+    ///         if *reply == sum { Ok(()) } else { Err(format!("it should be {sum}")) }
+    ///     })
+    ///     .run();
+    /// ```
+    pub fn model<M: 'static>(
+        mut self,
+        new: impl Fn() -> M + Send + Sync + 'static,
+        follows: impl Fn(&mut M, &S::Command, &S::Reply, &At) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        let follows = Arc::new(follows);
+        self.spec.model = Some(Box::new(move || {
+            let (mut model, follows) = (new(), Arc::clone(&follows));
+            Box::new(move |command, reply, at| follows(&mut model, command, reply, at))
+        }));
+        self
+    }
+
+    /// The number of seeds, 200 by default, unless the environment variable `QUORATE_TRIAL_SEEDS`
+    /// has another.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Service};
+    /// # use quorate_trial::Trial;
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// let passed = Trial::new(Counter::default).commands(|rng, _| rng.below(10)).seeds(10).check();
+    /// assert_eq!(passed.expect("it adds").seeds, 10);
+    /// ```
+    pub fn seeds(self, seeds: u64) -> Self {
+        Self { seeds, ..self }
+    }
+
+    /// Runs all seeds, up to the first that fails.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Service};
+    /// # use quorate_trial::Trial;
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// Trial::new(Counter::default).commands(|rng, _replies| rng.below(10)).run();
+    /// ```
+    ///
+    /// # Panics
+    /// If a seed fails: the message is that of [`Failed`]. If there are no commands, or a function
+    /// that draws them panics.
+    pub fn run(self) {
+        match self.check() {
+            Ok(passed) => println!("{passed}"),
+            Err(failed) => panic!("{failed}"),
+        }
+    }
+
+    /// As [`Trial::run`], without a panic for a seed that fails.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Service};
+    /// # use quorate_trial::Trial;
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// let trial = Trial::new(Counter::default).commands(|rng, _| rng.below(10));
+    /// let failed = trial.invariant(|counter, _| if counter.0 == 0 { Ok(()) } else { Err("it moved".into()) }).check();
+    /// assert_eq!(failed.expect_err("it moves").story().len(), 1, "one command is enough");
+    /// ```
+    ///
+    /// # Errors
+    /// The first seed that fails, made smaller.
+    ///
+    /// # Panics
+    /// If there are no commands, or a function that draws them panics.
+    pub fn check(self) -> Result<Passed, Failed> {
+        assert!(self.spec.commands.is_some(), "a trial needs commands: call Trial::commands");
+        let (alone, many) = (number("QUORATE_TRIAL_SEED"), number("QUORATE_TRIAL_SEEDS"));
+        let seeds = alone.map_or(0..many.unwrap_or(self.seeds), |seed| seed..seed + 1);
+        let mut passed = Passed::default();
+        for seed in seeds {
+            let (steps, ended) = fresh(seed, || self.draw(seed));
+            match ended {
+                Ok(of_seed) => passed.add(of_seed),
+                Err(fault) => return Err(self.smaller(seed, steps, fault)),
+            }
+        }
+        Ok(passed)
+    }
+
+    /// Draws the log of a seed while it is applied. Gives its steps, the one that failed last.
+    fn draw(&self, seed: u64) -> (Vec<Step<S>>, Result<Passed, Fault>) {
+        let (mut walk, mut drawn) = (Walk::new(&self.spec, seed, false), Drawn::new(&self.spec, seed));
+        let mut steps = Vec::new();
+        let most = Rng::new(!seed).between(10..=STEPS_MAX);
+        for _ in 0..most {
+            let step = World::new(seed, 2).enter(|| drawn.next(&walk));
+            let ended = walk.step(&step);
+            steps.push(step);
+            if let Err(fault) = ended {
+                return (steps, Err(fault));
+            }
+        }
+        (steps, Ok(walk.passed()))
+    }
+
+    /// Makes the log of a seed that failed smaller, and tells it.
+    fn smaller(&self, seed: u64, steps: Vec<Step<S>>, fault: Fault) -> Failed {
+        let fails = |kept: &[usize]| {
+            let (_, ended) = fresh(seed, || self.replay(seed, &steps, kept, false));
+            ended.is_err_and(|other| other.property == fault.property)
+        };
+        let all: Vec<_> = (0..steps.len()).collect();
+        let Ended { kept, recurs } = shrink::shrink(all, fails);
+        let (mut story, ended) = fresh(seed, || self.replay(seed, &steps, &kept, true));
+        let fault = match ended {
+            Err(smaller) if recurs && smaller.property == fault.property => smaller,
+            _ => {
+                story = steps.iter().map(|step| format!("{step:?}")).collect();
+                return Failed { seed, fault, story, steps: steps.len(), recurs: false };
+            }
+        };
+        Failed { seed, fault, story, steps: steps.len(), recurs }
+    }
+
+    /// Applies some steps of a log anew. Gives a line for each, if it `tells`.
+    fn replay(&self, seed: u64, steps: &[Step<S>], kept: &[usize], tells: bool) -> (Vec<String>, Result<(), Fault>) {
+        let mut walk = Walk::new(&self.spec, seed, tells);
+        let ended = kept.iter().try_for_each(|nth| walk.step(&steps[*nth]));
+        (walk.story(), ended)
+    }
+}
+
+/// Runs a log on a fresh thread, whose hash maps have the keys of the seed.
+fn fresh<T: Send>(seed: u64, run: impl FnOnce() -> T + Send) -> T {
+    let ended = thread::scope(|scope| {
+        let run = || {
+            World::new(seed, 3).enter(|| black_box(RandomState::new()));
+            run()
+        };
+        scope.spawn(run).join()
+    });
+    ended.unwrap_or_else(|panic| panic::resume_unwind(panic))
+}
+
+/// # Panics
+/// If the variable is no number.
+fn number(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    Some(value.parse().unwrap_or_else(|error| panic!("{variable}={value}: {error}: give a number")))
+}
+
+/// The counts of a trial that passed.
+///
+/// ```
+/// # use quorate::{At, Context, Service};
+/// # use quorate_trial::Trial;
+/// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+/// # struct Counter(u64);
+/// # impl Service for Counter {
+/// #     quorate::types!(u64 => u64, () => u64);
+/// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+/// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+/// # }
+/// let passed = Trial::new(Counter::default).commands(|rng, _| rng.below(10)).check()?;
+/// assert!(passed.commands > 1_000 && passed.loads > 100, "{passed}");
+/// # Ok::<(), quorate_trial::Failed>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
+pub struct Passed {
+    /// Seeds that were run, each with one log.
+    pub seeds: u64,
+    /// Commands that were applied.
+    pub commands: u64,
+    /// Commands that were refused: the cluster's version was still too old for them.
+    pub refused: u64,
+    /// Queries that were answered.
+    pub queries: u64,
+    /// Times that log time passed.
+    pub ticks: u64,
+    /// Timers that fired and were not set again at once.
+    pub fired: u64,
+    /// Times that the twin was saved and loaded.
+    pub loads: u64,
+    /// New leaders, each with a later term.
+    pub leaders: u64,
+}
+
+impl Passed {
+    fn add(&mut self, of_seed: Self) {
+        let Self { seeds, commands, refused, queries, ticks, fired, loads, leaders } = of_seed;
+        self.seeds += seeds;
+        self.commands += commands;
+        self.refused += refused;
+        self.queries += queries;
+        self.ticks += ticks;
+        self.fired += fired;
+        self.loads += loads;
+        self.leaders += leaders;
+    }
+}
+
+impl fmt::Display for Passed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seeds, commands, refused, queries, ticks, fired, loads, leaders } = self;
+        write!(
+            f,
+            "{seeds} seeds passed: {commands} commands, {refused} refused, {queries} queries, {ticks} ticks, \
+             {fired} timers fired, {loads} loads, {leaders} leaders"
+        )
+    }
+}
