@@ -8,7 +8,8 @@
 //! [`CONTINUED_MAX`] others, so that clients that read only first pages displace no listing
 //! in progress. The one that was unused for longest is dropped first, and each after [`IDLE_LIMIT`]
 //! without use or [`AGE_LIMIT`] altogether. A kept state takes the keys and values that were
-//! changed since, some 50 bytes for each key of a shard that was changed since, and 32 for each shard.
+//! changed since, some 50 bytes for each key of a shard that was changed since, and 32 for each
+//! shard.
 
 use crate::machine::View;
 use quorate::Index;
@@ -24,7 +25,8 @@ const FRESH_MAX: usize = 8;
 const CONTINUED_MAX: usize = 8;
 /// The time after which an unused state is dropped; a client asks for the next page at once.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
-/// The time after which a state is dropped even if it is used.
+/// The time after which a state is dropped even if it is used: since it was last the current one
+/// at a first page.
 const AGE_LIMIT: Duration = Duration::from_secs(300);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -108,7 +110,8 @@ impl Kept {
     fn keep(&mut self, version: Arc<Version>, now: Instant) -> Vec<State> {
         let mut dropped = self.expire(now);
         match self.states.iter_mut().find(|state| state.version.index == version.index) {
-            Some(state) => state.used = now,
+            // It is current, so it begins anew; else a listing that begins now would lose it early.
+            Some(state) => (state.since, state.used) = (now, now),
             None => self.states.push(State { version, is_continued: false, since: now, used: now }),
         }
         dropped.extend(self.displace(false, FRESH_MAX));
@@ -180,6 +183,22 @@ mod tests {
             assert!(kept.at(Index(2), at).0.is_some());
         }
         assert_eq!(kept.expire(at + Duration::from_nanos(1)).len(), 1);
+    }
+
+    #[test]
+    fn a_state_that_is_still_current_lasts_for_a_listing_that_begins_later() {
+        let (mut kept, begun) = (Kept::default(), Instant::now());
+        let mut now = begun;
+        while now < begun + AGE_LIMIT {
+            kept.keep(version(1), now);
+            now += IDLE_LIMIT;
+        }
+        let last = now - IDLE_LIMIT;
+        while now <= last + AGE_LIMIT {
+            assert!(kept.at(Index(1), now).0.is_some(), "{:?} after its first page", now - last);
+            now += IDLE_LIMIT;
+        }
+        assert!(kept.at(Index(1), now).0.is_none());
     }
 
     #[tokio::test(start_paused = true)]
