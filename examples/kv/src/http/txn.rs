@@ -34,7 +34,8 @@ pub(super) async fn txn(
             Ok(Json(TxnAnswer { succeeded, index, results: results.collect() }))
         }
         Reply::Txn(TxnReply::TooMuchRead) => Err(Refusal::TooLarge(format!(
-            "the values that it reads have more than {TXN_READ_BYTES_MAX} bytes together, so it did nothing; get fewer"
+            "the values that it reads have more than {TXN_READ_BYTES_MAX} bytes together, so it did nothing; get fewer, \
+             and read large values with GET"
         ))),
         _ => Err(Refusal::OutcomeUnknown),
     }
@@ -44,7 +45,8 @@ impl TxnRequest {
     /// Parses a body, with values of at most `value_bytes_max` bytes.
     ///
     /// # Errors
-    /// [`Refusal::BadRequest`] if it is none, [`Refusal::TooLarge`] if a key, a value or a list is longer.
+    /// [`Refusal::BadRequest`] if it is none, [`Refusal::TooLarge`] if a key, a value or a list is
+    /// longer.
     pub fn parse(body: &[u8], value_bytes_max: usize) -> Result<Self, Refusal> {
         let request: Self = object::from_json(body).map_err(|error| {
             Refusal::BadRequest(format!(

@@ -1,9 +1,20 @@
 //! Transactions: over HTTP and on the command line, repeated, and while a leader is killed.
 
 use crate::support::{Answer, PATIENCE, cluster, raw, run, run_on};
-use quorate_kv::http::messages::{OperationRequest, PairRequest, TxnRequest};
+use quorate_kv::{
+    client::Client,
+    http::messages::{OperationRequest, PairRequest, TxnRequest},
+    octets::Octets,
+};
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use std::{cell::Cell, time::Duration};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+/// The pause after a refused request.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_of_a_transaction_takes_effect_or_nothing_through_any_node() {
@@ -89,6 +100,11 @@ async fn a_bad_transaction_is_refused_and_changes_nothing() {
     raw(&url, "PUT /v1/kv/large", &format!("content-length: {}\r\n", large.len()), &large).await;
     let answer = txn(&url, "", too_much).await;
     assert_eq!((answer.status, &*answer.code()), (413, "too_large"));
+    assert!(
+        answer.text().contains("so it did nothing; get fewer, and read large values with GET"),
+        "{}",
+        answer.text()
+    );
     assert_eq!(raw(&url, "GET /v1/kv/k", "", b"").await.body.len(), 1 << 20, "it did nothing");
 }
 
@@ -116,32 +132,42 @@ async fn no_listing_ever_shows_a_part_of_a_transaction() {
     let mut cluster = cluster(3).await;
     let (leader, followers) = cluster.roles().await;
     let keys: Vec<_> = (0..10).map(|number| format!("k{number}")).collect();
-    let deadline = Instant::now() + PATIENCE;
     let mut clients = [cluster.client(&followers).expect("client"), cluster.client(&followers).expect("client")];
-    let write = async |client: &mut quorate_kv::client::Client, name: &str| {
-        let (mut done, mut after_kill) = (0, 0);
+    let urls: Vec<_> = followers.iter().map(|id| cluster.endpoint(*id)).collect();
+    let (done, is_killed) = (watch::channel(0).0, watch::channel(false).0);
+    let write = async |client: &mut Client, name: &str| {
+        let (mut number, mut after_kill) = (0, 0);
         while after_kill < 20 {
-            assert!(Instant::now() < deadline, "{done} were executed");
-            let value = format!("{name}{done}");
+            let value = format!("{name}{number}");
             let put = |key: &String| {
-                let pair = PairRequest { key: key.clone(), value: quorate_kv::octets::Octets(value.clone().into()) };
+                let pair = PairRequest { key: key.clone(), value: Octets(value.clone().into()) };
                 OperationRequest::Put(pair)
             };
             let request = TxnRequest { success: keys.iter().map(put).collect(), ..TxnRequest::default() };
-            if client.txn(&request).await.is_ok() {
-                done += 1;
-                after_kill += usize::from(done > 20);
+            let begins_after_kill = *is_killed.borrow();
+            number += 1;
+            match client.txn(&request).await {
+                Ok(_) => {
+                    done.send_modify(|done| *done += 1);
+                    after_kill += u32::from(begins_after_kill);
+                }
+                // There is no leader yet.
+                Err(_) => sleep(RETRY_AFTER).await,
             }
         }
     };
-    let urls: Vec<_> = followers.iter().map(|id| cluster.endpoint(*id)).collect();
-    let stop = tokio::sync::watch::channel(false);
+    let kill = async {
+        done.subscribe().wait_for(|done| *done >= 20).await.expect("the writers write");
+        cluster.kill(leader).await.expect("killed");
+        is_killed.send_replace(true);
+    };
+    let seen = Cell::new(0);
     let look = async {
-        let mut seen = 0;
-        while !*stop.1.borrow() {
+        loop {
             for (url, read) in urls.iter().zip(["linearizable", "local"]) {
                 let page = raw(url, &format!("GET /v1/kv?prefix=k&read={read}"), "", b"").await;
                 if page.status != 200 {
+                    sleep(RETRY_AFTER).await;
                     continue;
                 }
                 let page: Value = serde_json::from_slice(&page.body).expect("JSON");
@@ -149,21 +175,20 @@ async fn no_listing_ever_shows_a_part_of_a_transaction() {
                     page["pairs"].as_array().expect("pairs").iter().map(|pair| &pair["value"]).collect();
                 assert!(values.is_empty() || values.len() == 10, "{page}");
                 assert!(values.windows(2).all(|pair| pair[0] == pair[1]), "{page}");
-                seen += usize::from(!values.is_empty());
+                seen.set(seen.get() + u32::from(!values.is_empty()));
             }
         }
-        seen
     };
     let [one, other] = &mut clients;
-    let work = async {
-        tokio::join!(write(one, "a"), write(other, "b"), async {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            cluster.kill(leader).await.expect("killed");
-        });
-        stop.0.send_replace(true);
+    let work = async { tokio::join!(write(one, "a"), write(other, "b"), kill) };
+    let all = async {
+        tokio::select! {
+            _ = work => {}
+            () = look => {}
+        }
     };
-    let ((), seen) = tokio::join!(work, look);
-    assert!(seen > 10, "{seen} listings were checked");
+    timeout(PATIENCE, all).await.unwrap_or_else(|_| panic!("{} were executed", *done.borrow()));
+    assert!(seen.get() > 10, "{} listings were checked", seen.get());
 }
 
 #[tokio::test(flavor = "multi_thread")]
