@@ -36,8 +36,9 @@ const VALUE_BYTES_MAX: usize = 64;
 /// # Panics
 /// If one of these properties is violated: a key is the decoded part of the path, of 1 to 1024
 /// bytes; every text of such a length has a path that decodes to it; a compare-and-swap has values
-/// of the allowed length, a transaction has lists of the allowed length, and both are unchanged by serializing and parsing it again; every refusal is
-/// one line of JSON; and every answer is unchanged by serializing and parsing it again.
+/// of the allowed length, a transaction has lists of the allowed length, and both are unchanged by
+/// serializing and parsing them again; every refusal is one line of JSON; and every answer is
+/// unchanged by serializing and parsing it again.
 pub fn http_bodies(input: &[u8]) {
     let (target, body) = match input.iter().position(|byte| *byte == b'\n') {
         Some(end) => (&input[..end], &input[end + 1..]),

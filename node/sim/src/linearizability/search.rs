@@ -15,9 +15,10 @@
 //!   it changed: else it could be placed later, or be left out.
 //! - **Lost values.** A value that a completed operation still needs is not left if no operation
 //!   can bring it back in time.
-//! - **Dead writes first**, where all operations are on one key. If no operation left names the value of a write that may come next,
-//!   that write can as well come before any other that may: it is then the only write to try. The
-//!   exception: an operation that an unnamed value pleases could follow the write at once.
+//! - **Dead writes first**, where all operations are on one key. If no operation left names the
+//!   value of a write that may come next, that write can as well come before any other that may: it
+//!   is then the only write to try. The exception: an operation that an unnamed value pleases could
+//!   follow the write at once.
 //!
 //! The order of the choices follows a guess at the moments of the operations. It decides how soon
 //! an order is found, never whether one exists.
