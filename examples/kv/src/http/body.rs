@@ -4,19 +4,27 @@
 //! **Only received bytes are charged,** never announced ones, because an announcement costs its
 //! sender nothing. One client gets a share of the budget. A part of the budget is reserved for
 //! small bodies, so that large ones cannot block them.
+//!
+//! Answers that take memory of their own have a budget of the same kind, until they are sent or
+//! dropped: a client that takes no bytes of them holds its own share only.
 
 use super::{connections::Client, refusal::Refusal};
 use axum::{
     body::{Body, Bytes, HttpBody},
-    http::Request,
+    extract::FromRequestParts,
+    http::{Extensions, Request, request::Parts},
 };
 use bytes::BytesMut;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Frame, SizeHint};
 use std::{
     collections::HashMap,
+    convert::Infallible,
     error::Error,
     net::{IpAddr, Ipv4Addr},
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -29,9 +37,9 @@ const SMALL_BYTES: usize = 64 << 10;
 const SHARE: usize = 4;
 const FOR_SMALL: usize = 8;
 
-/// The memory budget of all bodies that are being read or executed.
+/// The memory budget of all bodies that are being read or executed, or of all answers.
 #[derive(Clone, Debug)]
-pub(super) struct BodyBudget(Arc<Mutex<Pools>>);
+pub(super) struct Budget(Arc<Mutex<Pools>>);
 
 #[derive(Debug)]
 struct Pools {
@@ -81,10 +89,10 @@ pub(super) struct Whole {
     _charge: Charge,
 }
 
-/// The part of the budget that one body has taken.
+/// The part of the budget that one body or answer has taken.
 #[derive(Debug)]
-struct Charge {
-    budget: BodyBudget,
+pub(super) struct Charge {
+    budget: Budget,
     client: Client,
     all: usize,
     small: usize,
@@ -103,6 +111,65 @@ impl Charge {
         }
         Err(Refusal::Overloaded(Duration::from_secs(1)))
     }
+
+    /// Corrects the charge, once the length is known. More than was charged before is charged as
+    /// far as the budget goes: by then the answer is no longer refused.
+    pub(super) fn settle(&mut self, bytes: usize) {
+        let taken = self.all + self.small;
+        if bytes > taken {
+            let _ = self.add(bytes - taken);
+            return;
+        }
+        let mut pools = self.budget.pools();
+        let all = self.all.min(bytes);
+        let small = bytes - all;
+        pools.all.give_back(self.client, self.all - all);
+        pools.small.give_back(self.client, self.small - small);
+        (self.all, self.small) = (all, small);
+    }
+
+    /// The body of an answer, which gives the charge back once it is sent or dropped.
+    pub(super) fn with(self, body: Vec<u8>) -> Body {
+        Body::new(Charged { body: body.into(), _charge: self })
+    }
+}
+
+struct Charged {
+    body: Full<Bytes>,
+    _charge: Charge,
+}
+
+impl HttpBody for Charged {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The client of a request, for its share of a budget.
+pub(super) fn client_of(extensions: &Extensions) -> Client {
+    extensions.get().copied().unwrap_or(Client::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
+}
+
+/// The same, as an argument of a handler.
+pub(super) struct Caller(pub(super) Client);
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(client_of(&parts.extensions)))
+    }
 }
 
 impl Drop for Charge {
@@ -113,7 +180,7 @@ impl Drop for Charge {
     }
 }
 
-impl BodyBudget {
+impl Budget {
     /// A budget of `bytes`; one client's share is a quarter, or `share_min` if that is more.
     #[must_use]
     pub(super) fn of_bytes(bytes: usize, share_min: usize) -> Self {
@@ -129,6 +196,18 @@ impl BodyBudget {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes a part for something of this client.
+    ///
+    /// # Errors
+    /// If the budget or the client's share is used up.
+    pub(super) fn charge(&self, client: Client, bytes: usize) -> Result<Charge, Refusal> {
+        let mut charge = Charge { budget: self.clone(), client, all: 0, small: 0 };
+        if bytes > 0 {
+            charge.add(bytes)?;
+        }
+        Ok(charge)
+    }
+
     /// Reads the body of `request`, of at most `max` bytes.
     ///
     /// # Errors
@@ -136,12 +215,12 @@ impl BodyBudget {
     /// share is used up, or if it does not arrive.
     pub(super) async fn read(&self, request: Request<Body>, max: usize) -> Result<Whole, Refusal> {
         let too_large = || Refusal::TooLarge(format!("the body has more than {max} bytes; send less"));
-        let client = request.extensions().get().copied().unwrap_or(Client::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+        let client = client_of(request.extensions());
         let body = request.into_body();
         if body.size_hint().lower() > max as u64 {
             return Err(too_large());
         }
-        let mut charge = Charge { budget: self.clone(), client, all: 0, small: 0 };
+        let mut charge = self.charge(client, 0)?;
         let arriving = async {
             let mut body = Limited::new(body, max);
             let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
@@ -177,12 +256,11 @@ fn is_length(error: &(dyn Error + 'static)) -> bool {
 mod tests {
     use super::*;
     use futures_util::FutureExt;
-    use hyper::body::Frame;
     use tokio::sync::mpsc;
 
     #[tokio::test]
     async fn a_body_of_just_the_limit_is_read_and_one_byte_more_is_refused() {
-        let budget = BodyBudget::of_bytes(1000, 1000);
+        let budget = Budget::of_bytes(1000, 1000);
         assert_eq!(budget.read(announced(10), 10).await.expect("fits").bytes.len(), 10);
         assert!(matches!(budget.read(announced(11), 10).await, Err(Refusal::TooLarge(_))));
         for pieces in [vec![11], vec![5, 6], vec![1; 11]] {
@@ -194,8 +272,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_answer_is_charged_until_it_is_sent_or_dropped() {
+        let budget = Budget::of_bytes(8 << 20, 8 << 20);
+        let client = Client::from(IpAddr::from([10, 0, 0, 2]));
+        let mut charges: Vec<_> = (0..7).map(|_| budget.charge(client, 1 << 20).expect("fits")).collect();
+        assert_eq!(budget.charge(client, 1 << 20).expect_err("full"), Refusal::Overloaded(Duration::from_secs(1)));
+        let mut last = charges.pop().expect("one");
+        last.settle(1 << 19);
+        assert!(budget.charge(client, 1 << 20).is_err() && budget.charge(client, 1 << 19).is_ok());
+        last.settle(100 << 20);
+        assert!(budget.charge(client, 1 << 20).is_err());
+        last.settle(10);
+        let body = last.with(vec![7; 10]);
+        assert_eq!(body.size_hint().exact(), Some(10));
+        assert!(budget.charge(client, 1 << 20).is_err(), "it is not sent");
+        assert_eq!(body.collect().await.expect("sent").to_bytes(), vec![7; 10]);
+        assert!(budget.charge(client, 1 << 20).is_ok());
+        drop(charges);
+        assert!(budget.charge(client, 7 << 20).is_ok(), "all is given back");
+    }
+
+    #[tokio::test]
     async fn only_what_has_arrived_is_charged_and_it_is_given_back() {
-        let budget = BodyBudget::of_bytes(8 << 20, 8 << 20);
+        let budget = Budget::of_bytes(8 << 20, 8 << 20);
         let (more, request) = arriving(1);
         let mut silent = Box::pin(budget.read(request, 1 << 30));
         assert!(silent.as_mut().now_or_never().is_none());
@@ -209,7 +308,7 @@ mod tests {
 
     #[tokio::test]
     async fn small_bodies_pass_while_large_ones_fill_the_budget() {
-        let budget = BodyBudget::of_bytes(8 << 20, 8 << 20);
+        let budget = Budget::of_bytes(8 << 20, 8 << 20);
         let held = budget.read(announced(7 << 20), 8 << 20).await.expect("fits");
         assert!(matches!(budget.read(announced(SMALL_BYTES + 1), 1 << 20).await, Err(Refusal::Overloaded(_))));
         let small = budget.read(announced(SMALL_BYTES), 1 << 20).await.expect("it passes");
@@ -219,7 +318,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_client_has_no_more_than_its_share() {
-        let budget = BodyBudget::of_bytes(8 << 20, 1);
+        let budget = Budget::of_bytes(8 << 20, 1);
         let greedy = budget.read(announced(2 << 20), 8 << 20).await.expect("its share");
         assert!(matches!(budget.read(announced(1 << 20), 8 << 20).await, Err(Refusal::Overloaded(_))));
         let mut other = announced(1 << 20);
@@ -231,7 +330,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_arrive_in_time_is_refused() {
         let (_more, request) = arriving(1);
-        let refused = BodyBudget::of_bytes(1000, 1000).read(request, 1000).await;
+        let refused = Budget::of_bytes(1000, 1000).read(request, 1000).await;
         assert!(matches!(refused, Err(Refusal::BadRequest(why)) if why.contains("did not arrive within 30s")));
     }
 

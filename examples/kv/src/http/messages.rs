@@ -1,7 +1,8 @@
 //! The JSON bodies of requests and answers.
 
+use super::TXN_ITEMS_MAX;
 use crate::{
-    object::{list, object},
+    object::{bounded, list, object},
     octets::Octets,
 };
 use bytes::Bytes;
@@ -51,14 +52,14 @@ pub struct CasAnswer {
 #[serde(deny_unknown_fields)]
 pub struct TxnRequest {
     /// The comparisons; without any, they hold.
-    #[serde(default, deserialize_with = "list")]
+    #[serde(default, deserialize_with = "bounded::<_, _, TXN_ITEMS_MAX>")]
     pub compare: Vec<CompareRequest>,
     /// The operations if all comparisons hold. They are executed in order, and each sees the
     /// effects of those before it.
-    #[serde(default, deserialize_with = "list")]
+    #[serde(default, deserialize_with = "bounded::<_, _, TXN_ITEMS_MAX>")]
     pub success: Vec<OperationRequest>,
     /// The operations if one does not hold.
-    #[serde(default, deserialize_with = "list")]
+    #[serde(default, deserialize_with = "bounded::<_, _, TXN_ITEMS_MAX>")]
     pub failure: Vec<OperationRequest>,
 }
 
