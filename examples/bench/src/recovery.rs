@@ -10,13 +10,13 @@ use crate::{
 };
 use actix::prelude::*;
 use quorate::{
-    Index, Membership, NodeId, StateMachine, Term,
+    Index, Membership, NodeId, State, Term,
     storage::{
         Completions, EntriesRead, OpenSnapshot, Persist, Persisted, Recover, Recovered, SaveSnapshot, SnapshotSource,
         Storage, StorageFailed, StorageFull, Unobserved, Wal, checksum,
     },
 };
-use quorate_kv::machine::{Command, Kv};
+use quorate_kv::machine::{Command, Kv, Value};
 use quorate_raft::{BatchBuilder, Cut, EntryId, HardState, Kind, SnapshotBase};
 use serde_json::json;
 use std::{
@@ -105,11 +105,11 @@ async fn reopen(data: &Path) -> Result<(Duration, Recovered), Failed> {
 /// Writes a snapshot, cuts the log, and measures the time until a node has its state back.
 async fn snapshot(data: &Path, last: &Last, bytes: u64) -> Result<(), Failed> {
     let mut kv = Kv::default();
-    let value = noise(VALUE_BYTES);
+    let value = Value::from(noise(VALUE_BYTES));
     for number in 0..bytes / VALUE_BYTES as u64 {
-        kv.execute(&Command::Put { key: format!("key-{number:016}").as_bytes(), value: &value });
+        kv.execute(Command::Put { key: format!("key-{number:016}").into(), value: value.clone() });
     }
-    let (hash, write) = (kv.state_hash(), kv.snapshot().ok_or("no snapshot")?);
+    let (hash, write) = (kv.state_hash(), kv.save());
     drop(kv);
 
     let mut open = Open::at(data).await?;
@@ -133,7 +133,7 @@ async fn snapshot(data: &Path, last: &Last, bytes: u64) -> Result<(), Failed> {
     let recovering = begun.elapsed();
     let source = open.storage.open_snapshot.send(OpenSnapshot).await??;
     let mut restored = Kv::default();
-    restored.restore(&mut FromStart { source, at: 0, buffer: vec![0; READ_BYTES], filled: 0, used: 0 })?;
+    restored.load(&mut FromStart { source, at: 0, buffer: vec![0; READ_BYTES], filled: 0, used: 0 })?;
     let restoring = begun.elapsed();
     open.close().await?;
     if restored.state_hash() != hash {

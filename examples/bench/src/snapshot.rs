@@ -16,8 +16,7 @@ use crate::{
     proxy::Wire,
     workload::{Failed, until_leading},
 };
-use bytes::Bytes;
-use quorate::{Consistency, Limits, Node, Snapshots};
+use quorate::{Consistency, Hosted, Limits, ServiceNode, Snapshots};
 use quorate_kv::machine::{Command, Kv};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -83,7 +82,12 @@ pub(crate) fn run_member(place: &[&str]) -> Result<(), Failed> {
     processes::run_member(place, async |id, dir, addresses| start(id, dir, addresses, 0).await, tell)
 }
 
-async fn start(id: u64, dir: &Path, addresses: &[SocketAddr], bytes_per_second: u64) -> Result<Node<Kv>, Failed> {
+async fn start(
+    id: u64,
+    dir: &Path,
+    addresses: &[SocketAddr],
+    bytes_per_second: u64,
+) -> Result<ServiceNode<Kv>, Failed> {
     // Snapshots on demand only, so that every run sends the intended one.
     let snapshots = Snapshots::default()
         .with_every_entries(0)
@@ -91,7 +95,7 @@ async fn start(id: u64, dir: &Path, addresses: &[SocketAddr], bytes_per_second: 
         .with_keep_entries(1000)
         .with_bytes_per_second(bytes_per_second);
     let limits = Limits::default().with_max_in_flight_proposals(WRITERS + FILLERS);
-    Ok(builder(id, dir, addresses)?.snapshots(snapshots).limits(limits).start(Kv::default()).await?)
+    Ok(builder(id, dir, addresses)?.snapshots(snapshots).limits(limits).serve(Kv::default).start().await?)
 }
 
 /// The progress of a member.
@@ -102,11 +106,11 @@ struct MemberState {
     hash: u64,
 }
 
-async fn tell(node: &Node<Kv>) -> Result<(), Failed> {
+async fn tell(node: &ServiceNode<Kv>) -> Result<(), Failed> {
     let mut told = MemberState::default();
     loop {
         let snapshot = node.status().borrow().snapshot.0;
-        let read = node.read(Consistency::Local, Kv::state_hash).await?;
+        let read = node.read(Consistency::Local, state_hash).await?;
         let has = MemberState { applied: read.index.0, snapshot, hash: read.value };
         if has != told {
             println!("{}", serde_json::to_string(&has)?);
@@ -143,7 +147,7 @@ impl ThirdNode {
 }
 
 struct Run<'a> {
-    node: Node<Kv>,
+    node: ServiceNode<Kv>,
     wire: Wire,
     dir: &'a Path,
     nodes: &'a [SocketAddr],
@@ -235,7 +239,7 @@ impl Run<'_> {
         third.until("install after the cut", |has| has.snapshot >= taken).await?;
         let took = begun.elapsed();
         let sent = self.wire.bytes() - sent_before;
-        let hash = self.node.read(Consistency::Linearizable, Kv::state_hash).await?;
+        let hash = self.node.read(Consistency::Linearizable, state_hash).await?;
         third.until("catch up after the cut", |has| has.applied >= hash.index.0).await?;
         progress("sent again, with a cut in the middle", begun);
         stop(third).await?;
@@ -258,7 +262,7 @@ impl Run<'_> {
                     if key >= keys {
                         return Ok::<_, Failed>(());
                     }
-                    node.propose(put(&format!("state-{key:012}"), key, STATE_VALUE_BYTES)?).await?;
+                    node.call(put(&format!("state-{key:012}"), key, STATE_VALUE_BYTES)).await?;
                 }
             });
         }
@@ -269,7 +273,7 @@ impl Run<'_> {
     }
 
     async fn put(&self, key: &str, seed: u64) -> Result<(), Failed> {
-        self.node.propose(put(key, seed, VALUE_BYTES)?).await?;
+        self.node.call(put(key, seed, VALUE_BYTES)).await?;
         Ok(())
     }
 }
@@ -284,9 +288,13 @@ fn progress(what: &str, since: Instant) {
     eprintln!("{what}: {:.1} s", since.elapsed().as_secs_f64());
 }
 
-fn put(key: &str, seed: u64, bytes: usize) -> Result<Bytes, Failed> {
+fn put(key: &str, seed: u64, bytes: usize) -> Command {
     let value: Vec<u8> = seed.to_le_bytes().into_iter().cycle().take(bytes).collect();
-    Ok(Command::Put { key: key.as_bytes(), value: &value }.encode().ok_or("a key that is too long")?)
+    Command::Put { key: key.into(), value: value.into() }
+}
+
+fn state_hash(kv: &Hosted<Kv>) -> u64 {
+    kv.service().state_hash()
 }
 
 /// Clients that write sequentially, each its own keys.
@@ -304,7 +312,7 @@ impl Writers {
     /// The number of keys of each client, which bounds the state.
     const KEYS: u64 = 100;
 
-    fn start(node: &Node<Kv>) -> Self {
+    fn start(node: &ServiceNode<Kv>) -> Self {
         let (mut tasks, stop) = (JoinSet::new(), Arc::new(AtomicBool::new(false)));
         for name in 0..WRITERS {
             let (node, stop) = (node.clone(), Arc::clone(&stop));
@@ -314,9 +322,9 @@ impl Writers {
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
-                    let command = put(&format!("writer-{name}/{}", number % Self::KEYS), number, VALUE_BYTES)?;
+                    let command = put(&format!("writer-{name}/{}", number % Self::KEYS), number, VALUE_BYTES);
                     let sent = Instant::now();
-                    node.propose(command).await?;
+                    node.call(command).await?;
                     let answered = Instant::now();
                     let us = u32::try_from((answered - sent).as_micros()).unwrap_or(u32::MAX);
                     latencies.push(Latency { answered, us });

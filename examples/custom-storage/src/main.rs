@@ -2,7 +2,7 @@
 //! [`RedbLog`], instead of the write-ahead log: writes through HTTP, ends every node, starts them
 //! again on the same files, and reads all values back.
 
-use quorate::{Limits, Node, NodeId, metrics::Metrics, storage::StorageHandle, transport::MemoryNetwork};
+use quorate::{Limits, Node, NodeId, ServiceNode, metrics::Metrics, storage::StorageHandle, transport::MemoryNetwork};
 use quorate_custom_storage::{FileLog, RedbLog};
 use quorate_kv::{
     client::{Client, ReadMode, Trust},
@@ -58,7 +58,7 @@ async fn run(name: &str, storage: Storage) -> Outcome<()> {
 
 /// A node and its HTTP interface.
 struct Server {
-    node: Node<Kv>,
+    node: ServiceNode<Kv>,
     url: String,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
@@ -73,7 +73,8 @@ impl Server {
             .storage(storage)
             .limits(Limits::default().with_max_command_bytes(limits.command_bytes_max()))
             .metrics(&metrics)
-            .start(Kv::default())
+            .serve(Kv::default)
+            .start()
             .await?;
         let http = HttpListener::bind(([127, 0, 0, 1], 0).into(), None).await?;
         let connections = ConnectionLimit::claim(limits.max_http_connections);

@@ -2,12 +2,12 @@
 //! its log from it.
 
 use quorate::{
-    Consistency, Node, NodeId, StartError,
+    Node, NodeId, ServiceNode, StartError,
     storage::disk::{Disk, File},
     transport::MemoryNetwork,
 };
 use quorate_custom_storage::{Outcome, RedbLog};
-use quorate_kv::machine::{Command, Kv};
+use quorate_kv::machine::{Command, Kv, Value};
 use quorate_storage_testing::conformance::{self, OnSimulatedDisk};
 use redb::{Database, ReadableTable, StorageBackend, TableDefinition};
 use std::{
@@ -88,23 +88,23 @@ async fn a_file_that_is_no_log_is_refused_and_left_as_it_is() {
     assert_eq!(std::fs::read_to_string(&path).expect("readable"), letter);
 }
 
-async fn start(path: &Path) -> Result<Node<Kv>, StartError> {
+async fn start(path: &Path) -> Result<ServiceNode<Kv>, StartError> {
     Node::builder(NodeId(1), "test")
         .voters([(NodeId(1), "")])
         .network(MemoryNetwork::new().endpoint(NodeId(1)))
         .storage(RedbLog::at(path))
-        .start(Kv::default())
+        .serve(Kv::default)
+        .start()
         .await
 }
 
-async fn put(node: &Node<Kv>, key: u32) {
-    let command = Command::Put { key: &key.to_le_bytes(), value: b"value" }.encode().expect("short");
-    node.propose(command).await.expect("an acknowledgement");
+async fn put(node: &ServiceNode<Kv>, key: u32) {
+    let command = Command::Put { key: key.to_string().into(), value: b"value".into() };
+    node.call(command).await.expect("an acknowledgement");
 }
 
-async fn get(node: &Node<Kv>, key: u32) -> Option<bytes::Bytes> {
-    let read = node.read(Consistency::Linearizable, move |kv| kv.get(&key.to_le_bytes())).await;
-    read.expect("a value").value
+async fn get(node: &ServiceNode<Kv>, key: u32) -> Option<Value> {
+    node.query(key.to_string().into()).await.expect("a value").value
 }
 
 /// redb's own checksums would notice a bit flipped in the file; so the wrong bit is

@@ -18,7 +18,7 @@ use crate::{
     output,
 };
 use quorate::{
-    Failure, Node, StartError, Turns,
+    Failure, ServiceNode, StartError, Turns,
     metrics::{Metrics, NodeMetrics, NodeThread},
     transport::{NetworkError, Quic, QuicOptions},
 };
@@ -166,13 +166,13 @@ fn network(config: &Config) -> Result<Quic, NetworkError> {
     Ok(network)
 }
 
-async fn start(config: &Config, network: Quic, metrics: &Metrics) -> Result<Node<Kv>, StartError> {
-    config.builder().network(network).metrics(metrics).start(Kv::default()).await
+async fn start(config: &Config, network: Quic, metrics: &Metrics) -> Result<ServiceNode<Kv>, StartError> {
+    config.builder().network(network).metrics(metrics).serve(Kv::default).start().await
 }
 
 /// Polls the node's threads once a second, so that a probe detects a stuck thread at once, and
 /// counts lost log lines. Ends with the node.
-async fn watch(node: Node<Kv>, metrics: NodeMetrics) {
+async fn watch(node: ServiceNode<Kv>, metrics: NodeMetrics) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let look = async {

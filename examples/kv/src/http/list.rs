@@ -1,6 +1,9 @@
 //! `GET /v1/kv`: the pairs of a range of keys, page by page, all pages of the same state.
 
-use super::{Api, ReadQuery, Refusal, consistency, headers::ReadTimeout, messages::PairAnswer, versions::Version};
+use super::{
+    Api, ReadQuery, Refusal, body::Caller, consistency, headers::ReadTimeout, messages::PairAnswer, off_task, stuck,
+    versions::Version,
+};
 use crate::{
     machine::{KEY_BYTES_MAX, KeyRange, Kv},
     octets::Octets,
@@ -10,7 +13,7 @@ use axum::{
     http::{header::CONTENT_TYPE, request::Parts},
     response::{IntoResponse, Response},
 };
-use quorate::{Consistency, Index};
+use quorate::{Consistency, Hosted, Index};
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -24,31 +27,32 @@ const PAGE_BYTES_MAX: usize = 1 << 20;
 pub(super) async fn list(
     State(api): State<Api>,
     ReadTimeout(within): ReadTimeout,
+    Caller(client): Caller,
     listing: Result<Listing, Refusal>,
 ) -> Result<Response, Refusal> {
     api.open()?;
     let Listing { page, state } = listing?;
+    let mut charge = api.answers.charge(client, PAGE_BYTES_MAX)?;
     let version = match state {
         Wanted::Kept(index) => api.versions.at(index).ok_or_else(|| gone(index))?,
         Wanted::Current(consistency) => {
+            let view = |kv: &Hosted<Kv>| kv.service().view();
             let read = match within {
-                Some(within) => api.node.read_within(consistency, within, Kv::view).await?,
-                None => api.node.read(consistency, Kv::view).await?,
+                Some(within) => api.node.read_within(consistency, within, view).await?,
+                None => api.node.read(consistency, view).await?,
             };
             Arc::new(Version { index: read.index, view: read.value })
         }
     };
     let of = Arc::clone(&version);
-    // A megabyte of JSON is long for a task.
-    let made = tokio::task::spawn_blocking(move || page.of(&of)).await;
-    let Ok(Made { body, more }) = made else {
-        return Err(Refusal::Stuck("the page could not be made; see the log of this node".to_owned()));
-    };
+    let Made { body, more } = off_task(PAGE_BYTES_MAX, move || page.of(&of)).await.ok_or_else(stuck)?;
+    charge.settle(body.len());
     let index = version.index;
     if more && matches!(state, Wanted::Current(_)) {
         api.versions.keep(version);
     }
-    Ok(([("quorate-index", index.to_string())], [(CONTENT_TYPE, "application/json")], body).into_response())
+    Ok(([("quorate-index", index.to_string())], [(CONTENT_TYPE, "application/json")], charge.with(body))
+        .into_response())
 }
 
 fn gone(index: Index) -> Refusal {
@@ -247,7 +251,7 @@ mod tests {
     fn filled(pairs: impl Iterator<Item = (String, Vec<u8>)>) -> View {
         let mut kv = Kv::default();
         for (key, value) in pairs {
-            kv.execute(&Command::Put { key: key.as_bytes(), value: &value });
+            kv.execute(Command::Put { key: key.into(), value: value.into() });
         }
         kv.view()
     }

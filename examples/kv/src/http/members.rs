@@ -118,7 +118,7 @@ async fn change(
 async fn read<T: DeserializeOwned>(api: &Api, request: Request<axum::body::Body>, shape: &str) -> Result<T, Refusal> {
     api.open()?;
     super::guard::is_json(request.headers())?;
-    let whole = api.budget.read(request, BODY_BYTES_MAX).await?;
+    let whole = api.bodies.read(request, BODY_BYTES_MAX).await?;
     object::from_json(&whole.bytes).map_err(|error| Refusal::BadRequest(format!("the body is not {shape}: {error}")))
 }
 

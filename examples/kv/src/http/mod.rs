@@ -36,16 +36,16 @@ use crate::{
 };
 use axum::{
     Json,
-    body::Body,
+    body::{Body, Bytes},
     extract::{FromRequestParts, Path, Query, State, rejection::QueryRejection},
     http::{Request, header::CONTENT_TYPE, request::Parts},
     response::{IntoResponse, Response},
 };
-use body::BodyBudget;
+use body::Budget;
 use headers::{MutationHeaders, ReadTimeout};
 use messages::{CasAnswer, CasRequest, DeleteAnswer, PutAnswer, SnapshotAnswer, StatusAnswer, TxnRequest};
 use quorate::{
-    Applied, Consistency, Index, Node, Read, ReadError,
+    Applied, Consistency, Hosted, Index, Read, ReadError, ServiceNode,
     metrics::{CONTENT_TYPE as METRICS_TYPE, Label as _, Metrics},
 };
 use serde::Deserialize;
@@ -58,13 +58,22 @@ use tokio::time::Instant;
 /// The memory budget of all request bodies in bytes; at least twice the share of one client.
 const BODIES_BYTES_MAX: usize = 256 << 20;
 
+/// The memory budget of all pages and transactions' answers that are being made or sent, in bytes of
+/// keys and values; a client may have half of it. JSON may be six times as long.
+const ANSWERS_BYTES_MAX: usize = 256 << 20;
+/// The length from which on JSON is parsed and written off the task, where it delays no other.
+const LONG_JSON_BYTES: usize = 64 << 10;
+
 /// The shared state of the handlers.
 #[derive(Clone)]
 pub struct Api {
-    node: Node<Kv>,
+    node: ServiceNode<Kv>,
     metrics: Metrics,
     value_bytes_max: usize,
-    budget: BodyBudget,
+    /// Of request bodies, from their arrival until the request is done.
+    bodies: Budget,
+    /// Of pages and transactions, until the answer is sent.
+    answers: Budget,
     backups: backup::BackupPermits,
     versions: versions::Versions,
     stopping: Arc<AtomicBool>,
@@ -73,17 +82,18 @@ pub struct Api {
 impl Api {
     /// An interface to `node`, which records to `metrics`.
     #[must_use]
-    pub fn new(node: Node<Kv>, metrics: Metrics, limits: &Limits) -> Self {
+    pub fn new(node: ServiceNode<Kv>, metrics: Metrics, limits: &Limits) -> Self {
         let value_bytes_max = limits.max_value_bytes;
         // One client may send a body of the maximum length, and fill the node's limit of
         // writes in flight.
         let share_min = TxnRequest::body_bytes_max(value_bytes_max).max(limits.max_in_flight_bytes);
-        let budget = BodyBudget::of_bytes(BODIES_BYTES_MAX.max(share_min * 2), share_min);
+        let bodies = Budget::of_bytes(BODIES_BYTES_MAX.max(share_min * 2), share_min);
         Self {
             node,
             metrics,
             value_bytes_max,
-            budget,
+            bodies,
+            answers: Budget::of_bytes(ANSWERS_BYTES_MAX, ANSWERS_BYTES_MAX / 2),
             backups: Default::default(),
             versions: Default::default(),
             stopping: Arc::default(),
@@ -96,25 +106,20 @@ impl Api {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Proposes a command and waits for its outcome, within the limits of node and client. Within a
+    /// Calls the service and waits for the outcome, within the limits of node and client. Within a
     /// session, a repeated serial gets the first answer. If the client disconnects, only the wait
     /// ends: the node already has the command.
-    async fn propose(&self, headers: MutationHeaders, command: &Command<'_>) -> Result<(Index, Reply), Refusal> {
+    async fn call(&self, headers: MutationHeaders, command: Command) -> Result<(Index, Reply), Refusal> {
         self.open()?;
-        let too_long = || Refusal::TooLarge("the command is too long for its encoding".to_owned());
-        let command = command.encode().ok_or_else(too_long)?;
-        let left = headers.until.map(|until| until.saturating_duration_since(Instant::now()));
-        let proposing = self.node.propose(command).within(left);
-        let Applied { index, reply } = match headers.session {
-            Some((key, serial)) => proposing.by_session(&key, serial).await?,
-            None => proposing.await?,
-        };
-        match Reply::decode(&reply) {
-            Some(Reply::Refused) => Err(Refusal::BadRequest("the state machine does not know the command".to_owned())),
-            Some(reply) => Ok((index, reply)),
-            // The command was applied, by a version whose replies this version cannot decode.
-            None => Err(Refusal::OutcomeUnknown),
+        let mut call = self.node.call(command);
+        if let Some(until) = headers.until {
+            call = call.within(until.saturating_duration_since(Instant::now()));
         }
+        if let Some((session, serial)) = &headers.session {
+            call = call.numbered(session, *serial);
+        }
+        let Applied { index, reply } = call.await?;
+        Ok((index, reply))
     }
 
     fn open(&self) -> Result<(), Refusal> {
@@ -128,8 +133,9 @@ async fn put(
     headers: MutationHeaders,
     request: Request<Body>,
 ) -> Result<Json<PutAnswer>, Refusal> {
-    let value = api.budget.read(request, api.value_bytes_max).await?;
-    let (index, _) = api.propose(headers, &Command::Put { key: key.as_bytes(), value: &value.bytes }).await?;
+    let value = api.bodies.read(request, api.value_bytes_max).await?;
+    let command = Command::Put { key: key.into(), value: value.bytes[..].into() };
+    let (index, _) = api.call(headers, command).await?;
     Ok(Json(PutAnswer { index }))
 }
 
@@ -138,7 +144,7 @@ async fn delete(
     Key(key): Key,
     headers: MutationHeaders,
 ) -> Result<Json<DeleteAnswer>, Refusal> {
-    let (index, reply) = api.propose(headers, &Command::Delete { key: key.as_bytes() }).await?;
+    let (index, reply) = api.call(headers, Command::Delete { key: key.into() }).await?;
     Ok(Json(DeleteAnswer { index, existed: reply == Reply::Delete { existed: true } }))
 }
 
@@ -150,14 +156,13 @@ async fn cas(
 ) -> Result<Json<CasAnswer>, Refusal> {
     guard::is_json(request.headers())?;
     let max = api.value_bytes_max;
-    let whole = api.budget.read(request, CasRequest::body_bytes_max(max)).await?;
-    let CasRequest { expect, value } = CasRequest::parse(&whole.bytes, max)?;
-    let command = Command::Cas {
-        key: key.as_bytes(),
-        expect: expect.as_ref().map(|expect| expect.as_bytes()),
-        value: value.as_bytes(),
-    };
-    let (index, reply) = api.propose(headers, &command).await?;
+    let whole = api.bodies.read(request, CasRequest::body_bytes_max(max)).await?;
+    let body = whole.bytes.clone();
+    let parse = move || CasRequest::parse(&body, max);
+    let CasRequest { expect, value } = off_task(whole.bytes.len(), parse).await.ok_or_else(stuck)??;
+    let expect = expect.map(|expect| expect.into_bytes().into());
+    let command = Command::Cas { key: key.into(), expect, value: value.into_bytes().into() };
+    let (index, reply) = api.call(headers, command).await?;
     Ok(Json(CasAnswer { index, swapped: reply == Reply::Cas { swapped: true } }))
 }
 
@@ -170,8 +175,8 @@ impl CasRequest {
         let request: Self = object::from_json(body).map_err(|error| {
             Refusal::BadRequest(format!("the body is not {{\"expect\":TEXT or null,\"value\":TEXT}}: {error}"))
         })?;
-        if request.value.len().max(request.expect.as_ref().map_or(0, String::len)) > value_bytes_max {
-            return Err(Refusal::TooLarge(format!("a value has more than {value_bytes_max} bytes; send less")));
+        for value in request.expect.iter().chain([&request.value]) {
+            check_value(value.len(), value_bytes_max)?;
         }
         Ok(request)
     }
@@ -192,14 +197,14 @@ async fn read(
 ) -> Result<Response, Refusal> {
     api.open()?;
     let Reading(consistency) = reading?;
-    let look = move |kv: &Kv| kv.get(key.as_bytes());
-    let read = match within {
-        Some(within) => api.node.read_within(consistency, within, look).await?,
-        None => api.node.read(consistency, look).await?,
-    };
+    let mut ask = api.node.query(key.into()).consistency(consistency);
+    if let Some(within) = within {
+        ask = ask.within(within);
+    }
+    let read = ask.await?;
     let index = [("quorate-index", read.index.to_string())];
     Ok(match read.value {
-        Some(value) => (index, [(CONTENT_TYPE, "application/octet-stream")], value).into_response(),
+        Some(value) => (index, [(CONTENT_TYPE, "application/octet-stream")], Bytes::from_owner(value)).into_response(),
         None => (index, Refusal::NotFound("no such key".to_owned())).into_response(),
     })
 }
@@ -258,7 +263,7 @@ struct ReadQuery {
 
 async fn status(State(api): State<Api>) -> Result<Json<StatusAnswer>, Refusal> {
     // The hash belongs to the index at which it was read, so that index is reported.
-    let hash = api.node.read(Consistency::Local, Kv::state_hash).await;
+    let hash = api.node.read(Consistency::Local, |kv: &Hosted<Kv>| kv.service().state_hash()).await;
     let status = api.node.status().borrow().clone();
     let (applied, state_hash) = match hash {
         Ok(Read { index, value }) => (index, format!("{value:016x}")),
@@ -312,9 +317,34 @@ impl<S: Send + Sync> FromRequestParts<S> for Key {
         let Path(key) = Path::<String>::from_request_parts(parts, state).await.map_err(|error| {
             Refusal::BadRequest(format!("the key is not percent-encoded UTF-8: {}", error.body_text()))
         })?;
-        if key.len() > KEY_BYTES_MAX {
-            return Err(Refusal::TooLarge(format!("the key has more than {KEY_BYTES_MAX} bytes; use a shorter one")));
-        }
+        check_key(&key)?;
         Ok(Self(key))
     }
+}
+
+fn check_key(key: &str) -> Result<(), Refusal> {
+    match key.len() {
+        0 => Err(Refusal::BadRequest("a key is empty; a key has at least one byte".to_owned())),
+        1..=KEY_BYTES_MAX => Ok(()),
+        _ => Err(Refusal::TooLarge(format!("a key has more than {KEY_BYTES_MAX} bytes; use a shorter one"))),
+    }
+}
+
+fn check_value(bytes: usize, bytes_max: usize) -> Result<(), Refusal> {
+    if bytes > bytes_max {
+        return Err(Refusal::TooLarge(format!("a value has more than {bytes_max} bytes; send less")));
+    }
+    Ok(())
+}
+
+/// Does work on `bytes` of JSON; `None` if it panics, or the process ends.
+async fn off_task<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    if bytes < LONG_JSON_BYTES {
+        return Some(work());
+    }
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
+fn stuck() -> Refusal {
+    Refusal::Stuck("the request could not be handled; see the log of this node".to_owned())
 }

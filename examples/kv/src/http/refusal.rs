@@ -9,7 +9,7 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use quorate::{ProposeError, ReadError, SessionError, SnapshotError};
+use quorate::{CallError, QueryError, ReadError, Refused, SnapshotError};
 use std::time::Duration;
 
 /// The retry hint of a full disk: the node checks for space about every second.
@@ -129,15 +129,10 @@ impl Refusal {
                     "the write may or may not take effect; read before a retry, or retry with the same quorate-session and quorate-serial",
                 ),
             ),
-            Self::Skipped => (StatusCode::UNPROCESSABLE_ENTITY, "skipped", ProposeError::Skipped.to_string()),
+            Self::Skipped => (StatusCode::UNPROCESSABLE_ENTITY, "skipped", Refused::Skipped.to_string()),
             Self::Undecided(why) => (StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", why.clone()),
-            Self::SessionExpired | Self::StaleSerial => {
-                let (code, error) = match self {
-                    Self::SessionExpired => ("session_expired", SessionError::SessionExpired),
-                    _ => ("stale_serial", SessionError::StaleSerial),
-                };
-                (StatusCode::CONFLICT, code, error.to_string())
-            }
+            Self::SessionExpired => (StatusCode::CONFLICT, "session_expired", Refused::Expired.to_string()),
+            Self::StaleSerial => (StatusCode::CONFLICT, "stale_serial", Refused::Stale.to_string()),
         }
     }
 }
@@ -179,30 +174,31 @@ fn one_line(message: &str) -> String {
     line
 }
 
-impl From<ProposeError> for Refusal {
-    fn from(error: ProposeError) -> Self {
+impl From<CallError> for Refusal {
+    fn from(error: CallError) -> Self {
         match error {
-            ProposeError::NoLeader => Self::NoLeader,
-            ProposeError::Overloaded { retry_after } => Self::Overloaded(retry_after),
-            ProposeError::TooLarge { .. } => Self::TooLarge(error.to_string()),
-            ProposeError::DeadlinePassed => Self::DeadlinePassed,
-            ProposeError::StorageFull => Self::StorageFull,
-            ProposeError::Halted { .. } => Self::Halted(error.to_string()),
-            ProposeError::Stopped => Self::Stopping,
-            ProposeError::Skipped => Self::Skipped,
+            CallError::NoLeader => Self::NoLeader,
+            CallError::Overloaded { retry_after } => Self::Overloaded(retry_after),
+            CallError::TooLarge { .. } => Self::TooLarge(error.to_string()),
+            CallError::DeadlinePassed => Self::DeadlinePassed,
+            CallError::StorageFull => Self::StorageFull,
+            CallError::Halted { .. } => Self::Halted(error.to_string()),
+            CallError::Stopped => Self::Stopping,
+            CallError::Refused(Refused::Skipped) => Self::Skipped,
+            CallError::Refused(Refused::Expired) => Self::SessionExpired,
+            CallError::Refused(Refused::Stale) => Self::StaleSerial,
+            CallError::Refused(_) => Self::BadRequest(error.to_string()),
             // Of an error that is not known here only this is certain.
-            ProposeError::OutcomeUnknown | _ => Self::OutcomeUnknown,
+            CallError::OutcomeUnknown | CallError::ReplyUnreadable { .. } | _ => Self::OutcomeUnknown,
         }
     }
 }
 
-impl From<SessionError> for Refusal {
-    fn from(error: SessionError) -> Self {
+impl From<QueryError> for Refusal {
+    fn from(error: QueryError) -> Self {
         match error {
-            SessionError::SessionExpired => Self::SessionExpired,
-            SessionError::StaleSerial => Self::StaleSerial,
-            SessionError::Proposal(error) => error.into(),
-            _ => Self::OutcomeUnknown,
+            QueryError::Read(error) => error.into(),
+            error => Self::Stuck(error.to_string()),
         }
     }
 }
@@ -309,22 +305,26 @@ mod tests {
     #[test]
     fn every_error_of_the_node_keeps_its_meaning_as_a_status_and_a_code() {
         let retry_after = Duration::from_secs(1);
-        let proposals = [
-            (ProposeError::NoLeader, 503, "no_leader"),
-            (ProposeError::Overloaded { retry_after }, 503, "overloaded"),
-            (ProposeError::DeadlinePassed, 503, "deadline_passed"),
-            (ProposeError::TooLarge { bytes: 2, max: 1 }, 413, "too_large"),
-            (ProposeError::StorageFull, 503, "storage_full"),
-            (ProposeError::Halted { at: quorate::Index(7) }, 503, "halted"),
-            (ProposeError::Stopped, 503, "stopping"),
-            (ProposeError::Skipped, 422, "skipped"),
-            (ProposeError::OutcomeUnknown, 504, "outcome_unknown"),
+        let at = quorate::Index(7);
+        let calls = [
+            (CallError::NoLeader, 503, "no_leader"),
+            (CallError::Overloaded { retry_after }, 503, "overloaded"),
+            (CallError::DeadlinePassed, 503, "deadline_passed"),
+            (CallError::TooLarge { bytes: 2, max: 1 }, 413, "too_large"),
+            (CallError::StorageFull, 503, "storage_full"),
+            (CallError::Halted { at }, 503, "halted"),
+            (CallError::Stopped, 503, "stopping"),
+            (CallError::Refused(Refused::Skipped), 422, "skipped"),
+            (CallError::Refused(Refused::Expired), 409, "session_expired"),
+            (CallError::Refused(Refused::Stale), 409, "stale_serial"),
+            (CallError::Refused(Refused::TooNew { needs: 1, cluster: 0 }), 400, "bad_request"),
+            (CallError::Refused(Refused::Unreadable), 400, "bad_request"),
+            (CallError::ReplyUnreadable { index: at }, 504, "outcome_unknown"),
+            (CallError::OutcomeUnknown, 504, "outcome_unknown"),
         ];
-        for (error, status, code) in proposals {
-            for refusal in [Refusal::from(error), Refusal::from(SessionError::Proposal(error))] {
-                let (said_status, said_code, _) = refusal.parts();
-                assert_eq!((said_status.as_u16(), said_code), (status, code), "{error}");
-            }
+        for (error, status, code) in calls {
+            let (said_status, said_code, _) = Refusal::from(error).parts();
+            assert_eq!((said_status.as_u16(), said_code), (status, code), "{error}");
         }
         let reads = [
             (ReadError::NoLeader, 503, "no_leader"),
@@ -337,16 +337,10 @@ mod tests {
             (ReadError::Stopped, 503, "stopping"),
         ];
         for (error, status, code) in reads {
-            let (said_status, said_code, _) = Refusal::from(error).parts();
-            assert_eq!((said_status.as_u16(), said_code), (status, code), "{error}");
+            for refusal in [Refusal::from(error), Refusal::from(QueryError::Read(error))] {
+                let (said_status, said_code, _) = refusal.parts();
+                assert_eq!((said_status.as_u16(), said_code), (status, code), "{error}");
+            }
         }
-    }
-
-    #[test]
-    fn only_an_unknown_outcome_is_reported_as_one() {
-        let in_session = |error| Refusal::from(SessionError::Proposal(error));
-        assert_eq!(in_session(ProposeError::OutcomeUnknown), Refusal::OutcomeUnknown);
-        assert_eq!(in_session(ProposeError::NoLeader), Refusal::NoLeader);
-        assert_eq!(Refusal::from(SessionError::StaleSerial), Refusal::StaleSerial);
     }
 }

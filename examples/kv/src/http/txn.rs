@@ -1,18 +1,24 @@
 //! `POST /v1/txn`: several keys compared, and then several read, set and removed, at one log index.
 
 use super::{
-    Api, Refusal, guard,
+    Api, Refusal,
+    body::client_of,
+    check_key, check_value, guard,
     headers::MutationHeaders,
     messages::{CasRequest, CompareRequest, OperationAnswer, OperationRequest, TxnAnswer, TxnRequest},
+    off_task, stuck,
 };
 use crate::{
-    machine::{
-        Command, Compare, Holds, KEY_BYTES_MAX, Operation, OperationReply, Reply, TXN_READ_BYTES_MAX, Txn, TxnReply,
-    },
+    machine::{Command, Compare, Holds, Operation, OperationReply, Reply, TXN_READ_BYTES_MAX, Txn, TxnReply},
     object,
     octets::Octets,
 };
-use axum::{Json, body::Body, extract::State, http::Request};
+use axum::{
+    body::{Body, Bytes},
+    extract::State,
+    http::{Request, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
 
 /// The maximum number of comparisons, and of operations in each of the two lists.
 pub const TXN_ITEMS_MAX: usize = 128;
@@ -21,24 +27,38 @@ pub(super) async fn txn(
     State(api): State<Api>,
     headers: MutationHeaders,
     request: Request<Body>,
-) -> Result<Json<TxnAnswer>, Refusal> {
+) -> Result<Response, Refusal> {
     guard::is_json(request.headers())?;
-    let max = api.value_bytes_max;
-    let whole = api.budget.read(request, TxnRequest::body_bytes_max(max)).await?;
-    let request = TxnRequest::parse(&whole.bytes, max)?;
-    let (index, reply) = api.propose(headers, &Command::Txn(request.txn())).await?;
-    match reply {
-        Reply::Txn(TxnReply::Done { succeeded, results }) => {
-            let asked = if succeeded { &request.success } else { &request.failure };
-            let results = asked.iter().zip(results).map(|(asked, result)| answer_of(asked.key(), result));
-            Ok(Json(TxnAnswer { succeeded, index, results: results.collect() }))
+    let (max, client) = (api.value_bytes_max, client_of(request.extensions()));
+    let whole = api.bodies.read(request, TxnRequest::body_bytes_max(max)).await?;
+    let body = whole.bytes.clone();
+    let parse = move || TxnRequest::parse(&body, max).map(|request| (request.txn(), request));
+    let (txn, request) = off_task(whole.bytes.len(), parse).await.ok_or_else(stuck)??;
+    // Before the transaction takes effect: afterwards nothing could be refused.
+    let mut charge = match request.reads() {
+        true => api.answers.charge(client, TXN_READ_BYTES_MAX)?,
+        false => api.answers.charge(client, 0)?,
+    };
+    let (index, reply) = api.call(headers, Command::Txn(txn)).await?;
+    let (succeeded, results) = match reply {
+        Reply::Txn(TxnReply::Done { succeeded, results }) => (succeeded, results),
+        Reply::Txn(TxnReply::TooMuchRead) => {
+            return Err(Refusal::TooLarge(format!(
+                "the values that it reads have more than {TXN_READ_BYTES_MAX} bytes together, so it did nothing; get \
+                 fewer, and read large values with GET"
+            )));
         }
-        Reply::Txn(TxnReply::TooMuchRead) => Err(Refusal::TooLarge(format!(
-            "the values that it reads have more than {TXN_READ_BYTES_MAX} bytes together, so it did nothing; get fewer, \
-             and read large values with GET"
-        ))),
-        _ => Err(Refusal::OutcomeUnknown),
-    }
+        _ => return Err(Refusal::OutcomeUnknown),
+    };
+    let bytes_read = results.iter().map(OperationReply::bytes).sum();
+    let made = off_task(bytes_read, move || {
+        let asked = if succeeded { &request.success } else { &request.failure };
+        let results = asked.iter().zip(results).map(|(asked, result)| answer_of(asked.key(), result));
+        serde_json::to_vec(&TxnAnswer { succeeded, index, results: results.collect() })
+    });
+    let Some(Ok(body)) = made.await else { return Err(Refusal::OutcomeUnknown) };
+    charge.settle(body.len());
+    Ok(([(CONTENT_TYPE, "application/json")], charge.with(body)).into_response())
 }
 
 impl TxnRequest {
@@ -70,7 +90,7 @@ impl TxnRequest {
         for (name, count) in [("compare", compare.len()), ("success", success.len()), ("failure", failure.len())] {
             if count > TXN_ITEMS_MAX {
                 return Err(Refusal::TooLarge(format!(
-                    "{name} has {count} items; the maximum is {TXN_ITEMS_MAX}, use several transactions"
+                    "{name} has more than {TXN_ITEMS_MAX} items; use several transactions"
                 )));
             }
         }
@@ -82,34 +102,33 @@ impl TxnRequest {
             )));
         }
         let operations = || success.iter().chain(failure);
-        for key in compare.iter().map(|compare| &*compare.key).chain(operations().map(OperationRequest::key)) {
-            if key.is_empty() {
-                return Err(Refusal::BadRequest("a key is empty; a key has at least one byte".to_owned()));
-            }
-            if key.len() > KEY_BYTES_MAX {
-                return Err(Refusal::TooLarge(format!("a key has more than {KEY_BYTES_MAX} bytes; use a shorter one")));
-            }
-        }
+        compare
+            .iter()
+            .map(|compare| &*compare.key)
+            .chain(operations().map(OperationRequest::key))
+            .try_for_each(check_key)?;
         let compared = compare.iter().filter_map(|compare| compare.value.as_ref()?.as_ref());
         let put = operations().filter_map(|operation| match operation {
             OperationRequest::Put(pair) => Some(&pair.value),
             OperationRequest::Delete(_) | OperationRequest::Get(_) => None,
         });
-        if compared.chain(put).any(|Octets(value)| value.len() > value_bytes_max) {
-            return Err(Refusal::TooLarge(format!("a value has more than {value_bytes_max} bytes; send less")));
-        }
-        Ok(())
+        compared.chain(put).try_for_each(|Octets(value)| check_value(value.len(), value_bytes_max))
     }
 
-    /// The transaction in the form of the state machine.
-    fn txn(&self) -> Txn<'_> {
+    /// Whether an operation reads a key.
+    fn reads(&self) -> bool {
+        self.success.iter().chain(&self.failure).any(|operation| matches!(operation, OperationRequest::Get(_)))
+    }
+
+    /// The transaction in the form of the service.
+    fn txn(&self) -> Txn {
         let compare = self.compare.iter().map(|CompareRequest { key, value, exists }| {
             let holds = match value {
-                Some(Some(Octets(value))) => Holds::Value(value),
+                Some(Some(Octets(value))) => Holds::Value(value[..].into()),
                 None if *exists == Some(true) => Holds::Something,
                 Some(None) | None => Holds::Nothing,
             };
-            Compare { key: key.as_bytes(), holds }
+            Compare { key: key.as_str().into(), holds }
         });
         Txn {
             compare: compare.collect(),
@@ -119,10 +138,10 @@ impl TxnRequest {
     }
 }
 
-fn operation_of(request: &OperationRequest) -> Operation<'_> {
-    let key = request.key().as_bytes();
+fn operation_of(request: &OperationRequest) -> Operation {
+    let key = request.key().into();
     match request {
-        OperationRequest::Put(pair) => Operation::Put { key, value: &pair.value.0 },
+        OperationRequest::Put(pair) => Operation::Put { key, value: pair.value.0[..].into() },
         OperationRequest::Delete(_) => Operation::Delete { key },
         OperationRequest::Get(_) => Operation::Get { key },
     }
@@ -133,13 +152,16 @@ fn answer_of(key: &str, reply: OperationReply) -> OperationAnswer {
     match reply {
         OperationReply::Put => OperationAnswer::Put { key },
         OperationReply::Delete { existed } => OperationAnswer::Delete { key, existed },
-        OperationReply::Get { value } => OperationAnswer::Get { key, value: value.map(Octets) },
+        OperationReply::Get { value } => {
+            OperationAnswer::Get { key, value: value.map(|value| Octets(Bytes::from_owner(value))) }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::KEY_BYTES_MAX;
 
     #[test]
     fn a_body_says_what_to_compare_and_what_to_do() {
@@ -150,16 +172,19 @@ mod tests {
             "failure":[{"get":{"key":"a"}}]}"#;
         let request = TxnRequest::parse(body, 2).expect("a transaction");
         let compare = [
-            ("a", Holds::Value(b"1")),
+            ("a", Holds::Value(b"1".into())),
             ("b", Holds::Nothing),
             ("c", Holds::Something),
             ("d", Holds::Nothing),
-            ("e", Holds::Value(b"\xff\0")),
+            ("e", Holds::Value(b"\xff\0".into())),
         ];
         let expected = Txn {
-            compare: compare.map(|(key, holds)| Compare { key: key.as_bytes(), holds }).into(),
-            success: vec![Operation::Put { key: b"a", value: b"\xff" }, Operation::Delete { key: b"b" }],
-            failure: vec![Operation::Get { key: b"a" }],
+            compare: compare.map(|(key, holds)| Compare { key: key.into(), holds }).into(),
+            success: vec![
+                Operation::Put { key: "a".into(), value: b"\xff".into() },
+                Operation::Delete { key: "b".into() },
+            ],
+            failure: vec![Operation::Get { key: "a".into() }],
         };
         assert_eq!(request.txn(), expected);
         assert_eq!(TxnRequest::parse(b"{}", 0).expect("nothing").txn(), Txn::default());

@@ -1,35 +1,37 @@
 //! The replicated state: a map of keys to values, and the commands that change it.
 //!
-//! This module owns the pairs and a hash of them. It does no I/O and reads no clock, so the same
-//! commands in the same order give the same state, replies and hash on every node and in every
-//! version. The node's `Applier` calls it; the HTTP handlers encode [`Command`]s, decode [`Reply`]s
-//! and read the state through `Node::read`.
+//! This module owns the pairs and a hash of them: a service of the typed layer. It does no I/O and
+//! reads no clock, so the same commands in the same order give the same state, replies and hash on
+//! every node and in every version. The HTTP handlers call it with [`Command`]s, query a key, and
+//! read the whole state through `Node::read`.
 //!
 //! - `pairs`: the map, which can be copied in microseconds; `range`: ranges of its keys.
-//! - `command`: the commands and replies; `txn`: the one that changes several keys.
+//! - `command`: the commands and replies; `txn`: the one that changes several keys; `bytes`: the
+//!   keys and values in them.
 //! - `snapshot`: the format in which a copy is written and read.
 
+mod bytes;
 mod command;
 mod pairs;
 mod range;
 mod snapshot;
 mod txn;
 
+pub use self::bytes::{Key, Value};
 pub use command::{Command, Reply};
 pub use range::KeyRange;
 pub use txn::{Compare, Holds, Operation, OperationReply, TXN_READ_BYTES_MAX, Txn, TxnReply};
 
-use bytes::Bytes;
 use pairs::Pairs;
-use quorate::{At, StateMachine, WriteState};
+use quorate::{At, Context, Service, WriteState};
 use std::io;
 
 /// The maximum length of a key in bytes. Keys are part of URLs and stay in memory on every node.
 pub const KEY_BYTES_MAX: usize = 1024;
 
-/// The maximum length of a command minus that of its values, in bytes: operation, lengths
+/// The maximum length of a command minus that of its values, in bytes: envelope, kind, lengths
 /// and the key.
-pub const COMMAND_OVERHEAD_BYTES: usize = 16 + KEY_BYTES_MAX;
+pub const COMMAND_OVERHEAD_BYTES: usize = 32 + KEY_BYTES_MAX;
 
 /// The replicated map.
 #[derive(Debug, Default)]
@@ -37,11 +39,42 @@ pub struct Kv {
     pairs: Pairs,
 }
 
+impl Service for Kv {
+    quorate::types!(Command => Reply, Key => Option<Value>);
+
+    fn apply(&mut self, command: Command, _: &mut Context<'_, Self>) -> Reply {
+        self.execute(command)
+    }
+
+    fn query(&self, key: Key, _: At) -> Option<Value> {
+        self.get(&key)
+    }
+}
+
+/// By hand: a snapshot is a copy that shares the shards, and is written pair by pair.
+impl quorate::State for Kv {
+    fn save(&self) -> WriteState {
+        let pairs = self.pairs.clone();
+        Box::new(move |to| snapshot::write(pairs, to))
+    }
+
+    fn load(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
+        // The old pairs are dropped first, because memory may not hold both.
+        self.pairs = Pairs::default();
+        self.pairs = snapshot::read(from)?;
+        Ok(())
+    }
+
+    fn digest(&self) -> Option<u64> {
+        Some(self.state_hash())
+    }
+}
+
 impl Kv {
     /// The value of `key`. Cheap: the bytes are shared.
     #[must_use]
-    pub fn get(&self, key: &[u8]) -> Option<Bytes> {
-        self.pairs.get(key).cloned().map(Bytes::from_owner)
+    pub fn get(&self, key: &str) -> Option<Value> {
+        self.pairs.get(key.as_bytes()).cloned().map(Value)
     }
 
     /// A hash of all pairs: equal states have equal hashes, on every platform and in every version.
@@ -71,21 +104,21 @@ impl Kv {
     }
 
     /// Executes one command.
-    pub fn execute(&mut self, command: &Command<'_>) -> Reply {
-        match *command {
-            Command::Put { key, value } => {
-                self.pairs.insert(key.into(), value.into());
+    pub fn execute(&mut self, command: Command) -> Reply {
+        match command {
+            Command::Put { key, value: Value(value) } => {
+                self.pairs.insert(key.into_bytes(), value);
                 Reply::Put
             }
-            Command::Delete { key } => Reply::Delete { existed: self.pairs.remove(key) },
-            Command::Cas { key, expect, value } => {
-                let swapped = self.pairs.get(key).map(|value| &**value) == expect;
+            Command::Delete { key } => Reply::Delete { existed: self.pairs.remove(key.as_bytes()) },
+            Command::Cas { key, expect, value: Value(value) } => {
+                let swapped = self.pairs.get(key.as_bytes()) == expect.map(|Value(expect)| expect).as_ref();
                 if swapped {
-                    self.pairs.insert(key.into(), value.into());
+                    self.pairs.insert(key.into_bytes(), value);
                 }
                 Reply::Cas { swapped }
             }
-            Command::Txn(ref txn) => Reply::Txn(txn::execute(&mut self.pairs, txn)),
+            Command::Txn(txn) => Reply::Txn(txn::execute(&mut self.pairs, txn)),
         }
     }
 }
@@ -101,52 +134,31 @@ impl View {
     }
 }
 
-impl StateMachine for Kv {
-    fn apply(&mut self, _: &At, command: &[u8]) -> Bytes {
-        Command::decode(command).map_or(Reply::Refused, |command| self.execute(&command)).encode()
-    }
-
-    fn snapshot(&self) -> Option<WriteState> {
-        let pairs = self.pairs.clone();
-        Some(Box::new(move |to| snapshot::write(pairs, to)))
-    }
-
-    fn restore(&mut self, state: &mut dyn io::Read) -> io::Result<()> {
-        // The old pairs are dropped first, because memory may not hold both.
-        self.pairs = Pairs::default();
-        self.pairs = snapshot::read(state)?;
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_command_that_is_none_is_refused_and_changes_nothing() {
-        let mut kv = Kv::default();
-        assert_eq!(kv.apply(&At::default(), b"\xff\xff\xff"), Reply::Refused.encode());
-        assert!(kv.is_empty());
-    }
+    use quorate::State;
 
     #[test]
     fn a_swap_takes_place_only_if_the_value_is_the_expected_one() {
         let mut kv = Kv::default();
-        let cas = |expect, value| Command::Cas { key: b"k", expect, value };
-        assert_eq!(kv.execute(&cas(Some(b"a"), b"b")), Reply::Cas { swapped: false });
-        assert_eq!(kv.execute(&cas(None, b"a")), Reply::Cas { swapped: true });
-        assert_eq!(kv.execute(&cas(None, b"c")), Reply::Cas { swapped: false });
-        assert_eq!(kv.execute(&cas(Some(b"a"), b"b")), Reply::Cas { swapped: true });
-        assert_eq!(kv.get(b"k").as_deref(), Some(&b"b"[..]));
+        let cas = |expect: Option<&[u8; 1]>, value: &[u8; 1]| {
+            let expect = expect.map(Value::from);
+            Command::Cas { key: "k".into(), expect, value: value.into() }
+        };
+        assert_eq!(kv.execute(cas(Some(b"a"), b"b")), Reply::Cas { swapped: false });
+        assert_eq!(kv.execute(cas(None, b"a")), Reply::Cas { swapped: true });
+        assert_eq!(kv.execute(cas(None, b"c")), Reply::Cas { swapped: false });
+        assert_eq!(kv.execute(cas(Some(b"a"), b"b")), Reply::Cas { swapped: true });
+        assert_eq!(kv.get("k").as_deref(), Some(&b"b"[..]));
     }
 
     #[test]
     fn a_delete_says_whether_the_key_existed() {
         let mut kv = Kv::default();
-        kv.execute(&Command::Put { key: b"k", value: b"" });
-        assert_eq!(kv.execute(&Command::Delete { key: b"k" }), Reply::Delete { existed: true });
-        assert_eq!(kv.execute(&Command::Delete { key: b"k" }), Reply::Delete { existed: false });
+        kv.execute(put("k", b""));
+        assert_eq!(kv.execute(Command::Delete { key: "k".into() }), Reply::Delete { existed: true });
+        assert_eq!(kv.execute(Command::Delete { key: "k".into() }), Reply::Delete { existed: false });
         assert_eq!(kv.len(), 0);
     }
 
@@ -160,8 +172,8 @@ mod tests {
         };
         let (view, before) = (kv.view(), list(&kv.view()));
         for number in 0..500_u32 {
-            kv.execute(&Command::Put { key: &number.to_le_bytes(), value: b"other" });
-            kv.execute(&Command::Delete { key: &(number + 500).to_le_bytes() });
+            kv.execute(put(&number.to_string(), b"other"));
+            kv.execute(Command::Delete { key: (number + 500).to_string().into() });
         }
         assert_eq!((before.len(), list(&view) == before), (1000, true));
         assert_eq!(list(&kv.view()).len(), 500);
@@ -171,15 +183,19 @@ mod tests {
     fn the_hash_depends_on_the_pairs_and_not_on_the_way_there() {
         let (mut one, mut other) = (Kv::default(), Kv::default());
         for key in 0..100_u32 {
-            one.execute(&Command::Put { key: &key.to_le_bytes(), value: b"v" });
-            other.execute(&Command::Put { key: &(99 - key).to_le_bytes(), value: b"old" });
+            one.execute(put(&key.to_string(), b"v"));
+            other.execute(put(&(99 - key).to_string(), b"old"));
         }
         assert_ne!(one.state_hash(), other.state_hash());
         for key in 0..100_u32 {
-            other.execute(&Command::Cas { key: &key.to_le_bytes(), expect: Some(b"old"), value: b"v" });
+            other.execute(Command::Cas {
+                key: key.to_string().into(),
+                expect: Some(b"old".into()),
+                value: b"v".into(),
+            });
         }
-        other.execute(&Command::Put { key: b"gone", value: b"v" });
-        other.execute(&Command::Delete { key: b"gone" });
+        other.execute(put("gone", b"v"));
+        other.execute(Command::Delete { key: "gone".into() });
         assert_eq!(one.state_hash(), other.state_hash());
     }
 
@@ -187,14 +203,14 @@ mod tests {
     fn a_snapshot_restores_to_an_equal_state() {
         let kv = filled(5000);
         let mut restored = Kv::default();
-        restored.execute(&Command::Put { key: b"from before", value: b"gone" });
-        restored.restore(&mut &written(kv.snapshot())[..]).expect("restored");
+        restored.execute(put("from before", b"gone"));
+        restored.load(&mut &written(kv.save())[..]).expect("restored");
         assert_eq!((restored.len(), restored.state_hash()), (kv.len(), kv.state_hash()));
         for number in 0..5000_u32 {
-            let key = number.to_le_bytes();
+            let key = number.to_string();
             assert_eq!(restored.get(&key), kv.get(&key));
         }
-        assert_eq!(restored.get(b"from before"), None);
+        assert_eq!(restored.get("from before"), None);
     }
 
     #[test]
@@ -202,24 +218,24 @@ mod tests {
         let one = filled(5000);
         let mut other = Kv::default();
         for number in (0..5000_u32).rev() {
-            other.execute(&Command::Put { key: &number.to_le_bytes(), value: &vec![1; number as usize % 300] });
+            other.execute(put(&number.to_string(), &vec![1; number as usize % 300]));
         }
-        assert_eq!(written(one.snapshot()), written(other.snapshot()));
+        assert_eq!(written(one.save()), written(other.save()));
     }
 
     #[test]
     fn a_snapshot_is_not_changed_by_what_is_applied_after_it_was_taken() {
         let mut kv = filled(1000);
-        let (hash, at_once, later) = (kv.state_hash(), written(kv.snapshot()), kv.snapshot());
+        let (hash, at_once, later) = (kv.state_hash(), written(kv.save()), kv.save());
         for number in 0..500_u32 {
-            kv.execute(&Command::Put { key: &number.to_le_bytes(), value: b"other" });
-            kv.execute(&Command::Delete { key: &(number + 500).to_le_bytes() });
+            kv.execute(put(&number.to_string(), b"other"));
+            kv.execute(Command::Delete { key: (number + 500).to_string().into() });
         }
-        kv.execute(&Command::Put { key: b"new", value: b"" });
+        kv.execute(put("new", b""));
         let later = written(later);
         assert!(later == at_once, "the snapshot is of when it was taken");
         let mut restored = Kv::default();
-        restored.restore(&mut &later[..]).expect("restored");
+        restored.load(&mut &later[..]).expect("restored");
         assert_eq!(restored.state_hash(), hash);
         assert_ne!(kv.state_hash(), hash);
     }
@@ -227,27 +243,31 @@ mod tests {
     #[test]
     fn a_snapshot_is_written_while_commands_are_applied_on_another_thread() {
         let mut kv = filled(20_000);
-        let (hash, snapshot) = (kv.state_hash(), kv.snapshot());
+        let (hash, snapshot) = (kv.state_hash(), kv.save());
         let writer = std::thread::spawn(move || written(snapshot));
         for number in 0..20_000_u32 {
-            kv.execute(&Command::Put { key: &number.to_le_bytes(), value: b"other" });
+            kv.execute(put(&number.to_string(), b"other"));
         }
         let mut restored = Kv::default();
-        restored.restore(&mut &writer.join().expect("written")[..]).expect("restored");
+        restored.load(&mut &writer.join().expect("written")[..]).expect("restored");
         assert_eq!(restored.state_hash(), hash);
+    }
+
+    fn put(key: &str, value: &[u8]) -> Command {
+        Command::Put { key: key.into(), value: value.into() }
     }
 
     fn filled(keys: u32) -> Kv {
         let mut kv = Kv::default();
         for number in 0..keys {
-            kv.execute(&Command::Put { key: &number.to_le_bytes(), value: &vec![1; number as usize % 300] });
+            kv.execute(put(&number.to_string(), &vec![1; number as usize % 300]));
         }
         kv
     }
 
-    fn written(snapshot: Option<WriteState>) -> Vec<u8> {
+    fn written(snapshot: WriteState) -> Vec<u8> {
         let mut bytes = Vec::new();
-        snapshot.expect("it makes snapshots")(&mut bytes).expect("memory takes everything");
+        snapshot(&mut bytes).expect("memory takes everything");
         bytes
     }
 }

@@ -12,7 +12,7 @@
 //!
 //! | bytes | meaning |
 //! | --- | --- |
-//! | 2 | length of the key |
+//! | 2 | length of the key, which is UTF-8 |
 //! | 4 | length of the value |
 //! | … | the key |
 //! | … | the value |
@@ -79,6 +79,9 @@ pub(super) fn read(from: &mut dyn Read) -> io::Result<Pairs> {
         let key_bytes = u64::from(u16::from_le_bytes(from.array()?));
         let value_bytes = u64::from(u32::from_le_bytes(from.array()?));
         let (key, value) = (from.bytes(key_bytes)?, from.bytes(value_bytes)?);
+        if str::from_utf8(&key).is_err() {
+            return Err(invalid(at, "a key is not UTF-8"));
+        }
         if !pairs.insert(key, value) {
             return Err(invalid(at, "a key occurs twice"));
         }
@@ -168,6 +171,11 @@ mod tests {
         refused(&bytes);
         bytes[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
         refused(&bytes);
+    }
+
+    #[test]
+    fn a_key_that_is_no_text_is_refused() {
+        refused(&written(pairs(&[(b"\xff", b"v")])));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Properties of the key-value server's decoders: commands and replies, snapshots, configurations.
 
-use bytes::Bytes;
-use quorate::{At, StateMachine};
+use quorate::{At, Hosted, Index, Refused, State, StateMachine};
 use quorate_kv::{
-    config::{Config, ConfigError, KEYS, Overrides, Peer, State, Timing},
-    machine::{Command, Compare, Holds, Kv, Operation, OperationReply, Reply, TXN_READ_BYTES_MAX, Txn, TxnReply},
+    config::{Config, ConfigError, KEYS, Overrides, Peer, State as Membership, Timing},
+    machine::{
+        Command, Compare, Holds, Key, Kv, Operation, OperationReply, Reply, TXN_READ_BYTES_MAX, Txn, TxnReply, Value,
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,23 +13,25 @@ use std::{
     time::Duration,
 };
 
-/// Decodes a command, applies it, and decodes its reply.
+/// Applies any bytes as a command, and reads them as an outcome.
 ///
 /// # Panics
-/// If one of these properties is violated: encoding a decoded command or reply gives the same
-/// bytes; applying any entry gives a valid reply; and bytes that are not a command are refused
-/// and change nothing.
+/// If one of these properties is violated: bytes that are no command are refused and change
+/// nothing; every other entry is answered, as its command is when it is encoded anew; and an
+/// outcome that is read is the same when it is encoded anew.
 pub fn commands(input: &[u8]) {
-    if let Some(reply) = Reply::decode(input) {
-        assert_eq!(reply.encode(), input);
+    if let Some(Ok(reply)) = Hosted::<Kv>::decode(input) {
+        let again = postcard::to_extend(&reply, vec![0]).expect("it has a form");
+        assert_eq!(Hosted::<Kv>::decode(&again), Some(Ok(reply)));
     }
-    let mut kv = Kv::default();
-    let answered = Reply::decode(&kv.apply(&At::default(), input)).expect("whatever it is, it is answered");
-    let Some(command) = Command::decode(input) else {
-        assert!(answered == Reply::Refused && kv.is_empty());
-        return;
+    let (mut kv, answered) = applied(input);
+    let Ok(answered) = answered else {
+        return assert!(kv.service().is_empty());
     };
-    assert_eq!(command.encode().as_deref(), Some(input));
+    // The envelope: a tag, and version 0.
+    let (command, _) = postcard::take_from_bytes::<Command>(&input[2..]).expect("it was applied");
+    let (again, same) = applied(&Hosted::<Kv>::encode(&command));
+    assert_eq!((again.service().state_hash(), same), (kv.service().state_hash(), Ok(answered.clone())));
     let (key, value, answer) = match command {
         Command::Put { key, value } => (key, Some(value), Reply::Put),
         Command::Delete { key } => (key, None, Reply::Delete { existed: false }),
@@ -36,23 +39,31 @@ pub fn commands(input: &[u8]) {
         Command::Cas { key, expect: Some(_), .. } => (key, None, Reply::Cas { swapped: false }),
         Command::Txn(txn) => return executed(&txn, &answered),
     };
-    assert_eq!((kv.get(key).as_deref(), answered), (value, answer));
+    assert_eq!((kv.query(key), answered), (value, answer));
+    kv.flush(Index(1));
+}
+
+/// Applies these bytes to an empty map.
+fn applied(bytes: &[u8]) -> (Hosted<Kv>, Result<Reply, Refused>) {
+    let mut kv = Hosted::new(Kv::default);
+    let outcome = kv.apply(&At { index: Index(1), ..At::default() }, bytes);
+    (kv, Hosted::<Kv>::decode(&outcome).expect("whatever it is, it is answered"))
 }
 
 /// Checks the reply to a transaction on an empty map, which can only read what it put.
-fn executed(txn: &Txn<'_>, answered: &Reply) {
+fn executed(txn: &Txn, answered: &Reply) {
     let holds = txn.compare.iter().all(|compare| compare.holds == Holds::Nothing);
     let operations = if holds { &txn.success } else { &txn.failure };
     let (mut twin, mut bytes_read) = (BTreeMap::new(), 0);
-    let results = operations.iter().map(|operation| match *operation {
+    let results = operations.iter().map(|operation| match operation {
         Operation::Put { key, value } => {
             twin.insert(key, value);
             OperationReply::Put
         }
         Operation::Delete { key } => OperationReply::Delete { existed: twin.remove(key).is_some() },
         Operation::Get { key } => {
-            let value = twin.get(key).map(|value| Bytes::copy_from_slice(value));
-            bytes_read += value.as_ref().map_or(0, Bytes::len);
+            let value = twin.get(key).copied().cloned();
+            bytes_read += value.as_ref().map_or(0, |value| value.len());
             OperationReply::Get { value }
         }
     });
@@ -64,37 +75,37 @@ fn executed(txn: &Txn<'_>, answered: &Reply) {
 /// Seed inputs for [`commands`].
 #[must_use]
 pub fn command_seeds() -> Vec<Vec<u8>> {
+    let (key, value) = (|| Key::from("key"), || Value::from(b"value"));
     let txn = Txn {
-        compare: [Holds::Nothing, Holds::Something, Holds::Value(b"v")]
-            .map(|holds| Compare { key: b"k", holds })
+        compare: [Holds::Nothing, Holds::Something, Holds::Value(value())]
+            .map(|holds| Compare { key: key(), holds })
             .into(),
-        success: vec![Operation::Put { key: b"key", value: b"value" }, Operation::Delete { key: b"key" }],
-        failure: vec![Operation::Put { key: b"a", value: b"b" }, Operation::Get { key: b"a" }],
+        success: vec![Operation::Put { key: key(), value: value() }, Operation::Delete { key: key() }],
+        failure: vec![Operation::Put { key: key(), value: value() }, Operation::Get { key: key() }],
     };
     let results = vec![
         OperationReply::Put,
         OperationReply::Delete { existed: true },
         OperationReply::Get { value: None },
-        OperationReply::Get { value: Some(Bytes::from_static(b"value")) },
+        OperationReply::Get { value: Some(value()) },
     ];
     let commands = [
-        Command::Put { key: b"key", value: b"value" },
-        Command::Delete { key: b"key" },
-        Command::Cas { key: b"key", expect: Some(b"before"), value: b"after" },
-        Command::Cas { key: b"key", expect: None, value: b"value" },
+        Command::Put { key: key(), value: value() },
+        Command::Delete { key: key() },
+        Command::Cas { key: key(), expect: Some(value()), value: value() },
+        Command::Cas { key: key(), expect: None, value: value() },
         Command::Txn(Txn { compare: vec![], ..txn.clone() }),
         Command::Txn(txn),
     ];
     let replies = [
-        Reply::Refused,
         Reply::Put,
         Reply::Delete { existed: true },
         Reply::Cas { swapped: false },
         Reply::Txn(TxnReply::Done { succeeded: true, results }),
         Reply::Txn(TxnReply::TooMuchRead),
     ];
-    let commands = commands.into_iter().filter_map(|command| command.encode());
-    commands.chain(replies.iter().map(Reply::encode)).map(|bytes: Bytes| bytes.to_vec()).collect()
+    let replies = replies.iter().filter_map(|reply| postcard::to_extend(reply, vec![0]).ok());
+    commands.iter().map(|command| Hosted::<Kv>::encode(command).to_vec()).chain(replies).collect()
 }
 
 /// Restores the map from a snapshot.
@@ -114,15 +125,15 @@ pub fn kv_snapshot(input: &[u8]) {
         bytes[16..24].copy_from_slice(&hash.to_le_bytes());
     }
     let mut kv = Kv::default();
-    kv.execute(&Command::Put { key: b"from before", value: b"gone" });
-    if let Err(error) = kv.restore(&mut &bytes[..]) {
+    kv.execute(put("from before", b"gone"));
+    if let Err(error) = kv.load(&mut &bytes[..]) {
         assert_eq!(error.to_string().lines().count(), 1, "{error}");
         return assert!(kv.is_empty());
     }
     let again = written(&kv);
     assert_eq!(again.len(), bytes.len());
     let mut restored = Kv::default();
-    restored.restore(&mut &again[..]).expect("it was written down");
+    restored.load(&mut &again[..]).expect("it was written down");
     assert_eq!((restored.len(), restored.state_hash()), (kv.len(), kv.state_hash()));
     assert_eq!(written(&restored), again, "equal states give equal bytes");
 }
@@ -138,30 +149,35 @@ fn pairs_of(mut rest: &[u8]) -> (u64, u64) {
         let value_bytes = u32::from_le_bytes(*value) as usize;
         let Some((key, behind)) = behind.split_at_checked(key_bytes) else { break };
         let Some((value, behind)) = behind.split_at_checked(value_bytes) else { break };
-        kv.execute(&Command::Put { key, value });
+        let Ok(key) = str::from_utf8(key) else { break };
+        kv.execute(put(key, value));
         (count, rest) = (count + 1, behind);
     }
     (count, kv.state_hash())
 }
 
+fn put(key: &str, value: &[u8]) -> Command {
+    Command::Put { key: key.into(), value: value.into() }
+}
+
 fn written(kv: &Kv) -> Vec<u8> {
     let mut bytes = Vec::new();
-    kv.snapshot().expect("it can be written down")(&mut bytes).expect("memory takes everything");
+    kv.save()(&mut bytes).expect("memory takes everything");
     bytes
 }
 
 /// Seed inputs for [`kv_snapshot`].
 #[must_use]
 pub fn kv_snapshot_seeds() -> Vec<Vec<u8>> {
-    let of = |keys: &[&[u8]]| {
+    let of = |keys: &[&str]| {
         let mut kv = Kv::default();
         for key in keys {
-            kv.execute(&Command::Put { key, value: &[7; 9][key.len() % 9..] });
+            kv.execute(put(key, &[7; 9][key.len() % 9..]));
         }
         written(&kv)
     };
-    let many = of(&[b"a", b"b", b"", b"longer key", b"another one"]);
-    [(1, many.clone()), (0, many), (1, of(&[b"k"])), (1, of(&[]))]
+    let many = of(&["a", "b", "", "longer key", "another one"]);
+    [(1, many.clone()), (0, many), (1, of(&["k"])), (1, of(&[]))]
         .map(|(control, bytes)| [&[control][..], &bytes].concat())
         .into()
 }
@@ -204,7 +220,7 @@ fn makes_sense(config: &Config) {
     let ids: BTreeSet<_> = config.peers.iter().map(|peer| peer.id).collect();
     assert!(
         ids.len() == config.peers.len()
-            && (ids.contains(&config.node_id) || config.state == State::Join)
+            && (ids.contains(&config.node_id) || config.state == Membership::Join)
             && !ids.iter().any(|id| id.0 == 0)
     );
     for Peer { addr, .. } in &config.peers {
