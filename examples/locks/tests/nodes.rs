@@ -1,22 +1,19 @@
 //! The rules of the lock service, on whole nodes in simulated time.
 
-use quorate::{
-    LogTime, Node, NodeId, NodeRole, ServiceNode,
-    storage::{Memory, MemoryLog},
-};
+use quorate::LogTime;
+use quorate_host_testing::nodes::{Nodes, simulate, soon};
 use quorate_locks::{Command, Grant, LOCKS_MAX, Locks, Reply, TTL_MS_MAX, WAITERS_MAX, Wish};
-use quorate_transport_testing::FaultNetwork;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 #[test]
 fn a_lock_is_held_until_its_lease_ends_and_passes_on_in_order_with_rising_tokens() {
     simulate(async {
-        let three = Nodes::start(3).await;
+        let three = start(3).await;
         let first = three.granted("x", 2_000).await;
         assert!(matches!(three.acquire("y", 3_000, true).await, Reply::Queued { ahead: 0 }));
         assert!(matches!(three.acquire("z", 3_000, true).await, Reply::Queued { ahead: 1 }));
@@ -45,11 +42,11 @@ fn a_lock_is_held_until_its_lease_ends_and_passes_on_in_order_with_rising_tokens
 #[test]
 fn a_renewed_lease_outlives_its_leaders() {
     simulate(async {
-        let mut three = Nodes::start(3).await;
+        let mut three = start(3).await;
         let grant = three.granted("x", 5_000).await;
         for _ in 0..5 {
             sleep(Duration::from_millis(2_000)).await;
-            three.lose_leader().await;
+            three.nodes.lose_leader().await;
             let renew = Command::Renew { name: "lock".into(), token: grant.token, ttl_ms: 5_000 };
             match three.call(renew).await {
                 Reply::Granted(renewed) => assert_eq!(renewed.token, grant.token, "the same hold"),
@@ -66,7 +63,7 @@ fn a_renewed_lease_outlives_its_leaders() {
 fn every_token_has_one_holder_and_only_the_present_one_is_accepted() {
     simulate(async {
         for seed in 0..20 {
-            let (nodes, mut random) = (Nodes::start(1).await, StdRng::seed_from_u64(seed));
+            let (nodes, mut random) = (start(1).await, StdRng::seed_from_u64(seed));
             let mut holds = BTreeMap::<u128, (String, String)>::new();
             let mut accepted = BTreeSet::new();
             for _ in 0..200 {
@@ -106,7 +103,7 @@ fn every_token_has_one_holder_and_only_the_present_one_is_accepted() {
                 sleep(Duration::from_millis(random.random_range(0..800))).await;
             }
             assert!(holds.len() > 20 && !accepted.is_empty(), "seed {seed}: {} holds", holds.len());
-            soon("the end", nodes.nodes[0].shutdown()).await;
+            nodes.nodes.stop().await;
         }
     });
 }
@@ -114,7 +111,7 @@ fn every_token_has_one_holder_and_only_the_present_one_is_accepted() {
 #[test]
 fn a_wish_waits_once_and_the_waiters_of_a_lock_are_bounded() {
     simulate(async {
-        let nodes = Nodes::start(1).await;
+        let nodes = start(1).await;
         nodes.granted("x", 600_000).await;
         for ahead in 0..WAITERS_MAX {
             assert_eq!(nodes.acquire(&format!("w{ahead}"), 1_000, true).await, Reply::Queued { ahead });
@@ -127,8 +124,8 @@ fn a_wish_waits_once_and_the_waiters_of_a_lock_are_bounded() {
 #[test]
 fn the_held_locks_are_bounded_and_an_ended_one_makes_room() {
     simulate(async {
-        let nodes = Nodes::start(1).await;
-        let session = soon("a session", nodes.nodes[0].session()).await.expect("a session");
+        let nodes = start(1).await;
+        let session = soon("a session", nodes.nodes.first().session()).await.expect("a session");
         let acquire = async |name: &str, ttl_ms, wait| {
             let wish = Wish { owner: "x".into(), ttl_ms };
             let command = Command::Acquire { name: name.into(), wish, wait };
@@ -152,7 +149,7 @@ fn the_held_locks_are_bounded_and_an_ended_one_makes_room() {
 #[test]
 fn a_lease_lasts_a_day_at_most() {
     simulate(async {
-        let nodes = Nodes::start(1).await;
+        let nodes = start(1).await;
         let grant = nodes.granted("x", u32::MAX).await;
         let renew = Command::Renew { name: "lock".into(), token: grant.token, ttl_ms: u32::MAX };
         let Reply::Granted(renewed) = nodes.call(renew).await else { panic!("it is held") };
@@ -163,40 +160,18 @@ fn a_lease_lasts_a_day_at_most() {
     });
 }
 
-/// Some nodes, and the caller's view of them.
-struct Nodes {
-    network: FaultNetwork,
-    logs: Vec<MemoryLog>,
-    nodes: Vec<ServiceNode<Locks>>,
+/// The nodes, and the lock of the tests.
+struct Service {
+    nodes: Nodes<Locks>,
 }
 
-impl Nodes {
-    async fn start(count: usize) -> Self {
-        let logs = (0..count).map(|_| MemoryLog::new()).collect();
-        let mut nodes = Self { network: FaultNetwork::new(1), logs, nodes: Vec::new() };
-        for nth in 0..count {
-            nodes.nodes.push(nodes.start_one(nth).await);
-        }
-        nodes
-    }
+async fn start(count: usize) -> Service {
+    Service { nodes: Nodes::start(count, |builder| builder.serve(Locks::default)).await }
+}
 
-    async fn start_one(&self, nth: usize) -> ServiceNode<Locks> {
-        let (ids, id) = ((1..=self.logs.len() as u64).map(NodeId), NodeId(nth as u64 + 1));
-        let node = Node::builder(id, "testing").voters(ids.map(|id| (id, ""))).seed(id.0);
-        let node = node.network(self.network.endpoint(id)).storage(Memory::shared(&self.logs[nth]));
-        node.serve(Locks::default).start_local().await.expect("a node")
-    }
-
-    async fn lose_leader(&mut self) {
-        let is_leader = |node: &ServiceNode<Locks>| node.status().borrow().role == NodeRole::Leader;
-        let leader = self.nodes.iter().position(is_leader).expect("a leader");
-        soon("the end", self.nodes[leader].shutdown()).await;
-        self.nodes[leader] = self.start_one(leader).await;
-    }
-
+impl Service {
     async fn call(&self, command: Command) -> Reply {
-        let session = soon("a session", self.nodes[0].session()).await.expect("a session");
-        soon("an answer", session.call(command)).await.expect("it is applied").reply
+        self.nodes.call(command).await
     }
 
     async fn acquire(&self, owner: &str, ttl_ms: u32, wait: bool) -> Reply {
@@ -216,18 +191,6 @@ impl Nodes {
     }
 
     async fn holder_of(&self, name: &str) -> Option<Grant> {
-        let last = &self.nodes[self.nodes.len() - 1];
-        soon("an answer", last.query(name.into()).into_future()).await.expect("it is served").value
+        self.nodes.query(name.into()).await
     }
-}
-
-fn simulate(test: impl Future<Output = ()>) {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    tokio::task::LocalSet::new().block_on(&runtime, test);
-}
-
-/// Waits for an event that must happen; simulated seconds cost nothing.
-async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(30), event).await.unwrap_or_else(|_| panic!("{what}: it does not happen"))
 }
