@@ -16,7 +16,7 @@ use quorate::{
         Storage, StorageFailed, StorageFull, Unobserved, Wal, checksum,
     },
 };
-use quorate_kv::machine::{Command, Kv, Value};
+use quorate_kv::machine::{Kv, Value};
 use quorate_raft::{BatchBuilder, Cut, EntryId, HardState, Kind, SnapshotBase};
 use serde_json::json;
 use std::{
@@ -107,7 +107,7 @@ async fn snapshot(data: &Path, last: &Last, bytes: u64) -> Result<(), Failed> {
     let mut kv = Kv::default();
     let value = Value::from(noise(VALUE_BYTES));
     for number in 0..bytes / VALUE_BYTES as u64 {
-        kv.execute(Command::Put { key: format!("key-{number:016}").into(), value: value.clone() });
+        kv.insert(format!("key-{number:016}").into(), value.clone(), None);
     }
     let (hash, write) = (kv.state_hash(), kv.save());
     drop(kv);

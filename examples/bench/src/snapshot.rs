@@ -290,7 +290,7 @@ fn progress(what: &str, since: Instant) {
 
 fn put(key: &str, seed: u64, bytes: usize) -> Command {
     let value: Vec<u8> = seed.to_le_bytes().into_iter().cycle().take(bytes).collect();
-    Command::Put { key: key.into(), value: value.into() }
+    Command::Put { key: key.into(), value: value.into(), ttl_ms: None }
 }
 
 fn state_hash(kv: &Hosted<Kv>) -> u64 {

@@ -99,7 +99,7 @@ async fn start(path: &Path) -> Result<ServiceNode<Kv>, StartError> {
 }
 
 async fn put(node: &ServiceNode<Kv>, key: u32) {
-    let command = Command::Put { key: key.to_string().into(), value: b"value".into() };
+    let command = Command::Put { key: key.to_string().into(), value: b"value".into(), ttl_ms: None };
     node.call(command).await.expect("an acknowledgement");
 }
 

@@ -19,7 +19,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use connection::Connection;
 use quorate::NodeId;
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, time::Duration};
 
 /// A replicated key-value server on Quorate, its client, and the demo.
 ///
@@ -54,6 +54,10 @@ enum Command {
         #[arg(long)]
         literal: bool,
         #[command(flatten)]
+        /// Let the key expire after this time, such as 30s, in which some node leads; without it the
+        /// key stays, also if it had a time to live before
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        ttl: Option<Duration>,
         connection: Connection,
     },
     /// Print a key's value: its exact bytes, and a newline only on a terminal
@@ -249,9 +253,9 @@ impl Cli {
                 show(files.join("\n"), json!({ "files": files }))?;
             }
             Command::Serve(args) => serve::run(*args, self.json).await?,
-            Command::Put { key, value, literal, connection } => {
+            Command::Put { key, value, literal, ttl, connection } => {
                 let mut client = connection.client()?;
-                let answer = client.put(&key, value::read(value, literal)?).await?;
+                let answer = client.put_for(&key, value::read(value, literal)?, ttl).await?;
                 show(format!("written, index {}", answer.index), json!(answer))?;
             }
             Command::Get { key, read, bounds, newline, connection } => {

@@ -173,7 +173,23 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn put(&mut self, key: &str, value: impl Into<Bytes>) -> Result<PutAnswer, ClientError> {
-        json(self.change(ApiRequest { body: value.into(), ..ApiRequest::new(Method::PUT, key_path(key)) }).await?)
+        self.put_for(key, value, None).await
+    }
+
+    /// Sets a key to a value, which expires after `ttl` of log time: at least a millisecond, and at most
+    /// ten years.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn put_for(
+        &mut self,
+        key: &str,
+        value: impl Into<Bytes>,
+        ttl: Option<Duration>,
+    ) -> Result<PutAnswer, ClientError> {
+        let ttl = ttl.map_or(String::new(), |ttl| format!("?ttl={}ns", ttl.as_nanos()));
+        let path = format!("{}{ttl}", key_path(key));
+        json(self.change(ApiRequest { body: value.into(), ..ApiRequest::new(Method::PUT, path) }).await?)
     }
 
     /// Reads the value of a key.
@@ -333,11 +349,27 @@ impl Client {
     pub async fn backup(&mut self) -> Result<Download, ClientError> {
         let ask = ApiRequest::new(Method::GET, "/v1/backup".to_owned());
         let mut last = None;
-        for endpoint in &self.endpoints {
+        for offset in 0..self.endpoints.len() {
+            let at = (self.current + offset) % self.endpoints.len();
+            let endpoint = &self.endpoints[at];
+        self.download(&ask, self.limit.max(BACKUP_LIMIT), self.limit).await
+    }
+
+    /// Sends `ask` to one endpoint after the other, from the one of the last success on, and returns
+    /// the answer as it arrives.
+    async fn download(
+        &mut self,
+        ask: &ApiRequest,
+        head_limit: Duration,
+        limit: Duration,
+    ) -> Result<Download, ClientError> {
             let request = ask.request(endpoint)?;
-            let error = match endpoint.download(request, self.limit.max(BACKUP_LIMIT), self.limit).await {
+            let error = match endpoint.download(request, head_limit, limit).await {
                 Ok(download) => match download.refusal().await {
-                    Ok(download) => return Ok(download),
+                    Ok(download) => {
+                        self.current = at;
+                        return Ok(download);
+                    }
                     Err(exchange) => refused(&exchange),
                 },
                 Err(lost) => lost.into_error(endpoint.to_string(), false),
@@ -416,7 +448,7 @@ impl Client {
 /// The error of an answer that is not a success.
 fn refused(exchange: &Exchange) -> ClientError {
     let (endpoint, status) = (exchange.endpoint.clone(), exchange.status);
-    let Ok(ErrorAnswer { error: code, message }) = object::from_json(&exchange.body) else {
+    let Ok(ErrorAnswer { error: code, message, .. }) = object::from_json(&exchange.body) else {
         let message = format!("HTTP status {status}: is this a quorate-kv server?");
         // A proxy in between may have forwarded the change and lost the answer.
         if exchange.is_change && !status.is_client_error() {

@@ -187,11 +187,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        http::messages::ListAnswer,
-        machine::{Command, View},
-        object,
-    };
+    use crate::{http::messages::ListAnswer, machine::View, object};
 
     #[test]
     fn a_page_ends_at_its_limit_and_says_whether_there_is_more() {
@@ -251,7 +247,7 @@ mod tests {
     fn filled(pairs: impl Iterator<Item = (String, Vec<u8>)>) -> View {
         let mut kv = Kv::default();
         for (key, value) in pairs {
-            kv.execute(Command::Put { key: key.into(), value: value.into() });
+            kv.insert(key.into(), value.into(), None);
         }
         kv.view()
     }

@@ -31,7 +31,7 @@ pub use txn::TXN_ITEMS_MAX;
 
 use crate::{
     config::Limits,
-    machine::{Command, KEY_BYTES_MAX, Kv, Reply},
+    machine::{Command, KEY_BYTES_MAX, Kv, Reply, TTL_MS_MAX},
     object,
 };
 use axum::{
@@ -134,15 +134,45 @@ async fn put(
     request: Request<Body>,
 ) -> Result<Json<PutAnswer>, Refusal> {
     let value = api.bodies.read(request, api.value_bytes_max).await?;
-    let command = Command::Put { key: key.into(), value: value.bytes[..].into() };
+    let command = Command::Put { key: key.into(), value: value.bytes[..].into(), ttl_ms };
+    lasting: Result<Lasting, Refusal>,
     let (index, _) = api.call(headers, command).await?;
     Ok(Json(PutAnswer { index }))
+    let Lasting(ttl_ms) = lasting?;
 }
 
 async fn delete(
     State(api): State<Api>,
     Key(key): Key,
     headers: MutationHeaders,
+/// The time to live of a key in milliseconds, from the parameters of the query.
+struct Lasting(Option<u64>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Lasting {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let query = Query::<PutQuery>::from_request_parts(parts, state).await;
+        let Query(PutQuery { ttl }) = query.map_err(|error| Refusal::BadRequest(error.body_text()))?;
+        ttl.as_deref().map(ttl_ms).transpose().map(Self)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PutQuery {
+    ttl: Option<String>,
+}
+
+fn ttl_ms(ttl: &str) -> Result<u64, Refusal> {
+    let ms =
+        humantime::parse_duration(ttl).map_err(|_| "ttl is not a duration such as 30s".to_owned()).and_then(|ttl| {
+            let ms = u64::try_from(ttl.as_millis()).ok().filter(|ms| (1..=TTL_MS_MAX).contains(ms));
+            ms.ok_or_else(|| format!("ttl={ttl:?} is not from 1ms to 3650days"))
+        });
+    ms.map_err(Refusal::BadRequest)
+}
+
 ) -> Result<Json<DeleteAnswer>, Refusal> {
     let (index, reply) = api.call(headers, Command::Delete { key: key.into() }).await?;
     Ok(Json(DeleteAnswer { index, existed: reply == Reply::Delete { existed: true } }))
@@ -347,4 +377,19 @@ async fn off_task<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Se
 
 fn stuck() -> Refusal {
     Refusal::Stuck("the request could not be handled; see the log of this node".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_to_live_is_a_duration_within_its_bounds() {
+        for (text, ms) in [("1ms", 1), ("30s", 30_000), ("1h 30m", 5_400_000), ("3650days", TTL_MS_MAX)] {
+            assert_eq!(ttl_ms(text), Ok(ms), "{text}");
+        }
+        for text in ["", "0s", "999us", "30", "-1s", "soon", "3651days", "584554531y"] {
+            assert!(matches!(ttl_ms(text), Err(Refusal::BadRequest(_))), "{text}");
+        }
+    }
 }

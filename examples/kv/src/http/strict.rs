@@ -41,7 +41,7 @@ const WAITING: &[&str] = &[TIMEOUT];
 const ACCEPTED: &[Accepts] = &[
     accepts("GET", "/v1/kv", LIST, WAITING, false),
     accepts("GET", "/v1/kv/{key}", READ, WAITING, false),
-    accepts("PUT", "/v1/kv/{key}", &[], MUTATION, true),
+    accepts("PUT", "/v1/kv/{key}", &["ttl"], MUTATION, true),
     accepts("DELETE", "/v1/kv/{key}", &[], MUTATION, false),
     accepts("POST", "/v1/kv/{key}/cas", &[], MUTATION, true),
     accepts("POST", "/v1/txn", &[], MUTATION, true),

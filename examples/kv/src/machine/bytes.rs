@@ -150,7 +150,8 @@ mod tests {
             let outcome = kv.apply(&At::default(), bytes);
             (Hosted::<Kv>::decode(&outcome).expect("an outcome"), kv.service().len())
         };
-        let put = |bytes: usize| Command::Put { key: Key::from(&*"k".repeat(bytes)), value: Value::from(b"v") };
+        let put =
+            |bytes: usize| Command::Put { key: Key::from(&*"k".repeat(bytes)), value: Value::from(b"v"), ttl_ms: None };
         let refused = (Err(Refused::Unreadable), 0);
         assert_eq!(apply(&Hosted::<Kv>::encode(&put(KEY_BYTES_MAX + 1))), refused);
         let mut no_text = Hosted::<Kv>::encode(&put(1)).to_vec();

@@ -2,6 +2,7 @@
 
 use super::txn::{Txn, TxnReply};
 use super::{Key, Value};
+use quorate::LogTime;
 use serde::{Deserialize, Serialize};
 
 /// A client's command. Its form in the log is that of `quorate::Message`, so it is only extended by
@@ -14,6 +15,9 @@ pub enum Command {
         key: Key,
         /// The new value.
         value: Value,
+        /// Milliseconds of log time after which the key expires, at least 1; at most
+        /// [`TTL_MS_MAX`](super::TTL_MS_MAX) count. `None`: the key stays.
+        ttl_ms: Option<u64>,
     },
     /// Removes a key.
     Delete {
@@ -52,6 +56,32 @@ pub enum Reply {
     Txn(TxnReply),
 }
 
+/// A change of a key: the event under the topic of that key. It is in the history, which has a bound
+/// on its bytes, so it has no large value.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Change {
+    /// The key was set.
+    Put {
+        /// The value; `None` if it has more than [`EVENT_VALUE_BYTES_MAX`] bytes.
+        value: Option<Value>,
+        /// Length of the value in bytes.
+        bytes: u32,
+        /// Log time at which the key expires, unless it is set again.
+        until: Option<LogTime>,
+    },
+    /// The key was removed.
+    Delete,
+    /// The key expired.
+    Expire,
+}
+
+/// The longest value that is part of its event, in bytes.
+pub const EVENT_VALUE_BYTES_MAX: usize = 4 << 10;
+
+/// The timer of a key with a time to live: the key expires.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Expire(pub(super) Key);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,7 +101,11 @@ mod tests {
             failure: vec![Operation::Get { key: key.clone() }],
         };
         let commands = [
-            (Command::Put { key: key.clone(), value: value.clone() }, &b"\x00\x02ab\x03xyz"[..]),
+            (Command::Put { key: key.clone(), value: value.clone(), ttl_ms: None }, &b"\x00\x02ab\x03xyz\x00"[..]),
+            (
+                Command::Put { key: key.clone(), value: value.clone(), ttl_ms: Some(300) },
+                b"\x00\x02ab\x03xyz\x01\xac\x02",
+            ),
             (Command::Delete { key: key.clone() }, b"\x01\x02ab"),
             (Command::Cas { key: key.clone(), expect: None, value: value.clone() }, b"\x02\x02ab\x00\x03xyz"),
             (

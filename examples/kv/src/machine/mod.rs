@@ -8,6 +8,7 @@
 //! - `pairs`: the map, which can be copied in microseconds; `range`: ranges of its keys.
 //! - `command`: the commands and replies; `txn`: the one that changes several keys; `bytes`: the
 //!   keys and values in them.
+//! - `writer`: the writes of a command, with the timers and events of its keys.
 //! - `snapshot`: the format in which a copy is written and read.
 
 mod bytes;
@@ -15,16 +16,20 @@ mod command;
 mod pairs;
 mod range;
 mod snapshot;
+#[cfg(test)]
+pub(crate) mod testing;
 mod txn;
+mod writer;
 
 pub use self::bytes::{Key, Value};
-pub use command::{Command, Reply};
+pub use command::{Change, Command, EVENT_VALUE_BYTES_MAX, Expire, Reply};
 pub use range::KeyRange;
 pub use txn::{Compare, Holds, Operation, OperationReply, TXN_READ_BYTES_MAX, Txn, TxnReply};
 
 use pairs::Pairs;
-use quorate::{At, Context, Service, WriteState};
+use quorate::{At, Context, LogTime, Service, WriteState};
 use std::io;
+use writer::Writer;
 
 /// The maximum length of a key in bytes. Keys are part of URLs and stay in memory on every node.
 pub const KEY_BYTES_MAX: usize = 1024;
@@ -33,6 +38,9 @@ pub const KEY_BYTES_MAX: usize = 1024;
 /// and the key.
 pub const COMMAND_OVERHEAD_BYTES: usize = 32 + KEY_BYTES_MAX;
 
+/// The longest time to live of a key, in milliseconds: ten years.
+pub const TTL_MS_MAX: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
+
 /// The replicated map.
 #[derive(Debug, Default)]
 pub struct Kv {
@@ -40,10 +48,29 @@ pub struct Kv {
 }
 
 impl Service for Kv {
-    quorate::types!(Command => Reply, Key => Option<Value>);
+    quorate::types!(Command => Reply, Key => Option<Value>, event Change, signal Expire);
 
-    fn apply(&mut self, command: Command, _: &mut Context<'_, Self>) -> Reply {
-        self.execute(command)
+    fn apply(&mut self, command: Command, cx: &mut Context<'_, Self>) -> Reply {
+        let mut writer = Writer { pairs: &mut self.pairs, cx };
+        match command {
+            Command::Put { key, value, ttl_ms } => {
+                writer.put(key, value, ttl_ms);
+                Reply::Put
+            }
+            Command::Delete { key } => Reply::Delete { existed: writer.delete(key) },
+            Command::Cas { key, expect, value } => {
+                let swapped = writer.pairs.get(key.as_bytes()) == expect.map(|Value(expect)| expect).as_ref();
+                if swapped {
+                    writer.put(key, value, None);
+                }
+                Reply::Cas { swapped }
+            }
+            Command::Txn(txn) => Reply::Txn(txn::execute(&mut writer, txn)),
+        }
+    }
+
+    fn signal(&mut self, Expire(key): Expire, cx: &mut Context<'_, Self>) {
+        Writer { pairs: &mut self.pairs, cx }.expire(&key);
     }
 
     fn query(&self, key: Key, _: At) -> Option<Value> {
@@ -103,23 +130,10 @@ impl Kv {
         View(self.pairs.clone())
     }
 
-    /// Executes one command.
-    pub fn execute(&mut self, command: Command) -> Reply {
-        match command {
-            Command::Put { key, value: Value(value) } => {
-                self.pairs.insert(key.into_bytes(), value);
-                Reply::Put
-            }
-            Command::Delete { key } => Reply::Delete { existed: self.pairs.remove(key.as_bytes()) },
-            Command::Cas { key, expect, value: Value(value) } => {
-                let swapped = self.pairs.get(key.as_bytes()) == expect.map(|Value(expect)| expect).as_ref();
-                if swapped {
-                    self.pairs.insert(key.into_bytes(), value);
-                }
-                Reply::Cas { swapped }
-            }
-            Command::Txn(txn) => Reply::Txn(txn::execute(&mut self.pairs, txn)),
-        }
+    /// Sets a key that expires at `until`, without an entry of a log: for states that are built by
+    /// hand.
+    pub fn insert(&mut self, key: Key, Value(value): Value, until: Option<LogTime>) {
+        self.pairs.insert(key.into_bytes(), value, until);
     }
 }
 
@@ -136,7 +150,7 @@ impl View {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{testing::Kv, *};
     use quorate::State;
 
     #[test]
@@ -202,8 +216,8 @@ mod tests {
     #[test]
     fn a_snapshot_restores_to_an_equal_state() {
         let kv = filled(5000);
-        let mut restored = Kv::default();
-        restored.execute(put("from before", b"gone"));
+        let mut restored = super::Kv::default();
+        restored.insert("from before".into(), b"gone".into(), None);
         restored.load(&mut &written(kv.save())[..]).expect("restored");
         assert_eq!((restored.len(), restored.state_hash()), (kv.len(), kv.state_hash()));
         for number in 0..5000_u32 {
@@ -234,7 +248,7 @@ mod tests {
         kv.execute(put("new", b""));
         let later = written(later);
         assert!(later == at_once, "the snapshot is of when it was taken");
-        let mut restored = Kv::default();
+        let mut restored = super::Kv::default();
         restored.load(&mut &later[..]).expect("restored");
         assert_eq!(restored.state_hash(), hash);
         assert_ne!(kv.state_hash(), hash);
@@ -248,13 +262,13 @@ mod tests {
         for number in 0..20_000_u32 {
             kv.execute(put(&number.to_string(), b"other"));
         }
-        let mut restored = Kv::default();
+        let mut restored = super::Kv::default();
         restored.load(&mut &writer.join().expect("written")[..]).expect("restored");
         assert_eq!(restored.state_hash(), hash);
     }
 
     fn put(key: &str, value: &[u8]) -> Command {
-        Command::Put { key: key.into(), value: value.into() }
+        Command::Put { key: key.into(), value: value.into(), ttl_ms: None }
     }
 
     fn filled(keys: u32) -> Kv {

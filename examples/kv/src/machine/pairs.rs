@@ -5,6 +5,7 @@
 //! copies the shard, but not its keys and values; this costs some ten nanoseconds per key, for a few
 //! hundred keys at a time. A persistent map would avoid this cost, but every change would be slower.
 
+use quorate::LogTime;
 use rapidhash::v3::{RapidSecrets, RapidStreamHasherV3};
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -32,8 +33,13 @@ pub(super) type Shard = BTreeMap<Arc<[u8]>, Pair>;
 #[derive(Clone, Debug)]
 pub(super) struct Pair {
     pub(super) value: Arc<[u8]>,
+    /// [`NEVER`], or the log time at which the pair expires.
+    until: LogTime,
     hash: u64,
 }
+
+/// The due of no timer: each is at least a millisecond after the one that sets it.
+const NEVER: LogTime = LogTime(0);
 
 /// The number of keys at which a shard is split.
 const SHARD_KEYS_MAX: usize = 512;
@@ -48,7 +54,16 @@ impl Default for Pairs {
 
 impl Pairs {
     pub(super) fn get(&self, key: &[u8]) -> Option<&Arc<[u8]>> {
-        self.shards[self.shard_of(key)].shard.get(key).map(|pair| &pair.value)
+        self.pair(key).map(|pair| &pair.value)
+    }
+
+    /// The log time at which a key expires, if it does.
+    pub(super) fn until(&self, key: &[u8]) -> Option<LogTime> {
+        self.pair(key).and_then(Pair::until)
+    }
+
+    fn pair(&self, key: &[u8]) -> Option<&Pair> {
+        self.shards[self.shard_of(key)].shard.get(key)
     }
 
     /// The position of the shard to which a key belongs.
@@ -56,9 +71,10 @@ impl Pairs {
         self.shards.partition_point(|part| *part.from <= *key) - 1
     }
 
-    /// Sets a key. Returns whether the key is new.
-    pub(super) fn insert(&mut self, key: Arc<[u8]>, value: Arc<[u8]>) -> bool {
-        let pair = Pair { hash: pair_hash(&key, &value), value };
+    /// Sets a key, which expires at `until`. Returns the pair that it replaces.
+    pub(super) fn insert(&mut self, key: Arc<[u8]>, value: Arc<[u8]>, until: Option<LogTime>) -> Option<Pair> {
+        let until = until.unwrap_or(NEVER);
+        let pair = Pair { hash: pair_hash(&key, &value, until), value, until };
         self.hash = self.hash.wrapping_add(pair.hash);
         let at = self.shard_of(&key);
         let shard = Arc::make_mut(&mut self.shards[at].shard);
@@ -71,16 +87,16 @@ impl Pairs {
             let shard = Arc::new(shard.split_off(&from));
             self.shards.insert(at + 1, Part { from, shard });
         }
-        replaced.is_none()
+        replaced
     }
 
-    /// Removes a key. Returns whether it existed.
-    pub(super) fn remove(&mut self, key: &[u8]) -> bool {
+    /// Removes a key. Returns the pair that it had.
+    pub(super) fn remove(&mut self, key: &[u8]) -> Option<Pair> {
         let at = self.shard_of(key);
         let shard = &mut self.shards[at].shard;
         // Avoids copying a shard that does not have the key.
         if !shard.contains_key(key) {
-            return false;
+            return None;
         }
         let shard = Arc::make_mut(shard);
         let removed = shard.remove(key);
@@ -90,7 +106,7 @@ impl Pairs {
         if shard.is_empty() && at > 0 {
             self.shards.remove(at);
         }
-        removed.is_some()
+        removed
     }
 
     /// The pairs with keys within these bounds, ordered by key. The bounds must not be empty by
@@ -128,14 +144,25 @@ impl Pairs {
     }
 }
 
+impl Pair {
+    pub(super) fn until(&self) -> Option<LogTime> {
+        (self.until != NEVER).then_some(self.until)
+    }
+}
+
 /// Must never change: nodes of different versions compare their hashes.
 static SECRETS: RapidSecrets = RapidSecrets::seed(0x7175_6f72_6174_6531);
 
-fn pair_hash(key: &[u8], value: &[u8]) -> u64 {
+fn pair_hash(key: &[u8], value: &[u8], until: LogTime) -> u64 {
     let mut hasher = RapidStreamHasherV3::new(&SECRETS);
     hasher.write(&(key.len() as u64).to_le_bytes());
     hasher.write(key);
     hasher.write(value);
+    if until != NEVER {
+        hasher.write(&until.0.to_le_bytes());
+        // So that these bytes are not taken for a part of the value.
+        hasher.write(b"expires");
+    }
     hasher.finish()
 }
 
@@ -151,11 +178,11 @@ mod tests {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let key = ((random >> 33) % 3000).to_le_bytes();
             if random >> 60 < 5 {
-                assert_eq!(pairs.remove(&key), twin.remove(&key[..]).is_some());
+                assert_eq!(pairs.remove(&key).is_some(), twin.remove(&key[..]).is_some());
             } else {
                 let value = random.to_be_bytes();
                 let is_new = twin.insert(key.to_vec(), value.to_vec()).is_none();
-                assert_eq!(pairs.insert(key[..].into(), value[..].into()), is_new);
+                assert_eq!(pairs.insert(key[..].into(), value[..].into(), None).is_none(), is_new);
             }
             if step % 4000 == 0 {
                 copies.push((pairs.clone(), twin.clone()));
@@ -166,7 +193,7 @@ mod tests {
         copies.push((pairs, twin));
         for (pairs, twin) in copies {
             assert_eq!(pairs.len(), twin.len());
-            let hash = twin.iter().fold(0_u64, |sum, (key, value)| sum.wrapping_add(pair_hash(key, value)));
+            let hash = twin.iter().fold(0_u64, |sum, (key, value)| sum.wrapping_add(pair_hash(key, value, NEVER)));
             assert_eq!(pairs.hash(), hash);
             assert!(twin.iter().all(|(key, value)| pairs.get(key).is_some_and(|found| **found == **value)));
             let listed: BTreeMap<_, _> = pairs
@@ -183,11 +210,11 @@ mod tests {
     fn a_copy_shares_what_neither_changed() {
         let mut pairs = Pairs::default();
         for key in 0..10_000_u32 {
-            pairs.insert(key.to_le_bytes()[..].into(), Arc::default());
+            pairs.insert(key.to_le_bytes()[..].into(), Arc::default(), None);
         }
         assert!(pairs.shards.len() > 10 && pairs.shards.iter().all(|part| part.shard.len() <= SHARD_KEYS_MAX));
         let copy = pairs.clone();
-        pairs.insert(b"one more"[..].into(), Arc::default());
+        pairs.insert(b"one more"[..].into(), Arc::default(), None);
         pairs.remove(b"never there");
         let apart = pairs.shards.iter().zip(&copy.shards).filter(|(one, other)| !Arc::ptr_eq(&one.shard, &other.shard));
         assert_eq!(apart.count(), 1);
@@ -198,12 +225,13 @@ mod tests {
         let mut pairs = Pairs::default();
         for round in 0..3 {
             for key in 0..10_000_u32 {
-                pairs.insert(key.to_be_bytes()[..].into(), Arc::default());
+                pairs.insert(key.to_be_bytes()[..].into(), Arc::default(), None);
             }
             assert_eq!(pairs.range(Bound::Unbounded, Bound::Unbounded).count(), 10_000);
             // From either end, and from the middle.
             for key in 0..10_000_u32 {
-                assert!(pairs.remove(&[key, 9_999 - key, (key + 5_000) % 10_000][round].to_be_bytes()));
+                let key = [key, 9_999 - key, (key + 5_000) % 10_000][round];
+                assert!(pairs.remove(&key.to_be_bytes()).is_some());
             }
             assert_eq!((pairs.shards.len(), pairs.len(), pairs.hash()), (1, 0, 0));
         }
@@ -211,12 +239,15 @@ mod tests {
 
     #[test]
     fn bytes_that_move_between_key_and_value_change_the_hash() {
-        assert_ne!(pair_hash(b"ab", b"c"), pair_hash(b"a", b"bc"));
+        assert_ne!(pair_hash(b"ab", b"c", NEVER), pair_hash(b"a", b"bc", NEVER));
+        let (mut longer, at) = (b"c".to_vec(), LogTime(7));
+        longer.extend(at.0.to_le_bytes());
+        assert_ne!(pair_hash(b"a", &longer, NEVER), pair_hash(b"a", b"c", at));
     }
 
     #[test]
     fn the_hash_of_a_pair_is_the_same_in_every_version() {
-        assert_eq!(pair_hash(b"key", b"value"), PINNED_PAIR_HASH);
+        assert_eq!(pair_hash(b"key", b"value", NEVER), PINNED_PAIR_HASH);
         assert_eq!(Pairs::default().hash(), 0);
     }
 

@@ -77,7 +77,7 @@ mod tests {
         };
         for number in 0..3000_u32 {
             let key = key();
-            pairs.insert(key[..].into(), number.to_le_bytes()[..].into());
+            pairs.insert(key[..].into(), number.to_le_bytes()[..].into(), None);
             twin.insert(key, number.to_le_bytes().to_vec());
         }
         for _ in 0..500 {

@@ -3,7 +3,7 @@
 //! | bytes | meaning |
 //! | --- | --- |
 //! | 4 | magic: the bytes `QKVS` |
-//! | 4 | version of this layout: 1 |
+//! | 4 | version of this layout: 2 |
 //! | 8 | number of pairs |
 //! | 8 | the hash of the state, [`Kv::state_hash`](super::Kv::state_hash) |
 //! | … | the pairs |
@@ -14,6 +14,7 @@
 //! | --- | --- |
 //! | 2 | length of the key, which is UTF-8 |
 //! | 4 | length of the value |
+//! | 8 | log time at which the pair expires, 0 for never |
 //! | … | the key |
 //! | … | the value |
 //!
@@ -26,13 +27,14 @@
 //! **Bound:** writing and reading buffer [`BUFFER_BYTES`] and one pair.
 
 use super::pairs::Pairs;
+use quorate::LogTime;
 use std::{
     io::{self, BufReader, BufWriter, Error, ErrorKind, Read, Write},
     sync::Arc,
 };
 
 const MAGIC: [u8; 4] = *b"QKVS";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// Writes `pairs`, and drops each shard once it is written.
@@ -47,6 +49,7 @@ pub(super) fn write(pairs: Pairs, to: &mut dyn Write) -> io::Result<()> {
             // Commands encode keys and values with lengths of these sizes, so they fit.
             to.write_all(&u16::try_from(key.len()).map_err(too_long)?.to_le_bytes())?;
             to.write_all(&u32::try_from(pair.value.len()).map_err(too_long)?.to_le_bytes())?;
+            to.write_all(&pair.until().unwrap_or_default().0.to_le_bytes())?;
             to.write_all(key)?;
             to.write_all(&pair.value)?;
         }
@@ -68,7 +71,9 @@ pub(super) fn read(from: &mut dyn Read) -> io::Result<Pairs> {
     if version != VERSION {
         return Err(invalid(
             4,
-            format_args!("layout {version} is unknown; this release reads only {VERSION}: run a newer release"),
+            format_args!(
+                "layout {version} is unknown; this release reads only {VERSION}: run the release that wrote it"
+            ),
         ));
     }
     let len = u64::from_le_bytes(from.array()?);
@@ -78,11 +83,12 @@ pub(super) fn read(from: &mut dyn Read) -> io::Result<Pairs> {
         let at = from.at;
         let key_bytes = u64::from(u16::from_le_bytes(from.array()?));
         let value_bytes = u64::from(u32::from_le_bytes(from.array()?));
+        let until = LogTime(u64::from_le_bytes(from.array()?));
         let (key, value) = (from.bytes(key_bytes)?, from.bytes(value_bytes)?);
         if str::from_utf8(&key).is_err() {
             return Err(invalid(at, "a key is not UTF-8"));
         }
-        if !pairs.insert(key, value) {
+        if pairs.insert(key, value, Some(until)).is_some() {
             return Err(invalid(at, "a key occurs twice"));
         }
     }
@@ -142,17 +148,19 @@ mod tests {
 
     #[test]
     fn the_layout_is_the_documented_one() {
-        let mut expected = b"QKVS\x01\0\0\0\x01\0\0\0\0\0\0\0".to_vec();
-        let pairs = pairs(&[(b"key", b"value")]);
+        let mut expected = b"QKVS\x02\0\0\0\x01\0\0\0\0\0\0\0".to_vec();
+        let mut pairs = Pairs::default();
+        pairs.insert(b"key"[..].into(), b"value"[..].into(), Some(LogTime(7)));
         expected.extend(pairs.hash().to_le_bytes());
-        expected.extend(b"\x03\0\x05\0\0\0keyvalue");
+        expected.extend(b"\x03\0\x05\0\0\0\x07\0\0\0\0\0\0\0keyvalue");
         assert_eq!(written(pairs), expected);
     }
 
     #[test]
     fn every_flipped_bit_every_cut_and_every_byte_too_many_is_refused() {
         let good = written(pairs(&[(b"", b""), (b"a", b"value"), (b"b", &[7; 100]), (b"longer key", b"")]));
-        assert!(read(&mut &good[..]).is_ok());
+        let read_back = read(&mut &good[..]).expect("its own");
+        assert_eq!(written(read_back), good);
         for bit in 0..good.len() * 8 {
             let mut damaged = good.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
@@ -207,6 +215,14 @@ mod tests {
         assert_eq!(error.to_string(), "broken");
     }
 
+    #[test]
+    fn another_layout_is_refused_by_its_number() {
+        let mut bytes = written(pairs(&[(b"k", b"v")]));
+        bytes[4] = 1;
+        let error = read(&mut &bytes[..]).expect_err("an older one").to_string();
+        assert!(error.contains("layout 1 is unknown"), "{error}");
+    }
+
     fn refused(bytes: &[u8]) {
         let error = read(&mut &bytes[..]).expect_err("it is damaged");
         assert_eq!(error.kind(), ErrorKind::InvalidData);
@@ -216,7 +232,7 @@ mod tests {
     fn pairs(list: &[(&[u8], &[u8])]) -> Pairs {
         let mut pairs = Pairs::default();
         for (key, value) in list {
-            pairs.insert((*key).into(), (*value).into());
+            pairs.insert((*key).into(), (*value).into(), None);
         }
         pairs
     }

@@ -1,6 +1,6 @@
 //! Transactions: several keys compared, then several read, set and removed, at one log index.
 
-use super::{Key, Value, pairs::Pairs};
+use super::{Key, Value, pairs::Pairs, writer::Writer};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -105,7 +105,8 @@ impl OperationReply {
 }
 
 /// Executes a transaction; all of it, or nothing.
-pub(super) fn execute(pairs: &mut Pairs, txn: Txn) -> TxnReply {
+pub(super) fn execute(writer: &mut Writer<'_, '_>, txn: Txn) -> TxnReply {
+    let pairs = &*writer.pairs;
     let succeeded = txn.compare.iter().all(|Compare { key, holds }| {
         let found = pairs.get(key.as_bytes());
         match holds {
@@ -119,12 +120,12 @@ pub(super) fn execute(pairs: &mut Pairs, txn: Txn) -> TxnReply {
         return TxnReply::TooMuchRead;
     }
     let results = operations.into_iter().map(|operation| match operation {
-        Operation::Put { key, value: Value(value) } => {
-            pairs.insert(key.into_bytes(), value);
+        Operation::Put { key, value } => {
+            writer.put(key, value, None);
             OperationReply::Put
         }
-        Operation::Delete { key } => OperationReply::Delete { existed: pairs.remove(key.as_bytes()) },
-        Operation::Get { key } => OperationReply::Get { value: pairs.get(key.as_bytes()).cloned().map(Value) },
+        Operation::Delete { key } => OperationReply::Delete { existed: writer.delete(key) },
+        Operation::Get { key } => OperationReply::Get { value: writer.pairs.get(key.as_bytes()).cloned().map(Value) },
     });
     TxnReply::Done { succeeded, results: results.collect() }
 }
@@ -149,7 +150,7 @@ fn bytes_read(pairs: &Pairs, operations: &[Operation]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::{Command, Kv, Reply};
+    use crate::machine::{Command, Reply, testing::Kv};
 
     #[test]
     fn all_operations_take_effect_if_all_comparisons_hold_and_none_of_them_otherwise() {
@@ -235,7 +236,7 @@ mod tests {
     }
 
     fn put_command(key: &str, value: &[u8]) -> Command {
-        Command::Put { key: key.into(), value: value.into() }
+        Command::Put { key: key.into(), value: value.into(), ttl_ms: None }
     }
 
     fn executed(kv: &mut Kv, txn: &Txn) -> TxnReply {

@@ -90,7 +90,7 @@ async fn bad_requests_are_refused_with_a_code_and_a_message() {
         ("PUT /v1/kv/a%", "v", 400, "bad_request"),
         ("GET /v1/kv/k?read=%zz", "", 400, "bad_request"),
         ("GET /v1/kv/k?read=local&read=local", "", 400, "bad_request"),
-        ("PUT /v1/kv/k?ttl=30s", "v", 400, "bad_request"),
+        ("PUT /v1/kv/k?tll=30s", "v", 400, "bad_request"),
         ("PUT /v1/kv/k?read=local", "v", 400, "bad_request"),
         ("DELETE /v1/kv/k?x", "", 400, "bad_request"),
         ("GET /v1/status?x=1", "", 400, "bad_request"),

@@ -16,7 +16,7 @@ use quorate_kv::{
         Key, Listing, Reading, Refusal, TXN_ITEMS_MAX,
         messages::{
             CasAnswer, CasRequest, DeleteAnswer, ErrorAnswer, ListAnswer, PutAnswer, SnapshotAnswer, StatusAnswer,
-            TxnAnswer, TxnRequest,
+            TxnAnswer, TxnRequest, WatchAnswer,
         },
         refuse_unknown,
     },
@@ -149,6 +149,7 @@ fn answers(body: &[u8]) {
     one::<DeleteAnswer>(body);
     one::<CasAnswer>(body);
     one::<ListAnswer>(body);
+    one::<WatchAnswer>(body);
     one::<TxnAnswer>(body);
     one::<SnapshotAnswer>(body);
     one::<StatusAnswer>(body);

@@ -1,6 +1,6 @@
 //! Properties of the key-value server's decoders: commands and replies, snapshots, configurations.
 
-use quorate::{At, Hosted, Index, Refused, State, StateMachine};
+use quorate::{At, Hosted, Index, LogTime, Refused, State, StateMachine};
 use quorate_kv::{
     config::{Config, ConfigError, KEYS, Overrides, Peer, State as Membership, Timing},
     machine::{
@@ -33,7 +33,7 @@ pub fn commands(input: &[u8]) {
     let (again, same) = applied(&Hosted::<Kv>::encode(&command));
     assert_eq!((again.service().state_hash(), same), (kv.service().state_hash(), Ok(answered.clone())));
     let (key, value, answer) = match command {
-        Command::Put { key, value } => (key, Some(value), Reply::Put),
+        Command::Put { key, value, .. } => (key, Some(value), Reply::Put),
         Command::Delete { key } => (key, None, Reply::Delete { existed: false }),
         Command::Cas { key, expect: None, value } => (key, Some(value), Reply::Cas { swapped: true }),
         Command::Cas { key, expect: Some(_), .. } => (key, None, Reply::Cas { swapped: false }),
@@ -90,7 +90,8 @@ pub fn command_seeds() -> Vec<Vec<u8>> {
         OperationReply::Get { value: Some(value()) },
     ];
     let commands = [
-        Command::Put { key: key(), value: value() },
+        Command::Put { key: key(), value: value(), ttl_ms: None },
+        Command::Put { key: key(), value: value(), ttl_ms: Some(1) },
         Command::Delete { key: key() },
         Command::Cas { key: key(), expect: Some(value()), value: value() },
         Command::Cas { key: key(), expect: None, value: value() },
@@ -125,7 +126,7 @@ pub fn kv_snapshot(input: &[u8]) {
         bytes[16..24].copy_from_slice(&hash.to_le_bytes());
     }
     let mut kv = Kv::default();
-    kv.execute(put("from before", b"gone"));
+    kv.insert("from before".into(), b"gone".into(), None);
     if let Err(error) = kv.load(&mut &bytes[..]) {
         assert_eq!(error.to_string().lines().count(), 1, "{error}");
         return assert!(kv.is_empty());
@@ -144,20 +145,17 @@ const HEAD_BYTES: usize = 24;
 /// The number of complete pairs, and the hash of the state that they form.
 fn pairs_of(mut rest: &[u8]) -> (u64, u64) {
     let (mut kv, mut count) = (Kv::default(), 0);
-    while let Some(([key_low, key_high, value @ ..], behind)) = rest.split_first_chunk::<6>() {
-        let key_bytes = usize::from(u16::from_le_bytes([*key_low, *key_high]));
-        let value_bytes = u32::from_le_bytes(*value) as usize;
+    while let Some((head, behind)) = rest.split_first_chunk::<14>() {
+        let [k0, k1, v0, v1, v2, v3, until @ ..] = *head;
+        let key_bytes = usize::from(u16::from_le_bytes([k0, k1]));
+        let value_bytes = u32::from_le_bytes([v0, v1, v2, v3]) as usize;
         let Some((key, behind)) = behind.split_at_checked(key_bytes) else { break };
         let Some((value, behind)) = behind.split_at_checked(value_bytes) else { break };
         let Ok(key) = str::from_utf8(key) else { break };
-        kv.execute(put(key, value));
+        kv.insert(key.into(), value.into(), Some(LogTime(u64::from_le_bytes(until))));
         (count, rest) = (count + 1, behind);
     }
     (count, kv.state_hash())
-}
-
-fn put(key: &str, value: &[u8]) -> Command {
-    Command::Put { key: key.into(), value: value.into() }
 }
 
 fn written(kv: &Kv) -> Vec<u8> {
@@ -172,7 +170,8 @@ pub fn kv_snapshot_seeds() -> Vec<Vec<u8>> {
     let of = |keys: &[&str]| {
         let mut kv = Kv::default();
         for key in keys {
-            kv.execute(put(key, &[7; 9][key.len() % 9..]));
+            let until = (key.len() == 1).then_some(LogTime(7));
+            kv.insert((*key).into(), (&[7; 9][key.len() % 9..]).into(), until);
         }
         written(&kv)
     };
