@@ -19,10 +19,18 @@ pub(crate) fn line(text: impl fmt::Display) -> io::Result<()> {
 /// # Errors
 /// As for [`line`].
 pub(crate) fn bytes(bytes: &[u8]) -> io::Result<()> {
+    part(bytes).map(drop)
+}
+
+/// Prints bytes that are one of many parts. Returns whether the reader is still there.
+///
+/// # Errors
+/// As for [`line`].
+pub(crate) fn part(bytes: &[u8]) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        result => result.map(|()| true),
     }
 }
 

@@ -6,6 +6,7 @@ mod list;
 mod txn;
 mod usage;
 mod value;
+mod watch;
 
 use crate::{
     backup, certs,
@@ -53,11 +54,11 @@ enum Command {
         /// Use VALUE literally, even if it is `-` or starts with `@`
         #[arg(long)]
         literal: bool,
-        #[command(flatten)]
         /// Let the key expire after this time, such as 30s, in which some node leads; without it the
         /// key stays, also if it had a time to live before
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         ttl: Option<Duration>,
+        #[command(flatten)]
         connection: Connection,
     },
     /// Print a key's value: its exact bytes, and a newline only on a terminal
@@ -104,6 +105,10 @@ enum Command {
     /// Compare several keys, and then set, remove and print several, all or none at one log index;
     /// fails if a comparison does
     Txn(txn::Args),
+    /// Print the changes of a key, or of all keys with a prefix, as they happen: a line for each, with
+    /// its index, `put`, `delete` or `expire`, the key and the value; `put-long` if the value is too
+    /// long for that
+    Watch(watch::Args),
     /// Show the status of the node at each endpoint
     Status {
         #[command(flatten)]
@@ -280,6 +285,7 @@ impl Cli {
                 }
             }
             Command::Txn(args) => txn::run(args, self.json).await?,
+            Command::Watch(args) => watch::run(args, self.json).await?,
             Command::Status { connection } => status(&connection, self.json).await?,
             Command::Member { what } => {
                 let (answer, what) = match what {

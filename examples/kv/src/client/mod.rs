@@ -6,6 +6,7 @@
 //! not help is it reported as [`ClientError::OutcomeUnknown`].
 
 mod connection;
+mod watch;
 
 use crate::http::{
     headers::{SERIAL, SESSION},
@@ -30,6 +31,7 @@ use std::{fmt, path::Path, time::Duration};
 use tokio::time::{Instant, sleep};
 
 pub use connection::{Download, Trust};
+pub use watch::{WatchRequest, Watched, Watching};
 
 /// The default time limit for an answer; longer than a server takes to report an unknown outcome.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(15);
@@ -348,10 +350,6 @@ impl Client {
     /// See [`ClientError`].
     pub async fn backup(&mut self) -> Result<Download, ClientError> {
         let ask = ApiRequest::new(Method::GET, "/v1/backup".to_owned());
-        let mut last = None;
-        for offset in 0..self.endpoints.len() {
-            let at = (self.current + offset) % self.endpoints.len();
-            let endpoint = &self.endpoints[at];
         self.download(&ask, self.limit.max(BACKUP_LIMIT), self.limit).await
     }
 
@@ -363,6 +361,10 @@ impl Client {
         head_limit: Duration,
         limit: Duration,
     ) -> Result<Download, ClientError> {
+        let mut last = None;
+        for offset in 0..self.endpoints.len() {
+            let at = (self.current + offset) % self.endpoints.len();
+            let endpoint = &self.endpoints[at];
             let request = ask.request(endpoint)?;
             let error = match endpoint.download(request, head_limit, limit).await {
                 Ok(download) => match download.refusal().await {

@@ -47,32 +47,33 @@ struct Pools {
     small: Pool,
 }
 
+/// A number of bytes, or of other units, of which a client has its share at most.
 #[derive(Debug)]
-struct Pool {
-    bytes_left: usize,
+pub(super) struct Pool {
+    left: usize,
     share: usize,
     held: HashMap<Client, usize>,
 }
 
 impl Pool {
-    fn of_bytes(bytes: usize, share: usize) -> Self {
-        Self { bytes_left: bytes, share, held: HashMap::new() }
+    pub(super) fn of(units: usize, share: usize) -> Self {
+        Self { left: units, share, held: HashMap::new() }
     }
 
-    fn take(&mut self, client: Client, bytes: usize) -> bool {
+    pub(super) fn take(&mut self, client: Client, units: usize) -> bool {
         let held = self.held.get(&client).copied().unwrap_or(0);
-        if bytes > self.bytes_left || bytes > self.share.saturating_sub(held) {
+        if units > self.left || units > self.share.saturating_sub(held) {
             return false;
         }
-        self.bytes_left -= bytes;
-        *self.held.entry(client).or_default() += bytes;
+        self.left -= units;
+        *self.held.entry(client).or_default() += units;
         true
     }
 
-    fn give_back(&mut self, client: Client, bytes: usize) {
-        self.bytes_left += bytes;
+    pub(super) fn give_back(&mut self, client: Client, units: usize) {
+        self.left += units;
         if let Some(held) = self.held.get_mut(&client) {
-            *held = held.saturating_sub(bytes);
+            *held = held.saturating_sub(units);
             if *held == 0 {
                 self.held.remove(&client);
             }
@@ -186,10 +187,7 @@ impl Budget {
     pub(super) fn of_bytes(bytes: usize, share_min: usize) -> Self {
         let small = bytes / FOR_SMALL;
         let share = (bytes / SHARE).max(share_min);
-        Self(Arc::new(Mutex::new(Pools {
-            all: Pool::of_bytes(bytes - small, share),
-            small: Pool::of_bytes(small, small / SHARE),
-        })))
+        Self(Arc::new(Mutex::new(Pools { all: Pool::of(bytes - small, share), small: Pool::of(small, small / SHARE) })))
     }
 
     fn pools(&self) -> MutexGuard<'_, Pools> {

@@ -186,6 +186,43 @@ pub struct PairAnswer<T> {
     pub value: Option<Octets<T>>,
 }
 
+/// The changes of one entry, in a message of `GET /v1/watch`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WatchAnswer {
+    /// The log index of the entry.
+    pub index: Index,
+    /// The changes of the watched keys, in order.
+    #[serde(deserialize_with = "list")]
+    pub changes: Vec<KeyChange>,
+}
+
+/// A change of a key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyChange {
+    /// The key was set.
+    Put {
+        /// The key.
+        key: String,
+        /// The value; absent if it is too long for a message.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        value: Option<Octets>,
+        /// Length of such a value in bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bytes: Option<u32>,
+    },
+    /// The key was removed.
+    Delete {
+        /// The key.
+        key: String,
+    },
+    /// The key expired.
+    Expire {
+        /// The key.
+        key: String,
+    },
+}
+
 /// The answer to `POST /v1/snapshot`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SnapshotAnswer {
@@ -343,4 +380,7 @@ pub struct ErrorAnswer {
     pub error: String,
     /// The message for people: one line with problem and remedy.
     pub message: String,
+    /// For `gone` of a watch: the index of the last entry whose changes are gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Index>,
 }

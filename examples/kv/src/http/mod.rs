@@ -23,11 +23,13 @@ mod strict;
 pub mod tls;
 mod txn;
 mod versions;
+mod watch;
 
 pub use list::{LIMIT_MAX, Listing};
 pub use refusal::Refusal;
 pub use strict::refuse_unknown;
 pub use txn::TXN_ITEMS_MAX;
+pub use watch::WATCHES_MAX;
 
 use crate::{
     config::Limits,
@@ -76,6 +78,7 @@ pub struct Api {
     answers: Budget,
     backups: backup::BackupPermits,
     versions: versions::Versions,
+    watches: watch::Watches,
     stopping: Arc<AtomicBool>,
 }
 
@@ -96,6 +99,7 @@ impl Api {
             answers: Budget::of_bytes(ANSWERS_BYTES_MAX, ANSWERS_BYTES_MAX / 2),
             backups: Default::default(),
             versions: Default::default(),
+            watches: Default::default(),
             stopping: Arc::default(),
         }
     }
@@ -131,20 +135,16 @@ async fn put(
     State(api): State<Api>,
     Key(key): Key,
     headers: MutationHeaders,
+    lasting: Result<Lasting, Refusal>,
     request: Request<Body>,
 ) -> Result<Json<PutAnswer>, Refusal> {
+    let Lasting(ttl_ms) = lasting?;
     let value = api.bodies.read(request, api.value_bytes_max).await?;
     let command = Command::Put { key: key.into(), value: value.bytes[..].into(), ttl_ms };
-    lasting: Result<Lasting, Refusal>,
     let (index, _) = api.call(headers, command).await?;
     Ok(Json(PutAnswer { index }))
-    let Lasting(ttl_ms) = lasting?;
 }
 
-async fn delete(
-    State(api): State<Api>,
-    Key(key): Key,
-    headers: MutationHeaders,
 /// The time to live of a key in milliseconds, from the parameters of the query.
 struct Lasting(Option<u64>);
 
@@ -173,6 +173,10 @@ fn ttl_ms(ttl: &str) -> Result<u64, Refusal> {
     ms.map_err(Refusal::BadRequest)
 }
 
+async fn delete(
+    State(api): State<Api>,
+    Key(key): Key,
+    headers: MutationHeaders,
 ) -> Result<Json<DeleteAnswer>, Refusal> {
     let (index, reply) = api.call(headers, Command::Delete { key: key.into() }).await?;
     Ok(Json(DeleteAnswer { index, existed: reply == Reply::Delete { existed: true } }))

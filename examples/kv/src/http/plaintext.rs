@@ -24,7 +24,7 @@ pub(super) async fn begins(stream: &TcpStream) -> bool {
 /// lose the answer.
 pub(super) async fn turn_away(mut stream: TcpStream) {
     let message = "this port speaks https; use https:// and the cluster's authority (--ca)".to_owned();
-    let answer = ErrorAnswer { error: "needs_https".to_owned(), message };
+    let answer = ErrorAnswer { error: "needs_https".to_owned(), message, index: None };
     let body = serde_json::to_string(&answer).unwrap_or_default() + "\n";
     let head = format!(
         "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",

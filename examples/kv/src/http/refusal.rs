@@ -9,7 +9,7 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use quorate::{CallError, QueryError, ReadError, Refused, SnapshotError};
+use quorate::{CallError, Index, QueryError, ReadError, Refused, SnapshotError};
 use std::time::Duration;
 
 /// The retry hint of a full disk: the node checks for space about every second.
@@ -25,6 +25,13 @@ pub enum Refusal {
     NotFound(String),
     /// The state of an earlier page is not kept any more: begin the listing again.
     Gone(String),
+    /// The changes after the position of a watch were evicted from the history: read the state anew.
+    ChangesGone {
+        /// Index of the last entry that was evicted.
+        floor: Index,
+        /// The position of the watch.
+        position: Index,
+    },
     /// The current members or leader do not permit this.
     Conflict(String),
     /// The path exists, but not for this method.
@@ -82,6 +89,14 @@ impl Refusal {
             Self::BadRequest(why) => (StatusCode::BAD_REQUEST, "bad_request", why.clone()),
             Self::NotFound(what) => (StatusCode::NOT_FOUND, "not_found", what.clone()),
             Self::Gone(what) => (StatusCode::GONE, "gone", what.clone()),
+            Self::ChangesGone { floor, position } => (
+                StatusCode::GONE,
+                "gone",
+                format!(
+                    "the watch stands at index {position}, and the changes up to index {floor} are gone: list the keys \
+                     anew, and watch after the index of the listing"
+                ),
+            ),
             Self::Conflict(why) => (StatusCode::CONFLICT, "conflict", why.clone()),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", say("this path does not support this method"))
@@ -135,13 +150,21 @@ impl Refusal {
             Self::StaleSerial => (StatusCode::CONFLICT, "stale_serial", Refused::Stale.to_string()),
         }
     }
+
+    /// The body of the answer.
+    pub(super) fn answer(&self) -> ErrorAnswer {
+        let (_, code, message) = self.parts();
+        let index = match self {
+            Self::ChangesGone { floor, .. } => Some(*floor),
+            _ => None,
+        };
+        ErrorAnswer { error: code.to_owned(), message: one_line(&message), index }
+    }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let (status, code, message) = self.parts();
-        let answer = ErrorAnswer { error: code.to_owned(), message: one_line(&message) };
-        let mut response = (status, Json(answer)).into_response();
+        let mut response = (self.parts().0, Json(self.answer())).into_response();
         let retry_after = match &self {
             Self::Overloaded(after) => Some(*after),
             Self::StorageFull => Some(LOOKS_FOR_SPACE),
@@ -241,6 +264,7 @@ mod tests {
             (Refusal::BadRequest(text()), 400, "bad_request"),
             (Refusal::NotFound(text()), 404, "not_found"),
             (Refusal::Gone(text()), 410, "gone"),
+            (Refusal::ChangesGone { floor: Index(2), position: Index(1) }, 410, "gone"),
             (Refusal::Conflict(text()), 409, "conflict"),
             (Refusal::MethodNotAllowed, 405, "method_not_allowed"),
             (Refusal::UnknownHost(text()), 421, "unknown_host"),

@@ -2,7 +2,7 @@
 
 use super::{
     Api, Refusal, backup, cas, delete, health, list, members, method_not_allowed, metrics, put, read, snapshot, status,
-    strict, txn,
+    strict, txn, watch,
 };
 use axum::{
     Router,
@@ -18,6 +18,7 @@ impl Api {
             .route("/v1/kv/{key}", key)
             .route("/v1/kv/{key}/cas", post(cas).fallback(method_not_allowed))
             .route("/v1/txn", post(txn::txn).fallback(method_not_allowed))
+            .route("/v1/watch", get(watch::watch).fallback(method_not_allowed))
             .route("/v1/status", get(status).fallback(method_not_allowed))
             .route("/v1/members", get(members::list).post(members::add).put(members::set).fallback(method_not_allowed))
             .route("/v1/members/{id}", axum::routing::delete(members::remove).fallback(method_not_allowed))

@@ -45,6 +45,7 @@ const ACCEPTED: &[Accepts] = &[
     accepts("DELETE", "/v1/kv/{key}", &[], MUTATION, false),
     accepts("POST", "/v1/kv/{key}/cas", &[], MUTATION, true),
     accepts("POST", "/v1/txn", &[], MUTATION, true),
+    accepts("GET", "/v1/watch", &["key", "prefix", "after"], &[], false),
     accepts("GET", "/v1/status", &[], &[], false),
     accepts("GET", "/v1/members", &[], &[], false),
     accepts("POST", "/v1/members", EXPECT, &[], true),

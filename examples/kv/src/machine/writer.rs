@@ -43,7 +43,7 @@ impl Writer<'_, '_> {
         true
     }
 
-    /// Removes a key whose time has come.
+    /// Removes a key that has expired.
     pub(super) fn expire(&mut self, key: &Key) {
         debug_assert_eq!(self.pairs.until(key.as_bytes()), Some(self.cx.now()), "a key has one timer");
         if self.pairs.remove(key.as_bytes()).is_some() {

@@ -25,4 +25,5 @@ mod support;
 mod transfers;
 mod txn;
 mod voters;
+mod watch;
 mod witness;
