@@ -123,7 +123,9 @@ fn a_command_that_no_client_may_propose_is_refused() {
     };
     let (opens, garbage) = (Request::Open.encode(), Bytes::from_static(b"ten bytes."));
     assert_eq!((of(Kind::Command, garbage.clone()), of(Kind::Session, opens)), (Ok(1), Ok(1)));
-    for kind in [Kind::Session, Kind::Noop, Kind::Membership] {
+    let claim = Bytes::from_static(&[2, 3, 4, 1, 5, 1, 5, 0, 0, 0]);
+    assert_eq!(of(Kind::Internal, claim), Ok(1), "a node's own");
+    for kind in [Kind::Session, Kind::Noop, Kind::Membership, Kind::Tick, Kind::Internal] {
         assert!(matches!(of(kind, garbage.clone()), Err(FrameError::Body(_))), "{kind:?}");
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     change::Change,
     entry::{Kind, Malformed},
     ids::{Index, NodeId},
+    internal::{self, Purpose},
     refused::{ChangeRefused, TransferRefused},
     session::Request,
 };
@@ -33,7 +34,8 @@ pub struct ForwardedCommand {
     /// The command's length in [`Propose::payloads`], in bytes.
     pub length: u32,
     /// [`Kind::Command`], or [`Kind::Session`] for a session's request without its stamp, which
-    /// the leader adds.
+    /// the leader adds. Or [`Kind::Internal`], in all commands of a message, for claims of the
+    /// node itself; they get no answer.
     pub kind: Kind,
     /// For how many more milliseconds the caller waits. A leader that has not begun with the
     /// command by then never does.
@@ -153,6 +155,12 @@ pub enum AdministerOutcome {
 }
 
 impl Propose {
+    /// Whether it states claims, and no client's commands: [`Kind::Internal`].
+    #[must_use]
+    pub fn has_claims(&self) -> bool {
+        self.commands.first().is_some_and(|first| first.kind == Kind::Internal)
+    }
+
     /// Puts in the commands' bytes.
     ///
     /// # Errors
@@ -161,6 +169,9 @@ impl Propose {
         let lengths = self.commands.iter().map(|command| u64::from(command.length));
         if lengths.sum::<u64>() != payloads.len() as u64 {
             return Err(misplaced("command lengths"));
+        }
+        if self.commands.iter().any(|command| (command.kind == Kind::Internal) != self.has_claims()) {
+            return Err(misplaced("claims among commands"));
         }
         let mut rest = &payloads[..];
         for ForwardedCommand { length, kind, .. } in &self.commands {
@@ -171,6 +182,8 @@ impl Propose {
                 Kind::Session => {
                     Request::decode(command)?;
                 }
+                // A node's own entry: a claim of what it applied.
+                Kind::Internal if internal::decode(command)?.0 == Purpose::Claim => {}
                 Kind::Noop | Kind::Membership | Kind::Stub | Kind::Tick | Kind::Internal => {
                     return Err(misplaced("commands that no client has"));
                 }
@@ -202,4 +215,35 @@ impl ProposeReply {
 
 fn misplaced(what: &'static str) -> Malformed {
     Malformed { offset: 0, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_come_alone_and_no_other_internal_entry_is_forwarded() {
+        let set = |commands: &[(Kind, &'static [u8])]| {
+            let payloads: Vec<u8> = commands.iter().flat_map(|(_, payload)| payload.iter().copied()).collect();
+            let of = |(kind, payload): &(Kind, &'static [u8])| ForwardedCommand {
+                request: 1,
+                length: payload.len() as u32,
+                kind: *kind,
+                waits_ms: 1,
+            };
+            let mut propose = Propose { commands: commands.iter().map(of).collect(), payloads: Bytes::new() };
+            propose.set_payloads(payloads.into()).map(|()| propose.has_claims())
+        };
+        let (claim, done): (&[u8], &[u8]) = (&[Purpose::Claim as u8, 7], &[Purpose::Done as u8, 7]);
+        assert_eq!(set(&[(Kind::Internal, claim), (Kind::Internal, claim)]), Ok(true));
+        assert_eq!(set(&[(Kind::Command, claim)]), Ok(false));
+        for refused in [
+            &[(Kind::Internal, done)][..],
+            &[(Kind::Internal, b"")],
+            &[(Kind::Internal, claim), (Kind::Command, b"a")],
+            &[(Kind::Command, b"a"), (Kind::Internal, claim)],
+        ] {
+            set(refused).expect_err("not to be forwarded");
+        }
+    }
 }
