@@ -206,6 +206,8 @@ catalogue! {
         "1 while the disk has no space for entries; the node then accepts no commands and does not lead or campaign.";
     HALTED: GAUGE, Yes, "quorate_halted",
         "1 once the state machine halted at an entry that it can't apply; the node then votes and replicates, and serves no reads.";
+    DIFFERING_COPIES: GAUGE, Count, "quorate_differing_copies",
+        "Full copies that differ from the majority, or from one another without one, in the last window of the log that showed it; 0 once a later window agrees.";
     FAULTY: GAUGE, Entries, "quorate_faulty_entries",
         "Entries whose payload was lost to this node's disk; the node applies nothing from the first of them on until other members send them.";
     REPAIRS: COUNTER, Count, "quorate_repairs_total" {REPAIR}, "Faulty entries that were repaired or discarded.";

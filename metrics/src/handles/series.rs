@@ -145,6 +145,7 @@ pub(super) struct Storage {
     pub(super) log_bytes: Gauge,
     pub(super) full: Gauge,
     pub(super) halted: Gauge,
+    pub(super) differing_copies: Gauge,
     pub(super) faulty: Gauge,
     pub(super) repairs: Each<Repair, Counter>,
 }
@@ -158,6 +159,7 @@ impl Storage {
             log_bytes: scope.gauge(&catalogue::LOG_BYTES),
             full: scope.gauge(&catalogue::STORAGE_FULL),
             halted: scope.gauge(&catalogue::HALTED),
+            differing_copies: scope.gauge(&catalogue::DIFFERING_COPIES),
             faulty: scope.gauge(&catalogue::FAULTY),
             repairs: scope.each("result", |scope| scope.counter(&catalogue::REPAIRS)),
         }

@@ -35,6 +35,11 @@ impl NodeMetrics {
         self.inner.storage.halted.set(f64::from(u8::from(is_halted)));
     }
 
+    /// Sets the number of full copies that differ from the others.
+    pub fn differing_copies(&self, copies: u64) {
+        self.inner.storage.differing_copies.set(float(copies));
+    }
+
     /// Sets the number of entries whose payload is lost.
     pub fn faulty_entries(&self, count: u64) {
         self.inner.storage.faulty.set(float(count));
