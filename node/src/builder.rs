@@ -40,6 +40,7 @@ pub struct Builder {
     writes_version: u32,
     applies_versions: Option<RangeInclusive<u32>>,
     skips: Vec<Skip>,
+    discards_state: bool,
     metrics: Metrics,
     seed: Option<u64>,
 }
@@ -65,6 +66,7 @@ impl Builder {
             writes_version: 0,
             applies_versions: None,
             skips: Vec::new(),
+            discards_state: false,
             metrics: Metrics::new(),
             seed: None,
         }
@@ -190,6 +192,20 @@ impl Builder {
     #[must_use]
     pub fn skip(mut self, index: Index, term: Term, checksum: u32) -> Self {
         self.skips.push(Skip { index, term, checksum });
+        self
+    }
+
+    /// Starts without the state of the node's own snapshot, for a copy that
+    /// [diverged](crate::Failure::Diverged) or is the wrong one of two that
+    /// [disagree](crate::Status::disagreement): the node follows, and takes the state from the
+    /// leader's snapshot. Its log stays, and counts for elections and commits as before. Where no
+    /// snapshot was taken yet, all entries are applied anew.
+    ///
+    /// For one start: give it again only if that one was interrupted before the snapshot had
+    /// arrived. The only voter has no other copy to take it from, and does not start.
+    #[must_use]
+    pub fn discard_state(mut self) -> Self {
+        self.discards_state = true;
         self
     }
 
@@ -336,6 +352,7 @@ impl Builder {
             sessions,
             machine,
             skips,
+            discards_state: self.discards_state,
             metrics: metrics.node(id.0),
             seed,
             lifecycle: Lifecycle::new(),

@@ -85,6 +85,8 @@ pub(crate) struct Plan {
     pub(crate) machine: MachineVersions,
     /// The entries that the operator has named to be skipped.
     pub(crate) skips: BTreeMap<Index, Skip>,
+    /// Whether the state of the newest snapshot is left out.
+    pub(crate) discards_state: bool,
     pub(crate) metrics: NodeMetrics,
     pub(crate) seed: Option<u64>,
     pub(crate) lifecycle: Lifecycle,
@@ -112,6 +114,7 @@ pub(crate) async fn launch<M: StateMachine>(
         sessions,
         machine: machine_versions,
         skips,
+        discards_state,
         metrics,
         seed,
         lifecycle,
@@ -126,11 +129,14 @@ pub(crate) async fn launch<M: StateMachine>(
         false => storage.start_here(),
     };
     let mut held = Threads { storage: storage.take_thread(), applier: None };
-    let recovered = match recovery::recover(&storage, &cluster, id, Completions::to(&consensus), metrics.clone()).await
-    {
-        Ok(recovered) => recovered,
-        Err(error) => return Err(held.end_for(error)),
-    };
+    let mut recovered =
+        match recovery::recover(&storage, &cluster, id, Completions::to(&consensus), metrics.clone()).await {
+            Ok(recovered) => recovered,
+            Err(error) => return Err(held.end_for(error)),
+        };
+    let discarded = discards_state.then(|| recovery::discard_state(id, &mut recovered)).flatten();
+    // The log need not have the configuration any more.
+    let membership = discarded.map_or(membership, |base| base.membership);
     let mut random = seed.map_or_else(SmallRng::from_os_rng, SmallRng::seed_from_u64);
     let life = random.random();
     // A clone, so that the numbers of the timer do not depend on other draws.

@@ -8,7 +8,7 @@ use crate::{
 };
 use actix::prelude::*;
 use quorate_metrics::NodeMetrics;
-use quorate_raft::{Faulty, Index, Log, NodeId, Replica, Skip};
+use quorate_raft::{Faulty, Index, Log, NodeId, Replica, Skip, SnapshotBase};
 use quorate_storage::{Completions, OpenSnapshot, Recover, Recovered, Storage, StorageError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -64,6 +64,20 @@ pub(super) async fn recover(
     })
 }
 
+/// Leaves the state of the newest snapshot out, as if the disk had lost it: a leader's snapshot takes
+/// its place. That one must not end earlier, so the log begins after the snapshot that was left out.
+pub(super) fn discard_state(member: NodeId, recovered: &mut quorate_raft::Recovered) -> Option<SnapshotBase> {
+    let base = recovered.snapshot.take()?;
+    tracing::warn!(
+        node = %member,
+        "the state up to entry {} is discarded, as this start was told: the leader's snapshot takes its place",
+        base.last
+    );
+    recovered.log.compact(base.last, Some(base.last_checksum));
+    recovered.faulty.retain(|faulty| faulty.id.index > base.last.index);
+    Some(base)
+}
+
 /// The most entries that an error names.
 const NAMED_MAX: usize = 8;
 
@@ -75,7 +89,7 @@ pub(super) fn refuse_if_alone(replica: &Replica, faulty: &[Faulty]) -> Result<()
     }
     if let Some(index) = replica.lost_up_to() {
         return Err(StartError::Storage(StorageError::new(format!(
-            "the snapshot that covers the entries up to {index} is missing or damaged, and this is the only voter: no other \
+            "the snapshot that covers the entries up to {index} is missing, damaged or discarded, and this is the only voter: no other \
              node has a copy; put the data directory back from a backup"
         ))));
     }
