@@ -366,6 +366,26 @@ pub enum Failure {
         /// Whether the node was started as a witness.
         is_witness: bool,
     },
+    /// A majority of the full copies differs from this one in the outcomes of entries, or in the
+    /// state after them: its state machine is not deterministic, or is of another build, or its
+    /// memory was damaged. The log is sound. Once the cause is removed, a start with
+    /// [`Builder::discard_state`](crate::Builder::discard_state) takes the state of another node.
+    #[error(
+        "this node's copy diverged, stopping before its state spreads: for the entries after {after} up to {up_to} it has the digest \
+         {mine:#018x}, and a majority of the full copies has {theirs:#018x}; the log is sound: remove the cause (a service that is not \
+         deterministic, another build, damaged memory), then restart with the state discarded (Builder::discard_state), which fetches \
+         that of another node"
+    )]
+    Diverged {
+        /// The entries that were compared begin after this one.
+        after: Index,
+        /// The last of them.
+        up_to: Index,
+        /// The digest of this node.
+        mine: u64,
+        /// The digest of the majority.
+        theirs: u64,
+    },
     /// The data directory was emptied, is an old copy, or lost writes: another member knows that
     /// the node acknowledged more.
     #[error("data lost, stopping: {0}")]

@@ -46,6 +46,7 @@ mod actors;
 mod admission;
 mod backup;
 mod builder;
+mod comparison;
 mod config;
 #[doc(hidden)]
 pub mod decisions;
@@ -66,6 +67,7 @@ mod status;
 mod turns;
 
 pub use builder::Builder;
+pub use comparison::Disagreement;
 pub use config::{Limits, Sessions, Snapshots, Timing};
 pub use error::{
     BackupError, ChangeError, Failure, ProposeError, ReadError, RestoreError, SessionError, SnapshotError, StartError,

@@ -145,6 +145,7 @@ mod tests {
             lost_up_to: None,
             storage_full: false,
             halted: None,
+            disagreement: None,
             voters: Vec::new(),
             learners: Vec::new(),
             witness: None,

@@ -1,8 +1,9 @@
 //! The state machine that a user implements, and the form of its snapshots.
 
+use crate::{comparison::Comparison, error::Failure};
 use bytes::Bytes;
-use quorate_raft::{Index, Term, session::LogTime, tick::Tick};
-use std::{any::Any, io};
+use quorate_raft::{Index, NodeId, Term, session::LogTime, tick::Tick};
+use std::{any::Any, collections::BTreeSet, io};
 
 /// Writes a state as it was when this was made. Runs on a thread of its own, while commands go
 /// on being applied.
@@ -92,6 +93,30 @@ pub trait StateMachine: Send + 'static {
     #[doc(hidden)]
     fn is_pending(&self) -> bool {
         false
+    }
+
+    /// Names this node, and the full copies among the voters of the configuration that was applied:
+    /// for the layer of services, which compares them. Called after each restore, and at each entry
+    /// with a configuration.
+    #[doc(hidden)]
+    fn configured(&mut self, _this: NodeId, _full_copies: BTreeSet<NodeId>) {}
+
+    /// The state that was restored last came from another node.
+    #[doc(hidden)]
+    fn received(&mut self) {}
+
+    /// The comparison of replicas, if it has changed since this was last asked: after every batch of
+    /// entries.
+    #[doc(hidden)]
+    fn comparison(&mut self) -> Option<Comparison> {
+        None
+    }
+
+    /// The failure with which this node has to stop at the internal entry that was just applied:
+    /// a majority of the full copies differs from it.
+    #[doc(hidden)]
+    fn diverged(&self) -> Option<Failure> {
+        None
     }
 
     /// The end of a batch, or of a restore: everything up to `applied` was applied, and the reads

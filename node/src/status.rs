@@ -1,6 +1,6 @@
 //! The status of a node, as its handle and its interfaces show it.
 
-use crate::machine::HaltCause;
+use crate::{comparison::Disagreement, machine::HaltCause};
 use quorate_metrics::NodeRole;
 use quorate_raft::{ClusterId, Index, NodeId, Skip, Term};
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive, sync::Arc};
@@ -42,6 +42,8 @@ pub struct Status {
     /// The entry at which the state machine halted. If it did, the node votes and replicates, and
     /// applies and serves nothing until it is started again.
     pub halted: Option<Arc<Halted>>,
+    /// The full copies of the cluster disagree by the latest claims in the log: an alarm. Replicas of a [`Service`](crate::Service) are compared, no others.
+    pub disagreement: Option<Arc<Disagreement>>,
     /// Members that vote.
     pub voters: Vec<NodeId>,
     /// Members that receive the log and do not vote.

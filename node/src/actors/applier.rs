@@ -29,11 +29,11 @@ use crate::{
 };
 use actix::prelude::*;
 use quorate_metrics::{NodeMetrics, ProposalResult, ProposalStage, SnapshotPhase};
-use quorate_raft::{EntryId, Index, Kind, Skip, session, tick::Tick};
+use quorate_raft::{EntryId, Index, Kind, Membership, NodeId, Skip, session, tick::Tick};
 use quorate_storage::{SnapshotSource, StorageError, StorageOp};
 use std::{
     any::Any,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -43,6 +43,7 @@ use tokio::time::Instant;
 
 /// The actor that applies committed entries.
 pub(crate) struct Applier<M> {
+    id: NodeId,
     /// Boxed, so that actix may move the actor even if the machine may not move. `None` on a
     /// witness, which only counts entries.
     machine: Option<Box<M>>,
@@ -111,15 +112,16 @@ pub(crate) struct Query<M> {
 impl<M: StateMachine> Applier<M> {
     /// `patience` bounds, roughly, the wait of reads without a deadline.
     pub(crate) fn new(
+        id: NodeId,
         machine: Option<M>,
         skips: BTreeMap<Index, Skip>,
-        applied: Recipient<Applied>,
-        state_taken: Recipient<StateTaken>,
+        (applied, state_taken): (Recipient<Applied>, Recipient<StateTaken>),
         patience: Duration,
         metrics: NodeMetrics,
         lifecycle: Lifecycle,
     ) -> Self {
         Self {
+            id,
             uses_time: machine.as_ref().is_some_and(StateMachine::uses_time),
             machine: machine.map(Box::new),
             sessions: Table::default(),
@@ -157,7 +159,13 @@ impl<M: StateMachine> Applier<M> {
             // After a panic nothing is applied to the machine or the sessions again.
             let applied = catch_unwind(AssertUnwindSafe(|| {
                 Ok(match (record.kind, &mut self.machine) {
-                    (Kind::Noop | Kind::Membership, _) | (_, None) => nothing(),
+                    (Kind::Noop, _) | (_, None) => nothing(),
+                    (Kind::Membership, Some(machine)) => {
+                        let membership = Membership::decode(record.payload)
+                            .map_err(|source| Failure::Unreadable { entry: index, source })?;
+                        machine.configured(self.id, full_copies(&membership));
+                        nothing()
+                    }
                     (Kind::Command, Some(_)) if skips => Err(Refusal::Skipped),
                     (Kind::Command, Some(machine)) => {
                         let at = self.sessions.at(record.id);
@@ -176,6 +184,9 @@ impl<M: StateMachine> Applier<M> {
                     }
                     (Kind::Internal, Some(machine)) => {
                         machine.internal(&self.sessions.at(record.id), record.payload);
+                        if let Some(diverged) = machine.diverged() {
+                            return Err(diverged);
+                        }
                         nothing()
                     }
                 })
@@ -266,6 +277,7 @@ impl<M: StateMachine> Applier<M> {
     fn tell(&mut self) {
         self.told_at = Instant::now();
         let answers = std::mem::take(&mut self.answers);
+        let comparison = self.machine.as_mut().and_then(|machine| machine.comparison()).map(Box::new);
         let asked = self.machine.as_ref().filter(|_| self.uses_time);
         let reached = Reached {
             log_time: self.sessions.now(),
@@ -274,7 +286,7 @@ impl<M: StateMachine> Applier<M> {
             is_pending: asked.is_some_and(|machine| machine.is_pending()),
         };
         let halted = self.halted.clone();
-        self.applied.do_send(Applied { index: self.last.index, reached, answers, halted });
+        self.applied.do_send(Applied { index: self.last.index, reached, answers, comparison, halted });
     }
 
     /// Applies a session entry: the table decides whether the machine is called.
@@ -322,10 +334,16 @@ impl<M: StateMachine> Applier<M> {
         }
     }
 
-    fn restore(&mut self, source: Box<dyn SnapshotSource>) -> Result<(), RestoreError> {
+    /// `is_received` if another node sent the snapshot.
+    fn restore(&mut self, source: Box<dyn SnapshotSource>, is_received: bool) -> Result<(), RestoreError> {
         let (began, ends) = (Instant::now(), source.snapshot().base.last);
         let restored = match &mut self.machine {
-            Some(machine) => state::restore(&mut **machine, source),
+            Some(machine) => state::restore(&mut **machine, source).inspect(|(base, _)| {
+                if is_received {
+                    machine.received();
+                }
+                machine.configured(self.id, full_copies(&base.membership));
+            }),
             None => Ok((source.snapshot().base.clone(), Table::default())),
         };
         match restored {
@@ -382,6 +400,11 @@ impl<M: StateMachine> Applier<M> {
 /// The state of a machine that halted after a snapshot of it was asked for: an error.
 fn no_state() -> WriteState {
     Box::new(|_| Err(io::Error::other("the state machine has halted")))
+}
+
+/// The voters that have a state machine.
+fn full_copies(membership: &Membership) -> BTreeSet<NodeId> {
+    membership.voters().into_iter().filter(|id| membership.witness() != Some(*id)).collect()
 }
 
 /// The failure of a full node that finds a stub: only a witness writes stubs.
@@ -470,10 +493,13 @@ impl<M: StateMachine> Handler<Restore> for Applier<M> {
                 "the state machine halted, so the snapshot that ends at {ends} is restored by the next start"
             );
         }
-        let restored = self.restore(source);
+        let restored = self.restore(source, done.is_none());
         match (done, restored) {
             // The receiver of the result also decides what an error means.
             (Some(done), restored) => {
+                if self.uses_time {
+                    self.tell_later(ctx);
+                }
                 // A start that was given up waits for no result.
                 let _ = done.send(restored.map(|()| self.sessions.skipped().clone()));
             }

@@ -4,6 +4,7 @@
 
 use crate::{
     admission::Permit,
+    comparison::Comparison,
     decisions::{
         callers::{self, Answer, Outcome},
         freshness::Granted,
@@ -38,11 +39,7 @@ pub(crate) enum Request {
     /// Change the members, or transfer leadership.
     Administer(Administer),
     /// Append this internal entry, if this node leads in its term; there is no answer. From the tasks
-    /// of the typed layer. The way of a *follower's* entry would be that of commands: an
-    /// [`Offer`] of [`Kind::Internal`], which `decisions::proposals` forwards and appends like any
-    /// other kind. Two places must let it through, for the payload of a claim alone:
-    /// `quorate_raft::Propose` refuses the kind when it is decoded, and the caller of an offer
-    /// needs a place in admission control.
+    /// of the typed layer. A follower's claim comes another way: in a `Propose` of its own.
     #[expect(dead_code, reason = "its senders follow")]
     Internal(InternalEntry),
     /// Open the newest snapshot: a backup reads it.
@@ -297,6 +294,8 @@ pub(crate) struct Applied {
     pub(crate) index: Index,
     pub(crate) reached: Reached,
     pub(crate) answers: Vec<Answer>,
+    /// The comparison of replicas, if it has changed.
+    pub(crate) comparison: Option<Box<Comparison>>,
     /// The next entry, if the state machine halted there.
     pub(crate) halted: Option<Arc<Halted>>,
 }

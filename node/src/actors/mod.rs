@@ -168,10 +168,10 @@ pub(crate) async fn launch<M: StateMachine>(
     let ticks = Ticks::new(uses_time, replica.log().last().index, timing.election_timeout.1);
     let ticking = Ticking::new(ticks, StdRng::from_rng(&mut drawn), seed.is_some());
     let applier = Applier::new(
+        id,
         machine,
         skips.clone(),
-        consensus.clone().recipient(),
-        consensus.clone().recipient(),
+        (consensus.clone().recipient(), consensus.clone().recipient()),
         timing.leader_wait,
         metrics.clone(),
         lifecycle.clone(),

@@ -6,7 +6,8 @@
 //! drops them.
 //!
 //! **Bound:** the senders': the performer has at most [`PLACES`](crate::service::performer::PLACES)
-//! results without an applied completion, and each leadership raises the version once a release.
+//! results without an applied completion, each leadership raises the version once a release, and
+//! [`claims`](super::claims) offers one entry a node and window.
 
 use super::ticks::View;
 use bytes::Bytes;

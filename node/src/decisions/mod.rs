@@ -4,6 +4,7 @@
 //! - Commands of clients: `proposals`, with `routing`, `request_ids` and `large_commands`.
 //! - Reads: `reads`, with `freshness`.
 //! - Members and leadership: `operators`, with `membership_change`; `automatic`.
+//! - The comparison of replicas: `claims`.
 //! - Entries of the leader's own: `ticks`, for log time; `internal_entries`, for services.
 //! - The rest of a node's life: `snapshot_policy`, `stopping`.
 //!
@@ -14,6 +15,7 @@
 
 pub mod automatic;
 pub mod callers;
+pub mod claims;
 pub mod freshness;
 pub mod internal_entries;
 pub(crate) mod large_commands;

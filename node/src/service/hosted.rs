@@ -7,6 +7,7 @@
 //! not only the form of commands. The version is the machine's own: entries of the log raise it.
 
 use super::{
+    comparing::Comparing,
     context::{Cause, Context},
     envelope::{self, Opened, Versions},
     errors::Refused,
@@ -19,16 +20,21 @@ use super::{
     timers::Firing,
     windows::Claim,
 };
-use crate::machine::{At, Halt, HaltCause, StateMachine, WriteState, message_of};
+use crate::{
+    comparison::Comparison,
+    error::Failure,
+    machine::{At, Halt, HaltCause, StateMachine, WriteState, message_of},
+};
 use bytes::Bytes;
 use quorate_raft::{
-    Index,
+    Index, NodeId,
     session::{LogTime, SessionKey},
     tick::Tick,
 };
 use serde::de::DeserializeOwned;
 use std::{
     any::type_name,
+    collections::BTreeSet,
     fmt,
     io::{self, BufWriter, Error, Write},
     panic::{self, AssertUnwindSafe},
@@ -58,8 +64,10 @@ pub struct Hosted<S: Service> {
     entry: Entry<S::Event>,
     /// The history for the watches of this node.
     publisher: Publisher<S::Event>,
-    /// The last window that is over, and this node's hashes there.
-    ended: Option<(u64, Claim)>,
+    /// This node's claims, and its conclusions from those in the log.
+    comparing: Comparing,
+    /// The failure of a copy that a majority differs from.
+    diverged: Option<Failure>,
     halt: Option<Halt>,
 }
 
@@ -71,7 +79,8 @@ impl<S: Service> Hosted<S> {
             tables: Tables::default(),
             entry: Entry::default(),
             publisher: Publisher::default(),
-            ended: None,
+            comparing: Comparing::default(),
+            diverged: None,
             halt: None,
         }
     }
@@ -133,7 +142,7 @@ impl<S: Service> Hosted<S> {
     #[doc(hidden)]
     #[must_use]
     pub fn claim(&self) -> Option<(u64, Claim)> {
-        self.ended
+        self.comparing.last()
     }
 
     /// Applies a command, of the caller with this session.
@@ -200,13 +209,17 @@ impl<S: Service> Hosted<S> {
     /// If the machine halts here, or has halted before.
     #[doc(hidden)]
     pub fn inside(&mut self, at: &At, payload: &[u8]) -> Result<(), Halt> {
+        let mut claimed = None;
         self.enter(at, |mut at, service, tables, entry| {
             match Internal::decode(payload).ok_or(HaltCause::Unknown)? {
                 Internal::Version(needs) if needs > S::VERSION => {
                     return Err(HaltCause::TooOld { needs, release: S::VERSION });
                 }
                 Internal::Version(version) => at.version = at.version.max(version),
-                Internal::Claim(Claimed { node, window, claim }) => tables.claims.add(at.index, window, node, claim),
+                Internal::Claim(Claimed { node, window, claim }) => {
+                    tables.claims.add(at.index, window, node, claim);
+                    claimed = Some(window);
+                }
                 Internal::Done(Done { id, term, signal }) => {
                     let undo = tables.outbox.complete(id, term, at.term);
                     entry.trace.completed(undo.is_some());
@@ -220,7 +233,11 @@ impl<S: Service> Hosted<S> {
                 }
             }
             Ok((at, ()))
-        })
+        })?;
+        if let Some(window) = claimed {
+            self.diverged = self.comparing.claimed(at.index, window, &self.tables.claims);
+        }
+        Ok(())
     }
 
     /// Runs one entry at its position, at the cluster's version: all of its output is taken over,
@@ -233,7 +250,7 @@ impl<S: Service> Hosted<S> {
         if let Some(halt) = &self.halt {
             return Err(halt.clone());
         }
-        let Self { service, tables, entry, ended, .. } = self;
+        let Self { service, tables, entry, comparing, .. } = self;
         debug_assert!(tables.timers.next_due().is_none_or(|due| due >= tables.at.time), "nothing overdue is pending");
         let at = At { version: tables.at.version, ..*at };
         let over = tables.outcomes.begin(at.index);
@@ -241,7 +258,7 @@ impl<S: Service> Hosted<S> {
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
             if let Some((window, outcomes)) = over {
                 // The digest is that of the state at the end of the window: before this entry.
-                *ended = Some((window, Claim { version: at.version, outcomes, state: service.digest() }));
+                comparing.ended(window, Claim { version: at.version, outcomes, state: service.digest() });
             }
             run(at, service, tables, entry)
         }));
@@ -279,6 +296,22 @@ impl<S: Service> StateMachine for Hosted<S> {
         or_end(self.inside(at, payload));
     }
 
+    fn configured(&mut self, this: NodeId, full_copies: BTreeSet<NodeId>) {
+        self.comparing.configured(this, full_copies, self.tables.at.index, &self.tables.claims);
+    }
+
+    fn received(&mut self) {
+        self.comparing.received();
+    }
+
+    fn comparison(&mut self) -> Option<Comparison> {
+        self.comparing.changed(&self.tables.claims)
+    }
+
+    fn diverged(&self) -> Option<Failure> {
+        self.diverged.clone()
+    }
+
     fn is_pending(&self) -> bool {
         !self.tables.outbox.is_empty()
     }
@@ -313,7 +346,8 @@ impl<S: Service> StateMachine for Hosted<S> {
         let mut from = Reader::new(state);
         let tables = Tables::read(&mut from, S::VERSION)?;
         self.service.load(from.rest())?;
-        (self.tables, self.ended, self.halt) = (tables, None, None);
+        (self.tables, self.halt) = (tables, None);
+        self.comparing.restored();
         Ok(())
     }
 }

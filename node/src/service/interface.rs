@@ -27,6 +27,24 @@ pub enum Never {}
 /// the message and the [`Context`]: no clock, no randomness of one's own, no I/O, no iteration order
 /// of a hash map. [`Context`] has a time and random numbers that are equal everywhere.
 ///
+/// **The copies are compared**, so that a service that breaks this rule is found out before it has
+/// spoilt all of them. Each copy hashes the outcome of every entry: the reply, the timers, events and
+/// effects. For each 1,024 entries it puts that hash into the log, with the
+/// [digest](State::digest) of its state, if the service keeps one. Every node compares what stands
+/// there:
+/// - A copy that a majority differs from stops with
+///   [`Failure::Diverged`](crate::Failure::Diverged), which names the entries and both digests; the
+///   leader, too. Remove the cause, and start it with
+///   [`Builder::discard_state`](crate::Builder::discard_state): it takes the state of another node.
+/// - Without a majority, as with two copies, none stops, and none sends its state to another node:
+///   [`Status::disagreement`](crate::Status::disagreement) and the metric
+///   `quorate_differing_copies` raise an alarm until later entries agree. An operator decides which
+///   copy is wrong, and discards its state.
+///
+/// Only what differs in an outcome shows without a digest, and only at the end of its 1,024 entries.
+/// Hashes that stand at different versions of the cluster are not compared. A copy of a joining
+/// node, and the witness, take no part.
+///
 /// ```
 /// use quorate::{At, Context, Service};
 /// use serde::{Deserialize, Serialize};

@@ -8,7 +8,7 @@
 //! - [`timers`]: the pending timers.
 //! - [`outbox`]: the effects that are to be performed; [`performer`]: which one is performed when.
 //! - [`history`]: the latest events, by entry.
-//! - [`windows`]: the comparison of replicas.
+//! - [`windows`]: the comparison of replicas; `comparing`: one node's part in it.
 //! - [`tables`]: all of these together, with the output of the entry that is being applied and its
 //!   [`trace`]; the layout in snapshots.
 //!
@@ -17,6 +17,7 @@
 //! publishes the history to the watches of a node.
 
 mod call;
+mod comparing;
 mod context;
 #[doc(hidden)]
 pub mod envelope;

@@ -108,6 +108,32 @@ impl Claims {
         }
     }
 
+    /// The windows with claims, in order.
+    pub(super) fn windows(&self) -> impl DoubleEndedIterator<Item = u64> + '_ {
+        self.0.keys().copied()
+    }
+
+    /// The nodes with a claim of a window.
+    pub(super) fn nodes(&self, window: u64) -> impl Iterator<Item = NodeId> + '_ {
+        self.0.get(&window).into_iter().flat_map(|claims| claims.keys().copied())
+    }
+
+    /// The oldest window that takes claims.
+    pub(super) fn oldest(&self) -> u64 {
+        self.0.first_key_value().filter(|_| self.0.len() == KEPT).map_or(0, |(window, _)| *window)
+    }
+
+    /// The nodes with claims, each with the windows that it claimed.
+    pub(super) fn of_each(&self) -> BTreeMap<NodeId, BTreeSet<u64>> {
+        let mut of_each = BTreeMap::<_, BTreeSet<_>>::new();
+        for (window, claims) in &self.0 {
+            claims.keys().for_each(|node| {
+                of_each.entry(*node).or_default().insert(*window);
+            });
+        }
+        of_each
+    }
+
     /// A node's claim of a window.
     #[must_use]
     pub fn of(&self, window: u64, node: NodeId) -> Option<Claim> {
@@ -123,18 +149,54 @@ impl Claims {
     /// The verdict on a window by the claims of the full copies of the configuration.
     #[must_use]
     pub fn verdict(&self, window: u64, full_copies: &BTreeSet<NodeId>) -> Verdict {
-        let claims = self.0.get(&window).into_iter().flatten();
-        let claims: Vec<_> = claims.filter(|(node, _)| full_copies.contains(node)).collect();
-        let of = |value: fn(&Claim) -> Option<u64>| {
-            let values = claims.iter().filter_map(|(node, claim)| Some((**node, claim.version, value(claim)?)));
-            compare(values, full_copies.len())
-        };
-        match (of(|claim| Some(claim.outcomes)), of(|claim| claim.state)) {
+        let of = |value| compare(&self.values(window, full_copies, value), full_copies.len());
+        match (of(OUTCOMES), of(STATE)) {
             (Verdict::Diverged(some), Verdict::Diverged(others)) => Verdict::Diverged(&some | &others),
             (Verdict::Diverged(nodes), _) | (_, Verdict::Diverged(nodes)) => Verdict::Diverged(nodes),
             (Verdict::Disputed, _) | (_, Verdict::Disputed) => Verdict::Disputed,
             (outcomes, _) => outcomes,
         }
+    }
+
+    /// The values of a window that a majority of the full copies has claimed.
+    pub(super) fn majority(&self, window: u64, full_copies: &BTreeSet<NodeId>) -> Majority {
+        let of = |value| majority(&self.values(window, full_copies, value), full_copies.len());
+        Majority { outcomes: of(OUTCOMES), state: of(STATE) }
+    }
+
+    /// The values that differ in a window with the verdict [`Verdict::Disputed`] or
+    /// [`Verdict::Diverged`]: whether they are those of states, that of each node, and that of a
+    /// majority.
+    pub(super) fn differing(
+        &self,
+        window: u64,
+        full_copies: &BTreeSet<NodeId>,
+    ) -> Option<(bool, BTreeMap<NodeId, u64>, Option<u64>)> {
+        [(false, OUTCOMES), (true, STATE)].into_iter().find_map(|(is_of_state, value)| {
+            let values = self.values(window, full_copies, value);
+            if matches!(compare(&values, full_copies.len()), Verdict::Open | Verdict::Agreed) {
+                return None;
+            }
+            let majority = majority(&values, full_copies.len());
+            let is_compared = |version: u32| match majority {
+                Some((compared, _)) => version == compared,
+                None => values.keys().filter(|(other, _)| *other == version).count() > 1,
+            };
+            let compared = values.iter().filter(|((version, _), _)| is_compared(*version));
+            let of_each = compared.flat_map(|((_, value), nodes)| nodes.iter().map(|node| (*node, *value)));
+            Some((is_of_state, of_each.collect(), majority.map(|(_, value)| value)))
+        })
+    }
+
+    /// The nodes among the full copies that claim each value of a window, by version and value.
+    fn values(&self, window: u64, full_copies: &BTreeSet<NodeId>, value: Value) -> Values {
+        let mut values = Values::new();
+        for (node, claim) in self.0.get(&window).into_iter().flatten().filter(|(node, _)| full_copies.contains(node)) {
+            if let Some(value) = value(claim) {
+                values.entry((claim.version, value)).or_default().insert(*node);
+            }
+        }
+        values
     }
 
     /// Writes the claims, equal ones as equal bytes: the count of windows (4), and of each, in
@@ -215,20 +277,46 @@ impl Outcomes {
     }
 }
 
-/// The verdict on one value of each node, with its version, by the number of the full copies.
-fn compare(values: impl Iterator<Item = (NodeId, u32, u64)> + Clone, full_copies: usize) -> Verdict {
-    let mut nodes = BTreeMap::<(u32, u64), BTreeSet<NodeId>>::new();
-    for (node, version, value) in values {
-        nodes.entry((version, value)).or_default().insert(node);
+/// One of the two values in a claim.
+type Value = fn(&Claim) -> Option<u64>;
+
+const OUTCOMES: Value = |claim| Some(claim.outcomes);
+const STATE: Value = |claim| claim.state;
+
+/// Nodes by version and value.
+type Values = BTreeMap<(u32, u64), BTreeSet<NodeId>>;
+
+/// The values that a majority has claimed, each with its version.
+pub(super) struct Majority {
+    outcomes: Option<(u32, u64)>,
+    state: Option<(u32, u64)>,
+}
+
+impl Majority {
+    /// The value of a claim that differs, and that of the majority.
+    pub(super) fn against(&self, claim: &Claim) -> Option<(u64, u64)> {
+        let against = |majority: Option<(u32, u64)>, mine: Option<u64>| {
+            let ((version, theirs), mine) = (majority?, mine?);
+            (version == claim.version && theirs != mine).then_some((mine, theirs))
+        };
+        against(self.outcomes, Some(claim.outcomes)).or_else(|| against(self.state, claim.state))
     }
-    let majority = nodes.iter().find(|(_, nodes)| nodes.len() > full_copies / 2).map(|(claimed, _)| *claimed);
-    let Some((version, value)) = majority else {
+}
+
+/// The version and the value of a majority of the full copies.
+fn majority(values: &Values, full_copies: usize) -> Option<(u32, u64)> {
+    values.iter().find(|(_, nodes)| nodes.len() > full_copies / 2).map(|(claimed, _)| *claimed)
+}
+
+/// The verdict on one value, by the number of the full copies.
+fn compare(values: &Values, full_copies: usize) -> Verdict {
+    let Some((version, value)) = majority(values, full_copies) else {
         let differ = |((one, _), (other, _)): (&(u32, u64), &(u32, u64))| one == other;
-        let is_disputed = nodes.keys().zip(nodes.keys().skip(1)).any(differ);
+        let is_disputed = values.keys().zip(values.keys().skip(1)).any(differ);
         return if is_disputed { Verdict::Disputed } else { Verdict::Open };
     };
-    let others = nodes.into_iter().filter(|((at, other), _)| *at == version && *other != value);
-    let differ: BTreeSet<_> = others.flat_map(|(_, nodes)| nodes).collect();
+    let others = values.iter().filter(|((at, other), _)| *at == version && *other != value);
+    let differ: BTreeSet<_> = others.flat_map(|(_, nodes)| nodes).copied().collect();
     if differ.is_empty() { Verdict::Agreed } else { Verdict::Diverged(differ) }
 }
 

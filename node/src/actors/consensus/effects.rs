@@ -79,6 +79,7 @@ impl Consensus {
             }
             Effect::HeartbeatNow { round } => self.roles.tell_replicators(HeartbeatNow { round }),
             Effect::Acknowledged { peer, epoch, matched } => {
+                self.claims.acknowledged(peer);
                 self.roles.tell_replicator(peer, Acknowledged { epoch, matched });
             }
             Effect::Rejected { peer, epoch, previous, next, last } => {
@@ -109,6 +110,7 @@ impl Consensus {
             Effect::SnapshotChunk { from, chunk } => self.chunk_arrived(from, chunk),
             Effect::SnapshotAnswered { peer, reply } => self.roles.tell_replicator(peer, ChunkAnswered { reply }),
             Effect::NeedsSnapshot { peer, epoch, from } => {
+                self.claims.state_lost(peer);
                 self.roles.tell_replicator(peer, NeedsSnapshot { epoch, at_least: from });
             }
             Effect::ServeRepair { to, repair } => self.serve_repair(to, repair),

@@ -70,6 +70,7 @@ impl Consensus {
         }
         let held = self.ticking.ticks.hold_commands();
         self.ticking.ticks.machine_halted();
+        self.claims.machine_halted();
         if held {
             self.retry_deferred(ctx);
         }

@@ -11,6 +11,7 @@
 //! and `repairs` serve peers, `members` follows the configuration.
 
 mod administration;
+mod claims;
 mod clients;
 mod connections;
 mod effects;
@@ -51,6 +52,7 @@ use crate::{
     config::{Limits, Sessions, Timing},
     decisions::{
         automatic::Automation,
+        claims::Claims,
         operators::{Operator, Operators},
         proposals::{self, Proposals},
         reads::Reads,
@@ -88,6 +90,7 @@ pub(crate) struct Consensus {
     roles: Roles,
     snapshots: SnapshotsUnderWay,
     ticking: Ticking,
+    claims: Claims,
     warnings: Warnings,
     stopping: Stopping,
     /// The entry at which the state machine halted.
@@ -157,6 +160,7 @@ impl Consensus {
             roles,
             snapshots,
             ticking,
+            claims: Claims::default(),
             warnings: Warnings::default(),
             stopping: Stopping::default(),
             halted: None,
@@ -203,6 +207,7 @@ impl Consensus {
         }
         self.take_snapshot_if_due();
         self.serve_needs(ctx);
+        self.claim_if_owed();
         self.append_internal(ctx);
         self.tick_if_due(ctx);
         if self.stopping.is_stopping() {
@@ -388,12 +393,15 @@ hear! {
     };
     Fetch: |this, fetch, _ctx| this.fetch(fetch);
     Stop: |_this, Stop, ctx| ctx.stop();
-    Applied: |this, Applied { index, reached, answers, halted }, ctx| {
+    Applied: |this, Applied { index, reached, answers, comparison, halted }, ctx| {
         this.decide_commands(ctx, |commands, _, view, out| commands.applied(answers, view, out));
         this.restored_up_to(index);
         // First, so that nothing that waited for this index is appended after a halt.
         if let Some(halted) = halted {
             this.machine_halted(halted, ctx);
+        }
+        if let Some(comparison) = comparison {
+            this.compared(*comparison);
         }
         this.time_reached(index, reached, ctx);
         this.rule(ctx, |replica, out| replica.applied(index, out));

@@ -38,6 +38,7 @@ impl Consensus {
             return;
         }
         match message.body {
+            Body::Propose(propose) if propose.has_claims() => self.claims_stated(from, term, &propose, ctx),
             Body::Propose(propose) => self.proposals_forwarded((from, term, is_outside), propose, ctx),
             Body::ProposeReply(reply) => {
                 let retry_after = self.clients.admission.retry_after();

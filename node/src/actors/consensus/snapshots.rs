@@ -169,6 +169,7 @@ impl Consensus {
                     "{peer} needs a snapshot, and the state machine makes none: remove it and add a new member"
                 );
             }
+            let at_least = at_least.max(self.claims.ends_at_least(peer));
             self.snapshots.policy.needed(peer, Need { term, at_least, anew });
             self.after_rule(ctx);
         }
@@ -177,6 +178,10 @@ impl Consensus {
     /// Opens the newest snapshot for each peer that it helps.
     pub(super) fn serve_needs(&mut self, ctx: &mut Context<Self>) {
         for (peer, need) in self.snapshots.policy.helped(self.replica.term(), self.replica.snapshot_index()) {
+            if !self.may_send_snapshot(peer, self.replica.snapshot_index()) {
+                self.snapshots.policy.needed(peer, need);
+                continue;
+            }
             let opening = self.roles.storage.open_snapshot.send(OpenSnapshot).into_actor(self);
             ctx.spawn(opening.map(move |source, this, ctx| {
                 let Ok(source) = source else { return };
@@ -195,6 +200,10 @@ impl Consensus {
         }
         let source = source.ok();
         let found = source.as_ref().map(|source| source.snapshot().base.last.index);
+        if found.is_some_and(|found| !self.may_send_snapshot(peer, found)) {
+            // A newer one was taken meanwhile.
+            return self.snapshots.policy.needed(peer, need);
+        }
         let helps = self.snapshots.policy.opened(peer, need, found, self.replica.log().base().index);
         if let Some(source) = source.filter(|_| helps) {
             self.replica.pin(peer, found);

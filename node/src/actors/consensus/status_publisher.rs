@@ -2,6 +2,7 @@
 //! terms and indexes.
 
 use crate::{
+    comparison::Disagreement,
     settings::{Compared, Difference, HALTED_AT},
     status::{Halted, Status},
 };
@@ -71,6 +72,7 @@ impl StatusPublisher {
         publisher.metrics.proposals_in_flight(0);
         publisher.metrics.faulty_entries(replica.faulty_count() as u64);
         publisher.metrics.halted(false);
+        publisher.metrics.differing_copies(0);
         publisher
     }
 
@@ -129,6 +131,23 @@ impl StatusPublisher {
     pub(super) fn halted(&self, halted: Arc<Halted>) {
         self.metrics.halted(true);
         self.status.send_modify(|status| status.halted = Some(halted));
+    }
+
+    /// The full copies disagree, or do so no more.
+    pub(super) fn disagrees(&self, disagreement: Option<Arc<Disagreement>>) {
+        self.status.send_if_modified(|status| {
+            let is_new = status.disagreement != disagreement;
+            if is_new {
+                match &disagreement {
+                    Some(disagreement) => tracing::error!(node = %status.node, "{disagreement}"),
+                    None => tracing::info!(node = %status.node, "the full copies agree again"),
+                }
+                let copies = disagreement.as_ref().map_or(0, |disagreement| disagreement.differing().count());
+                self.metrics.differing_copies(copies as u64);
+                status.disagreement = disagreement;
+            }
+            is_new
+        });
     }
 
     /// Whether a peer stated that its state machine halted, or has stated nothing yet.
@@ -291,6 +310,7 @@ pub(crate) fn status_of(replica: &Replica) -> Status {
         lost_up_to: replica.lost_up_to(),
         storage_full: replica.is_storage_full(),
         halted: None,
+        disagreement: None,
         voters: Vec::new(),
         learners: Vec::new(),
         witness: None,

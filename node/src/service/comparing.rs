@@ -1,0 +1,322 @@
+//! A node's part in the comparison of replicas: its own claims, and the conclusions that it draws
+//! from the claims in the log. It keeps nothing that is replicated: [`Claims`] do.
+//!
+//! A copy stops when a majority of the full copies is found to differ from it, at the entry that
+//! shows this. It goes on in two cases:
+//! - it applied the window anew since, and has the majority's value now: its claim in the log is
+//!   that of an earlier run;
+//! - its state came from another node after that window.
+//!
+//! Its own snapshot cures nothing: that may have been taken between the difference and the claims.
+
+use super::{
+    internal::{Claimed, Internal},
+    windows::{Claim, Claims, KEPT, Verdict, WINDOW, window_of},
+};
+use crate::{
+    comparison::{Comparison, Disagreement, Open, Owed},
+    error::Failure,
+};
+use quorate_raft::{Index, NodeId};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// The claims of one node, and its conclusions.
+#[derive(Default, Debug)]
+pub(super) struct Comparing {
+    /// This node, and the full copies of the configuration that was applied last.
+    this: NodeId,
+    full_copies: BTreeSet<NodeId>,
+    /// The claims of the windows that were over since the state is this one: the latest [`KEPT`].
+    ended: BTreeMap<u64, Claim>,
+    /// Whether the state came from another node.
+    is_received: bool,
+    /// The copies that a majority was found to differ from, with the window.
+    judged: BTreeSet<(u64, NodeId)>,
+    /// The same, with the entry that showed it last.
+    found: BTreeMap<NodeId, Index>,
+    /// Whether the verdicts of the claims in a snapshot are still to be taken over.
+    is_restored: bool,
+    has_changed: bool,
+}
+
+impl Comparing {
+    /// A window is over: this node's claim of it.
+    pub(super) fn ended(&mut self, window: u64, claim: Claim) {
+        self.ended.insert(window, claim);
+        if self.ended.len() > KEPT {
+            self.ended.pop_first();
+        }
+        self.has_changed = true;
+    }
+
+    /// The last window that was over, with this node's claim.
+    pub(super) fn last(&self) -> Option<(u64, Claim)> {
+        self.ended.last_key_value().map(|(window, claim)| (*window, *claim))
+    }
+
+    /// The state is that of a snapshot.
+    pub(super) fn restored(&mut self) {
+        let (this, full_copies) = (self.this, std::mem::take(&mut self.full_copies));
+        *self = Self { this, full_copies, is_restored: true, has_changed: true, ..Self::default() };
+    }
+
+    /// That snapshot came from another node.
+    pub(super) fn received(&mut self) {
+        self.is_received = true;
+    }
+
+    /// The full copies are these; `at` is the last entry that was applied.
+    pub(super) fn configured(&mut self, this: NodeId, full_copies: BTreeSet<NodeId>, at: Index, claims: &Claims) {
+        (self.this, self.full_copies, self.has_changed) = (this, full_copies, true);
+        if std::mem::take(&mut self.is_restored) {
+            // The snapshot has the state after these verdicts.
+            for window in claims.windows().collect::<Vec<_>>() {
+                self.judge(at, window, claims);
+            }
+        }
+    }
+
+    /// A claim of `window` was added at the entry `at`. Returns the failure of this node, if it has
+    /// to stop here.
+    pub(super) fn claimed(&mut self, at: Index, window: u64, claims: &Claims) -> Option<Failure> {
+        self.has_changed = true;
+        if !self.judge(at, window, claims) {
+            return None;
+        }
+        let mine = match (self.ended.get(&window), self.is_received) {
+            (Some(again), _) => *again,
+            (None, true) => return None,
+            (None, false) => claims.of(window, self.this)?,
+        };
+        let (mine, theirs) = claims.majority(window, &self.full_copies).against(&mine)?;
+        Some(Failure::Diverged { after: before(window), up_to: last_of(window), mine, theirs })
+    }
+
+    /// Notes the copies that differ from a majority. Whether this node is one of them by now.
+    fn judge(&mut self, at: Index, window: u64, claims: &Claims) -> bool {
+        let Verdict::Diverged(nodes) = claims.verdict(window, &self.full_copies) else { return false };
+        let mut is_new = false;
+        for node in nodes {
+            if self.judged.insert((window, node)) {
+                self.found.insert(node, at);
+                is_new |= node == self.this;
+            }
+        }
+        let oldest = claims.windows().next().unwrap_or_default();
+        self.judged.retain(|(window, _)| *window >= oldest);
+        is_new
+    }
+
+    /// The comparison, if it has changed since this was last called.
+    pub(super) fn changed(&mut self, claims: &Claims) -> Option<Comparison> {
+        if !std::mem::take(&mut self.has_changed) {
+            return None;
+        }
+        let verdict = |window| claims.verdict(window, &self.full_copies);
+        let is_agreed = |window: &u64| matches!(verdict(*window), Verdict::Agreed | Verdict::Diverged(_));
+        let agreed = claims.windows().rev().find(is_agreed);
+        let is_later = |window: &u64| agreed.is_none_or(|agreed| *window > agreed);
+        let open: BTreeSet<u64> = self.ended.keys().copied().chain(claims.windows()).filter(is_later).collect();
+        let disputing = |window: &u64| match verdict(*window) {
+            Verdict::Disputed => {
+                claims.differing(*window, &self.full_copies).map_or_else(BTreeMap::new, |(_, of, _)| of)
+            }
+            _ => BTreeMap::new(),
+        };
+        let disputing = |window: &u64| disputing(window).into_keys();
+        let open = open.first().map(|first| Open {
+            sound_up_to: last_of(*first),
+            disputing: open.iter().flat_map(disputing).collect(),
+            claimed: claims
+                .windows()
+                .filter(|window| window >= first)
+                .flat_map(|window| claims.nodes(window))
+                .collect(),
+        });
+        let is_owed = |window: &u64| {
+            let is_new = claims.of(*window, self.this).is_none() && *window >= claims.oldest();
+            is_new && self.full_copies.contains(&self.this)
+        };
+        let owes = self.ended.iter().filter(|(window, _)| is_owed(window));
+        Some(Comparison {
+            owed: owes.filter_map(|(window, claim)| owed(self.this, *window, *claim)).collect(),
+            oldest: claims.oldest(),
+            claimed: claims.of_each(),
+            open,
+            found: self.found.clone(),
+            disagreement: self.disagreement(claims).map(Arc::new),
+        })
+    }
+
+    /// The difference in the latest window that has one, if no later one agreed.
+    fn disagreement(&self, claims: &Claims) -> Option<Disagreement> {
+        for window in claims.windows().rev() {
+            match claims.verdict(window, &self.full_copies) {
+                Verdict::Open => {}
+                Verdict::Agreed => return None,
+                Verdict::Disputed | Verdict::Diverged(_) => {
+                    let (is_of_state, digests, majority) = claims.differing(window, &self.full_copies)?;
+                    let (after, up_to) = (before(window), last_of(window));
+                    return Some(Disagreement { after, up_to, is_of_state, digests, majority });
+                }
+            }
+        }
+        None
+    }
+}
+
+/// The index before a window.
+fn before(window: u64) -> Index {
+    Index((window * WINDOW).saturating_sub(1))
+}
+
+/// The last index of a window.
+fn last_of(window: u64) -> Index {
+    Index(window * WINDOW + (WINDOW - 1))
+}
+
+fn owed(node: NodeId, window: u64, claim: Claim) -> Option<Owed> {
+    debug_assert_eq!(window_of(last_of(window)), window);
+    let payload = Internal::Claim(Claimed { node, window, claim }).encode().ok()?;
+    Some(Owed { window, payload: payload.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINE: NodeId = NodeId(3);
+
+    #[test]
+    fn a_copy_that_differs_from_a_majority_stops_at_the_entry_that_shows_it() {
+        let (mut comparing, mut claims) = (of_three(), Claims::default());
+        comparing.ended(2, claim(8));
+        assert_eq!(add(&mut comparing, &mut claims, (4_000, 2, 1, 7)), None);
+        assert_eq!(add(&mut comparing, &mut claims, (4_001, 2, 3, 8)), None, "two differ, and none is a majority");
+        let diverged = Failure::Diverged { after: Index(2_047), up_to: Index(3_071), mine: 8, theirs: 7 };
+        assert_eq!(add(&mut comparing, &mut claims, (4_002, 2, 2, 7)), Some(diverged));
+        let comparison = comparing.changed(&claims).expect("it changed");
+        assert_eq!((comparison.found, comparison.open), ([(MINE, Index(4_002))].into(), None));
+        assert_eq!(comparing.changed(&claims), None, "it did not change since");
+    }
+
+    #[test]
+    fn another_copy_that_differs_is_noted_and_stops_none_but_itself() {
+        let (mut comparing, mut claims) = (of_three(), Claims::default());
+        comparing.ended(2, claim(7));
+        for claimed in [(4_000, 2, 1, 7), (4_001, 2, 3, 7), (4_002, 2, 2, 8)] {
+            assert_eq!(add(&mut comparing, &mut claims, claimed), None);
+        }
+        let comparison = comparing.changed(&claims).expect("it changed");
+        assert_eq!(comparison.found, [(NodeId(2), Index(4_002))].into());
+        let disagreement = comparison.disagreement.expect("node 2 differs");
+        assert_eq!((disagreement.majority, disagreement.differing().collect()), (Some(7), vec![NodeId(2)]));
+        for claimed in [(5_000, 3, 1, 5), (5_001, 3, 3, 5)] {
+            assert_eq!(add(&mut comparing, &mut claims, claimed), None);
+        }
+        assert_eq!(
+            comparing.changed(&claims).and_then(|comparison| comparison.disagreement),
+            None,
+            "a later one agreed"
+        );
+    }
+
+    #[test]
+    fn a_copy_whose_claim_is_of_an_earlier_run_stops_only_if_its_state_is_of_then() {
+        let stops = |prepare: fn(&mut Comparing)| {
+            let (mut comparing, mut claims) = (of_three(), Claims::default());
+            prepare(&mut comparing);
+            let claimed = [(4_000, 2, 3, 8), (4_001, 2, 1, 7), (4_002, 2, 2, 7)];
+            claimed.into_iter().any(|claimed| add(&mut comparing, &mut claims, claimed).is_some())
+        };
+        assert!(stops(|comparing| comparing.ended(2, claim(8))), "it was wrong again");
+        assert!(!stops(|comparing| comparing.ended(2, claim(7))), "it applied the window anew");
+        assert!(stops(|_| {}), "its own snapshot has the state after the window");
+        assert!(!stops(Comparing::received), "that of another node has it");
+    }
+
+    #[test]
+    fn the_verdicts_of_a_snapshot_stop_no_copy() {
+        let (mut comparing, mut claims) = (of_three(), Claims::default());
+        for (at, window, node, hash) in [(4_000, 2, 3, 8), (4_001, 2, 1, 7), (4_002, 2, 2, 7)] {
+            claims.add(Index(at), window, NodeId(node), claim(hash));
+        }
+        comparing.restored();
+        comparing.configured(MINE, [1, 2, 3, 4, 5].map(NodeId).into(), Index(4_500), &claims);
+        assert_eq!(comparing.changed(&claims).expect("it changed").found, [].into(), "two of five are no majority");
+
+        comparing.restored();
+        comparing.configured(MINE, [1, 2, 3].map(NodeId).into(), Index(4_500), &claims);
+        assert_eq!(add(&mut comparing, &mut claims, (4_600, 2, 4, 7)), None, "a late claim shows nothing new");
+        assert_eq!(comparing.changed(&claims).expect("it changed").found, [(MINE, Index(4_500))].into());
+    }
+
+    #[test]
+    fn a_copy_owes_its_claims_until_they_are_in_the_log() {
+        let (mut comparing, mut claims) = (of_three(), Claims::default());
+        (1..=3).for_each(|window| comparing.ended(window, claim(window)));
+        let owed = |comparing: &mut Comparing, claims: &Claims| {
+            comparing.has_changed = true;
+            let owed = comparing.changed(claims).expect("it changed").owed;
+            owed.iter().map(|owed| owed.window).collect::<Vec<_>>()
+        };
+        assert_eq!(owed(&mut comparing, &claims), [1, 2, 3]);
+        claims.add(Index(1 << 40), 2, MINE, claim(2));
+        assert_eq!(owed(&mut comparing, &claims), [1, 3]);
+        for window in 50..50 + KEPT as u64 {
+            claims.add(Index(1 << 40), window, NodeId(1), claim(1));
+        }
+        assert_eq!(owed(&mut comparing, &claims), [0u64; 0], "they are forgotten");
+        let claims = Claims::default();
+        (4..=40).for_each(|window| comparing.ended(window, claim(window)));
+        assert_eq!(owed(&mut comparing, &claims), (25..=40).collect::<Vec<_>>(), "no more than are remembered");
+        comparing.configured(MINE, [1, 2].map(NodeId).into(), Index(1 << 40), &claims);
+        assert_eq!(owed(&mut comparing, &claims), [0u64; 0], "a learner owes none");
+    }
+
+    #[test]
+    fn a_window_is_open_until_a_majority_agrees_on_it_or_a_later_one() {
+        let (mut comparing, mut claims) = (of_three(), Claims::default());
+        let open = |comparing: &mut Comparing, claims: &Claims| {
+            comparing.has_changed = true;
+            comparing.changed(claims).expect("it changed").open
+        };
+        assert_eq!(open(&mut comparing, &claims), None, "no window is over");
+        (2..=3).for_each(|window| comparing.ended(window, claim(window)));
+        let none = Open { sound_up_to: Index(3_071), disputing: [].into(), claimed: [].into() };
+        assert_eq!(open(&mut comparing, &claims), Some(none.clone()), "of the third window the state was not compared");
+        add(&mut comparing, &mut claims, (5_000, 2, 1, 8));
+        add(&mut comparing, &mut claims, (5_001, 2, 3, 2));
+        let (one, three) = (NodeId(1), MINE);
+        let disputed = Open { disputing: [one, three].into(), claimed: [one, three].into(), ..none.clone() };
+        assert_eq!(open(&mut comparing, &claims), Some(disputed));
+        add(&mut comparing, &mut claims, (5_002, 3, 1, 3));
+        add(&mut comparing, &mut claims, (5_003, 3, 3, 3));
+        assert_eq!(open(&mut comparing, &claims), None, "the later one agreed");
+        comparing.ended(9, claim(9));
+        let later = Open { sound_up_to: Index(10_239), ..none };
+        assert_eq!(open(&mut comparing, &claims), Some(later));
+    }
+
+    fn of_three() -> Comparing {
+        let mut comparing = Comparing::default();
+        comparing.configured(MINE, [1, 2, 3].map(NodeId).into(), Index(0), &Claims::default());
+        comparing
+    }
+
+    fn add(
+        comparing: &mut Comparing,
+        claims: &mut Claims,
+        (at, window, node, hash): (u64, u64, u64, u64),
+    ) -> Option<Failure> {
+        claims.add(Index(at), window, NodeId(node), claim(hash));
+        comparing.claimed(Index(at), window, claims)
+    }
+
+    fn claim(outcomes: u64) -> Claim {
+        Claim { version: 0, outcomes, state: None }
+    }
+}
