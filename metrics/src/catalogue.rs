@@ -196,6 +196,12 @@ catalogue! {
     READS: COUNTER, Count, "quorate_reads_total" {MODE, READ_RESULT}, "Reads made on this node, by result.";
     READ_DURATION: LATENCY, Seconds, "quorate_read_duration_seconds" {MODE}, "Time from the call of a read to its answer.";
 
+    // Effects of a service.
+    EFFECTS_PENDING: GAUGE, Count, "quorate_effects_pending", "Effects that a service asked for and that are not completed; 0 unless the node leads.";
+    EFFECTS_PERFORMED: COUNTER, Count, "quorate_effects_performed_total", "Effects that the handler on this node performed.";
+    EFFECTS_RETRIED: COUNTER, Count, "quorate_effects_retried_total",
+        "Calls of the handler on this node that failed, panicked or took too long; the effect is performed again.";
+
     // Storage.
     FSYNC_DURATION: LATENCY, Seconds, "quorate_storage_fsync_duration_seconds", "Time that one fdatasync of the log took.";
     WRITTEN: COUNTER, Bytes, "quorate_storage_written_bytes_total", "Bytes written to the log.";

@@ -141,6 +141,9 @@ steps! {
         "quorate_read_duration_seconds_count{mode=linearizable}" = 1.0,
         "quorate_read_duration_seconds_sum{mode=linearizable}" = 0.004,
     }
+    |node| node.effects_pending(5) => { "quorate_effects_pending{}" = 5.0 }
+    NodeMetrics::effect_performed => { "quorate_effects_performed_total{}" = 1.0 }
+    NodeMetrics::effect_retried => { "quorate_effects_retried_total{}" = 1.0 }
     |node| node.fsync_took(MS(1)) => {
         "quorate_storage_fsync_duration_seconds_count{}" = 1.0,
         "quorate_storage_fsync_duration_seconds_sum{}" = 0.001,

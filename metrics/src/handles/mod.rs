@@ -3,6 +3,7 @@
 
 mod actors;
 mod clients;
+mod effects;
 mod elections;
 mod log;
 mod peers;
@@ -34,6 +35,7 @@ struct Inner {
     elections: series::Elections,
     log: series::Log,
     clients: series::Clients,
+    effects: series::Effects,
     storage: series::Storage,
     peers: peers::Peers,
     snapshots: series::Snapshots,
@@ -51,6 +53,7 @@ impl NodeMetrics {
             elections: series::Elections::register(&scope),
             log: series::Log::register(&scope),
             clients: series::Clients::register(&scope),
+            effects: series::Effects::register(&scope),
             storage: series::Storage::register(&scope),
             peers: peers::Peers::register(&scope),
             snapshots: series::Snapshots::register(&scope),

@@ -137,6 +137,23 @@ impl Snapshots {
     }
 }
 
+/// The effects of a service.
+pub(super) struct Effects {
+    pub(super) pending: Gauge,
+    pub(super) performed: Counter,
+    pub(super) retried: Counter,
+}
+
+impl Effects {
+    pub(super) fn register(scope: &Scope) -> Self {
+        Self {
+            pending: scope.gauge(&catalogue::EFFECTS_PENDING),
+            performed: scope.counter(&catalogue::EFFECTS_PERFORMED),
+            retried: scope.counter(&catalogue::EFFECTS_RETRIED),
+        }
+    }
+}
+
 /// The disk of the durable log.
 pub(super) struct Storage {
     pub(super) fsync: Histogram,
