@@ -12,6 +12,7 @@ use quorate_metrics::Metrics;
 use quorate_raft::{
     Change, Index, MachineVersions, Membership, NodeId, Skip, Term,
     address::{are_same, is_dialable},
+    tick::Bounds,
 };
 use quorate_storage::contract::StorageHandle;
 use quorate_transport::network::Network;
@@ -39,6 +40,7 @@ pub struct Builder {
     sessions: Sessions,
     writes_version: u32,
     applies_versions: Option<RangeInclusive<u32>>,
+    pub(crate) bounds: Bounds,
     skips: Vec<Skip>,
     discards_state: bool,
     metrics: Metrics,
@@ -65,6 +67,7 @@ impl Builder {
             sessions: Sessions::default(),
             writes_version: 0,
             applies_versions: None,
+            bounds: Bounds::default(),
             skips: Vec::new(),
             discards_state: false,
             metrics: Metrics::new(),
@@ -332,7 +335,7 @@ impl Builder {
         let Self {
             id, cluster, join, preferred_leaders, network, storage, timing, limits, snapshots, sessions, ..
         } = self;
-        let (metrics, seed) = (self.metrics, self.seed);
+        let (metrics, seed, bounds) = (self.metrics, self.seed, self.bounds);
         let missing = |what| StartError::Config(format!("the node has no {what}: call Builder::{what}"));
         let skips = self.skips.iter().map(|skip| (skip.index, *skip)).collect();
         let is_witness = self.witness == Some(id);
@@ -351,6 +354,7 @@ impl Builder {
             snapshots,
             sessions,
             machine,
+            bounds,
             skips,
             discards_state: self.discards_state,
             metrics: metrics.node(id.0),

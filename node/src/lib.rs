@@ -86,8 +86,8 @@ pub use quorate_storage as storage;
 pub use quorate_transport as transport;
 pub use results::{Applied, Consistency, MembersChanged, Read, SnapshotTaken};
 pub use service::{
-    CallError, Cause, Changes, Context, EffectId, Hosted, Message, Never, OutboxFull, QueryError, Random, Refused,
-    Serve, Service, ServiceNode, State, Token, Topics, Watch, WatchError, Watching,
+    CallError, Cause, Changes, Context, EffectId, Hosted, LeaderTask, Message, Never, OutboxFull, Perform, QueryError,
+    Random, Refused, Retry, Serve, Service, ServiceNode, State, Ticket, Token, Topics, Watch, WatchError, Watching,
 };
 pub use session::Session;
 pub use status::{Halted, Status};

@@ -11,6 +11,7 @@ use crate::{
     config::Limits,
     decisions::{
         freshness::{Bounds, Granted},
+        internal_entries::Leading,
         reads::Wants,
     },
     error::{ChangeError, Failure, ReadError, SnapshotError, TransferError},
@@ -49,6 +50,8 @@ pub(crate) struct Shared<M: StateMachine> {
     pub(crate) clock: Clock,
     pub(crate) applier: Addr<Applier<M>>,
     pub(crate) status: watch::Receiver<Status>,
+    /// The leadership of this node, while it leads.
+    pub(crate) leading: watch::Receiver<Option<Leading>>,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) closed: watch::Receiver<bool>,
     pub(crate) pulse: Pulse,

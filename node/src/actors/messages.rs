@@ -40,7 +40,6 @@ pub(crate) enum Request {
     Administer(Administer),
     /// Append this internal entry, if this node leads in its term; there is no answer. From the tasks
     /// of the typed layer. A follower's claim comes another way: in a `Propose` of its own.
-    #[expect(dead_code, reason = "its senders follow")]
     Internal(InternalEntry),
     /// Open the newest snapshot: a backup reads it.
     OpenNewest(SourceCaller),

@@ -49,7 +49,7 @@ use consensus::{Connections, Consensus, NodeContext, Parts, Peers, Roles, Snapsh
 use election_timer::ElectionTimer;
 use messages::{NetworkEvent, Stop};
 use quorate_metrics::NodeMetrics;
-use quorate_raft::{ClusterId, Index, MachineVersions, Membership, Moment, NodeId, Replica, Settings, Skip};
+use quorate_raft::{ClusterId, Index, MachineVersions, Membership, Moment, NodeId, Replica, Settings, Skip, tick};
 use quorate_storage::{Completions, StorageHandle, contract::StorageThread};
 use quorate_transport::network::{Inbox, Introduction, Links, Network, NetworkContext};
 use rand::{
@@ -83,6 +83,8 @@ pub(crate) struct Plan {
     pub(crate) snapshots: Snapshots,
     pub(crate) sessions: Sessions,
     pub(crate) machine: MachineVersions,
+    /// The most that a service keeps, which the ticks of this node carry while it leads.
+    pub(crate) bounds: tick::Bounds,
     /// The entries that the operator has named to be skipped.
     pub(crate) skips: BTreeMap<Index, Skip>,
     /// Whether the state of the newest snapshot is left out.
@@ -113,6 +115,7 @@ pub(crate) async fn launch<M: StateMachine>(
         snapshots,
         sessions,
         machine: machine_versions,
+        bounds,
         skips,
         discards_state,
         metrics,
@@ -165,7 +168,7 @@ pub(crate) async fn launch<M: StateMachine>(
 
     let machine = (!is_witness).then_some(machine);
     let uses_time = machine.as_ref().is_some_and(StateMachine::uses_time);
-    let ticks = Ticks::new(uses_time, replica.log().last().index, timing.election_timeout.1);
+    let ticks = Ticks::new(uses_time, replica.log().last().index, timing.election_timeout.1).with_bounds(bounds);
     let ticking = Ticking::new(ticks, StdRng::from_rng(&mut drawn), seed.is_some());
     let applier = Applier::new(
         id,
@@ -253,6 +256,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let admission = Admission::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes);
     let (requests, received) = mpsc::unbounded_channel();
     let (status, watched) = watch::channel(status_of(&replica));
+    let (leading, leads) = watch::channel(None);
     let clock = Clock::start();
     context.run(Consensus::new(Parts {
         replica,
@@ -269,6 +273,7 @@ pub(crate) async fn launch<M: StateMachine>(
         ),
         ticking,
         status,
+        leading,
         life,
         compared,
         admission: Arc::clone(&admission),
@@ -286,6 +291,7 @@ pub(crate) async fn launch<M: StateMachine>(
         clock,
         applier: applier.clone(),
         status: watched,
+        leading: leads,
         lifecycle: lifecycle.clone(),
         closed,
         metrics,

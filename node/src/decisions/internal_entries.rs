@@ -11,8 +11,16 @@
 
 use super::ticks::View;
 use bytes::Bytes;
-use quorate_raft::{Term, record::OVERHEAD_BYTES};
+use quorate_raft::{Index, Term, record::OVERHEAD_BYTES};
 use std::collections::VecDeque;
+
+/// A leadership of this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leading {
+    pub term: Term,
+    /// Its first entry. Once that is applied, everything that earlier leaders committed is.
+    pub first: Index,
+}
 
 /// An entry that a leader is to append.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -89,6 +89,12 @@ impl Ticks {
         }
     }
 
+    /// The bounds in the ticks of this node.
+    #[must_use]
+    pub fn with_bounds(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
+    }
+
     /// Whether a machine that uses time runs here. Without, nothing but [`Ticks::stamp`] and
     /// [`Ticks::looked`] matters.
     pub fn are_used(&self) -> bool {

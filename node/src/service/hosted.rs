@@ -16,6 +16,7 @@ use super::{
     interface::Service,
     internal::{Claimed, Done, Internal},
     layout::Reader,
+    outbox::Outbox,
     tables::{Clock, Entry, Tables},
     timers::Firing,
     windows::Claim,
@@ -39,6 +40,7 @@ use std::{
     io::{self, BufWriter, Error, Write},
     panic::{self, AssertUnwindSafe},
 };
+use tokio::sync::watch;
 
 /// A service as a state machine. [`Builder::serve`](crate::Builder::serve) makes one; tests may
 /// make one without a node.
@@ -64,6 +66,8 @@ pub struct Hosted<S: Service> {
     entry: Entry<S::Event>,
     /// The history for the watches of this node.
     publisher: Publisher<S::Event>,
+    /// The outbox for the performer of this node, as the last batch left it.
+    performs: watch::Sender<Outbox>,
     /// This node's claims, and its conclusions from those in the log.
     comparing: Comparing,
     /// The failure of a copy that a majority differs from.
@@ -79,6 +83,7 @@ impl<S: Service> Hosted<S> {
             tables: Tables::default(),
             entry: Entry::default(),
             publisher: Publisher::default(),
+            performs: watch::Sender::default(),
             comparing: Comparing::default(),
             diverged: None,
             halt: None,
@@ -117,6 +122,11 @@ impl<S: Service> Hosted<S> {
     /// A cursor into the history, after this index or after all that was applied.
     pub(super) fn watch(&self, topics: Topics, after: Option<Index>) -> Cursor<S::Event> {
         self.publisher.watch(&self.tables.history, topics, after)
+    }
+
+    /// The outbox after each batch that changed it. Ends when the machine halts, or with the node.
+    pub(super) fn outbox(&self) -> watch::Receiver<Outbox> {
+        self.performs.subscribe()
     }
 
     /// The author's state.
@@ -326,6 +336,16 @@ impl<S: Service> StateMachine for Hosted<S> {
 
     fn flush(&mut self, applied: Index) {
         self.publisher.publish(&self.tables.history, applied, self.halt.as_ref().map(|halt| halt.at));
+        if self.performs.receiver_count() > 0 {
+            let outbox = &self.tables.outbox;
+            self.performs.send_if_modified(|seen| {
+                let is_new = !seen.is_same(outbox);
+                if is_new {
+                    seen.clone_from(outbox);
+                }
+                is_new
+            });
+        }
     }
 
     fn snapshot(&self) -> Option<WriteState> {

@@ -14,11 +14,13 @@
 //!
 //! On them stands what an author sees: `interface` and `context`, and `hosted`, the machine that
 //! joins the author's code with the tables. `call`, `watch` and `serve` are the node's side; `hub`
-//! publishes the history to the watches of a node.
+//! publishes the history to the watches of a node. `effects` has the author's handler, which
+//! `performing` calls; `leaderships` tells a node's tasks when it leads.
 
 mod call;
 mod comparing;
 mod context;
+mod effects;
 #[doc(hidden)]
 pub mod envelope;
 mod errors;
@@ -31,10 +33,12 @@ mod interface;
 pub mod internal;
 #[doc(hidden)]
 pub mod layout;
+mod leaderships;
 #[doc(hidden)]
 pub mod outbox;
 #[doc(hidden)]
 pub mod performer;
+mod performing;
 mod random;
 mod serve;
 mod state;
@@ -50,10 +54,12 @@ pub mod windows;
 
 pub use call::{Ask, Call, ServiceNode};
 pub use context::{Cause, Context, Token};
+pub use effects::{Perform, Retry, Ticket};
 pub use errors::{CallError, QueryError, Refused};
 pub use history::{Changes, Published, Topics};
 pub use hosted::Hosted;
 pub use interface::{Message, Never, Service};
+pub use leaderships::LeaderTask;
 pub use outbox::{EffectId, OutboxFull};
 pub use random::Random;
 pub use serve::Serve;

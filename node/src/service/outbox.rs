@@ -10,7 +10,7 @@
 //! outbox is full at the same entry on every node.
 
 use super::layout::{Reader, write_bytes};
-use imbl::{OrdMap, OrdSet};
+use imbl::{OrdMap, OrdSet, ordset::DiffItem};
 use quorate_raft::{Index, Term};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -139,6 +139,26 @@ impl Outbox {
     pub fn head_of(&self, key: &Arc<str>) -> Option<EffectId> {
         let first = (Arc::clone(key), EffectId { index: Index(0), nth: 0 });
         self.by_key.range(first..).next().filter(|(of, _)| of == key).map(|(_, id)| *id)
+    }
+
+    /// The rows that may be performed here and not in `later`, and those in `later` and not here.
+    /// Costs no more than the changes between two copies of one outbox.
+    #[must_use]
+    pub fn heads_changed(&self, later: &Self) -> (Vec<EffectId>, Vec<EffectId>) {
+        let (mut gone, mut come) = (Vec::new(), Vec::new());
+        for item in self.heads.diff(&later.heads) {
+            match item {
+                DiffItem::Remove(id) => gone.push(*id),
+                DiffItem::Add(id) => come.push(*id),
+            }
+        }
+        (gone, come)
+    }
+
+    /// Whether this is surely a copy of `other` without a change.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.rows.ptr_eq(&other.rows)
     }
 
     /// The number of rows.
@@ -283,6 +303,11 @@ mod tests {
                     undos.extend(step(&mut rng, &mut outbox, &mut model, index));
                     check(&outbox, &model);
                 }
+                let (gone, come) = before.heads_changed(&outbox);
+                let unlike =
+                    |of: &Outbox, other: &Outbox| of.heads().filter(|id| !other.is_head(*id)).collect::<Vec<_>>();
+                assert_eq!((gone, come), (unlike(&before, &outbox), unlike(&outbox, &before)));
+                assert!(!before.is_same(&outbox) || before == outbox);
                 if rng.random_bool(0.2) {
                     undos.into_iter().rev().for_each(|undo| outbox.undo(undo));
                     assert_eq!(outbox, before, "seed {seed}: all is taken back");

@@ -10,7 +10,8 @@
 //! applied. One that is to be tried again gives its place up while it rests.
 
 use super::outbox::EffectId;
-use quorate_raft::{Moment, Term};
+use crate::decisions::internal_entries::Leading;
+use quorate_raft::{Index, Moment, Term};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -75,10 +76,14 @@ pub enum Ended {
 }
 
 impl Performer {
-    /// Begins to perform, as the leader of `term`, these effects. The caller has applied the
-    /// first entry of the term.
-    pub fn lead(&mut self, term: Term, heads: impl IntoIterator<Item = EffectId>) {
-        *self = Self { term: Some(term), ready: heads.into_iter().collect(), ..Self::default() };
+    /// Begins to perform, as the leader of this term, the effects that may be performed after the
+    /// entries up to `applied`. Nothing, if the first entry of the leadership is not among them:
+    /// completions of earlier leaders may not be known yet.
+    pub fn lead(&mut self, leading: Leading, applied: Index, heads: impl IntoIterator<Item = EffectId>) {
+        *self = Self::default();
+        if applied >= leading.first {
+            (self.term, self.ready) = (Some(leading.term), heads.into_iter().collect());
+        }
     }
 
     /// Forgets all: the node leads no more. The shell drops every call.
@@ -176,18 +181,29 @@ impl Performer {
 mod tests {
     use super::*;
     use Step::{GiveUp, Perform};
-    use quorate_raft::Index;
+
+    const LEADING: Leading = Leading { term: Term(3), first: Index(10) };
 
     #[test]
     fn nothing_is_performed_without_a_leadership() {
         let mut performer = Performer::default();
         performer.add(id(1));
         assert_eq!((performer.due(at(0)), performer.wakes_at()), (vec![], None));
-        performer.lead(Term(3), [id(1)]);
+        performer.lead(LEADING, Index(10), [id(1)]);
         assert_eq!(performer.due(at(0)), [Perform { id: id(1), attempt: 1 }]);
         performer.stop();
         assert!(!performer.ended(id(1), 1, Ended::Done, at(1)), "a deposed leader proposes nothing");
         assert_eq!((performer.due(at(9)), performer.term()), (vec![], None));
+    }
+
+    #[test]
+    fn a_leader_performs_nothing_before_it_has_applied_its_first_entry() {
+        let mut performer = Performer::default();
+        performer.lead(LEADING, Index(9), [id(1)]);
+        performer.add(id(2));
+        assert_eq!((performer.due(at(0)), performer.term()), (vec![], None), "1 may be completed in between");
+        performer.lead(LEADING, Index(10), [id(2)]);
+        assert_eq!(performer.due(at(0)), [Perform { id: id(2), attempt: 1 }]);
     }
 
     #[test]
@@ -328,7 +344,7 @@ mod tests {
 
     fn leading(heads: impl IntoIterator<Item = EffectId>) -> Performer {
         let mut performer = Performer::default();
-        performer.lead(Term(3), heads);
+        performer.lead(LEADING, Index(10), heads);
         performer
     }
 

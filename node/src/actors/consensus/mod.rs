@@ -53,6 +53,7 @@ use crate::{
     decisions::{
         automatic::Automation,
         claims::Claims,
+        internal_entries::Leading,
         operators::{Operator, Operators},
         proposals::{self, Proposals},
         reads::Reads,
@@ -120,6 +121,7 @@ pub(crate) struct Parts {
     pub(crate) snapshots: SnapshotsUnderWay,
     pub(crate) ticking: Ticking,
     pub(crate) status: watch::Sender<Status>,
+    pub(crate) leading: watch::Sender<Option<Leading>>,
     /// Random: differs from that of every earlier process of this node.
     pub(crate) life: u32,
     pub(crate) compared: Compared,
@@ -139,6 +141,7 @@ impl Consensus {
             snapshots,
             ticking,
             status,
+            leading,
             life,
             compared,
             admission,
@@ -155,7 +158,7 @@ impl Consensus {
             ),
             operators: Operators::new(life, replica.term(), node.timing),
             automation: Automation::new(preferred),
-            status: StatusPublisher::new(&replica, status, compared, node.metrics.clone()),
+            status: StatusPublisher::new(&replica, (status, leading), compared, node.metrics.clone()),
             connections,
             roles,
             snapshots,

@@ -3,6 +3,7 @@
 
 use crate::{
     comparison::Disagreement,
+    decisions::internal_entries::Leading,
     settings::{Compared, Difference, HALTED_AT},
     status::{Halted, Status},
 };
@@ -17,6 +18,8 @@ use tokio::{sync::watch, time::Instant};
 /// The published status, and the state behind its metrics.
 pub(super) struct StatusPublisher {
     status: watch::Sender<Status>,
+    /// The leadership of this node, while it leads.
+    leading: watch::Sender<Option<Leading>>,
     /// The leader that was last known, through times without one.
     last_leader: Option<NodeId>,
     leaderless_since: Option<Instant>,
@@ -48,13 +51,14 @@ pub(super) struct Change {
 impl StatusPublisher {
     pub(super) fn new(
         replica: &Replica,
-        status: watch::Sender<Status>,
+        (status, leading): (watch::Sender<Status>, watch::Sender<Option<Leading>>),
         compared: Compared,
         metrics: NodeMetrics,
     ) -> Self {
         let now = Instant::now();
         let publisher = Self {
             status,
+            leading,
             last_leader: None,
             leaderless_since: Some(now),
             introductions: BTreeMap::new(),
@@ -109,6 +113,10 @@ impl StatusPublisher {
         });
         if let (Some(old), Some(new)) = (old, new) {
             change.leader = (old.leader, old.term) != (new.leader, new.term);
+            self.leading.send_if_modified(|leading| {
+                let now = leading_of(replica);
+                std::mem::replace(leading, now) != now
+            });
             self.changed(&old, &new);
         }
         change
@@ -289,6 +297,13 @@ impl StatusPublisher {
         self.metrics.set_commit_index(status.commit.0);
         self.metrics.set_applied_index(status.applied.0);
         self.metrics.set_snapshot_index(status.snapshot.0);
+    }
+}
+
+fn leading_of(replica: &Replica) -> Option<Leading> {
+    match replica.role() {
+        raft::Role::Leader(leadership) => Some(Leading { term: replica.term(), first: leadership.first }),
+        _ => None,
     }
 }
 
