@@ -140,19 +140,28 @@ struct Entry<E> {
 }
 
 impl<E> History<E> {
-    /// Appends the events of an entry that was applied whole, and evicts as the bounds demand.
+    /// Appends the events of an entry that was applied whole, and evicts as [`History::evict`] does.
     /// `bytes` counts topics and encoded events. Indexes rise. Without events it changes nothing.
-    pub fn append(&mut self, index: Index, time: LogTime, events: Box<[Published<E>]>, bytes: u64, bounds: Bounds) {
+    pub fn append(
+        &mut self,
+        index: Index,
+        time: LogTime,
+        events: Box<[Published<E>]>,
+        bytes: u64,
+        bounds: Bounds,
+        evicted: impl FnMut(Index, &str),
+    ) {
         if events.is_empty() {
             return;
         }
         debug_assert!(self.entries.get_max().is_none_or(|(last, _)| *last < index), "indexes rise");
         self.insert(index, Entry { time, events, bytes });
-        self.evict(bounds);
+        self.evict(bounds, evicted);
     }
 
-    /// Evicts the oldest entries until the bounds hold or only the newest is left.
-    pub fn evict(&mut self, bounds: Bounds) {
+    /// Evicts the oldest entries until the bounds hold or only the newest is left. Calls `evicted`
+    /// for each event, with the index of its entry and its topic.
+    pub fn evict(&mut self, bounds: Bounds, mut evicted: impl FnMut(Index, &str)) {
         while (self.events > u64::from(bounds.events) || self.bytes > u64::from(bounds.bytes)) && self.entries.len() > 1
         {
             let Some((first, _)) = self.entries.get_min() else { return };
@@ -160,6 +169,7 @@ impl<E> History<E> {
             if let Some(entry) = self.entries.remove(&first) {
                 self.events -= entry.events.len() as u64;
                 self.bytes -= entry.bytes;
+                entry.events.iter().for_each(|(topic, _)| evicted(first, topic));
             }
             self.floor = first;
         }

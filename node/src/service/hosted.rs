@@ -207,7 +207,10 @@ impl<S: Service> Hosted<S> {
             Ok((At { time: tables.timers.time_after(until), ..at }, ()))
         });
         match fired {
-            Ok(()) => self.tables.history.evict(clock.history),
+            Ok(()) => {
+                let Self { tables, publisher, .. } = self;
+                tables.history.evict(clock.history, |index, topic| publisher.evicted(index, topic));
+            }
             Err(_) => self.tables.clock = before,
         }
         fired
@@ -260,7 +263,7 @@ impl<S: Service> Hosted<S> {
         if let Some(halt) = &self.halt {
             return Err(halt.clone());
         }
-        let Self { service, tables, entry, comparing, .. } = self;
+        let Self { service, tables, entry, comparing, publisher, .. } = self;
         debug_assert!(tables.timers.next_due().is_none_or(|due| due >= tables.at.time), "nothing overdue is pending");
         let at = At { version: tables.at.version, ..*at };
         let over = tables.outcomes.begin(at.index);
@@ -274,13 +277,13 @@ impl<S: Service> Hosted<S> {
         }));
         match outcome.unwrap_or_else(|panic| Err(HaltCause::Panicked { message: message_of(&*panic) })) {
             Ok((at, value)) => {
-                tables.commit(at, entry);
+                tables.commit(at, entry, |index, topic| publisher.evicted(index, topic));
                 Ok(value)
             }
             Err(cause) => {
                 tables.undo(entry);
                 // The applier drops a machine that has halted: no flush follows.
-                self.publisher.publish(&self.tables.history, at.index, Some(at.index));
+                publisher.publish(&tables.history, at.index, Some(at.index));
                 Err(self.halt.insert(Halt { at: at.index, cause }).clone())
             }
         }
@@ -368,6 +371,7 @@ impl<S: Service> StateMachine for Hosted<S> {
         self.service.load(from.rest())?;
         (self.tables, self.halt) = (tables, None);
         self.comparing.restored();
+        self.publisher.restored();
         Ok(())
     }
 }

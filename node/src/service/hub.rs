@@ -11,6 +11,9 @@
 //! topic; a cursor of all topics or of a prefix rests in a list of its own kind. An event concerns
 //! the list of its topic and that last list. So a cursor in another list needs no turn to know that
 //! it missed nothing: while it rests, its position is the index up to which the task has looked.
+//! A batch may be larger than the history, and the applier may apply many before the task gets a
+//! turn. So each list has a floor, the last evicted entry that concerned it: a cursor that waits,
+//! and stands at the floor of its list or above, has missed nothing.
 //!
 //! **No wake is lost.** A cursor first rests, then looks whether something was published since it
 //! read. The task takes a publication first, then looks at the lists. One of the two notices.
@@ -47,6 +50,10 @@ pub(super) struct Publisher<E> {
     hub: OnceCell<Arc<Hub<E>>>,
     applied: Index,
     halted: Option<Index>,
+    /// The lists that evicted events concerned since the last publication, with the new floors.
+    evicted: BTreeMap<usize, Index>,
+    /// A snapshot replaced the history since then, so evictions may be unknown.
+    is_restored: bool,
 }
 
 impl<E: Send + Sync + 'static> Publisher<E> {
@@ -55,9 +62,26 @@ impl<E: Send + Sync + 'static> Publisher<E> {
     pub(super) fn publish(&mut self, history: &History<E>, applied: Index, halted: Option<Index>) {
         self.applied = halted.map_or(applied, |at| Index(at.0.saturating_sub(1)));
         self.halted = halted;
+        let (evicted, is_restored) = (mem::take(&mut self.evicted), mem::take(&mut self.is_restored));
         if let Some(hub) = self.hub.get() {
-            hub.publish(history.clone(), self.applied, halted);
+            hub.publish(history.clone(), self.applied, halted, |floors| match is_restored {
+                true => floors.fill(history.floor()),
+                false => evicted.into_iter().for_each(|(list, floor)| floors[list] = floor),
+            });
         }
+    }
+
+    /// Notes that the history evicted an event. Evicted indexes never fall.
+    pub(super) fn evicted(&mut self, index: Index, topic: &str) {
+        if self.hub.get().is_some() {
+            self.evicted.insert(list_of(topic), index);
+            self.evicted.insert(WIDE, index);
+        }
+    }
+
+    /// Notes that a snapshot has replaced the history.
+    pub(super) fn restored(&mut self) {
+        self.is_restored = true;
     }
 
     /// A cursor after this index, or after all that was applied. Runs on the applier's thread,
@@ -74,7 +98,7 @@ impl<E: Send + Sync + 'static> Publisher<E> {
 
 impl<E> Default for Publisher<E> {
     fn default() -> Self {
-        Self { hub: OnceCell::new(), applied: Index(0), halted: None }
+        Self { hub: OnceCell::new(), applied: Index(0), halted: None, evicted: BTreeMap::new(), is_restored: false }
     }
 }
 
@@ -88,7 +112,7 @@ impl<E> Drop for Publisher<E> {
 
 /// The state that all cursors of a node share.
 pub(super) struct Hub<E> {
-    published: Mutex<Published<E>>,
+    shared: Mutex<Shared<E>>,
     /// The last one is [`WIDE`].
     lists: Box<[Mutex<List>]>,
     /// The index up to which the task has looked, and has woken every cursor concerned.
@@ -97,7 +121,13 @@ pub(super) struct Hub<E> {
     task: AtomicWaker,
 }
 
-/// What the applier has published. A clone is O(1).
+struct Shared<E> {
+    published: Published<E>,
+    /// The last evicted entry with an event of each list; it may be higher, where that is unknown.
+    floors: Box<[Index]>,
+}
+
+/// The state of the machine at its last publication. A clone is O(1).
 struct Published<E> {
     history: History<E>,
     applied: Index,
@@ -112,22 +142,28 @@ type List = BTreeMap<u64, Seat>;
 /// The entry of a cursor in its list.
 struct Seat {
     position: Index,
+    /// Whether it waits: it had read everything that was published, and has returned nothing since.
+    waits: bool,
     /// The waker of a cursor that rests: of its list, it has read everything up to its position,
     /// and nothing came up to the index up to which the task has looked.
     rests: Option<Waker>,
 }
 
-/// The news for a list: the first and the last index with an event there.
+/// The news for a list.
 #[derive(Clone, Copy)]
 struct News {
+    /// The first index that may have an event there.
     first: Index,
-    last: Index,
+    /// The last one; `None` if the end of the watches is the news, which concerns every position.
+    last: Option<Index>,
 }
 
 impl<E> Hub<E> {
     fn new(history: History<E>, applied: Index, halted: Option<Index>) -> Arc<Self> {
+        let floors = vec![history.floor(); WIDE + 1].into();
+        let published = Published { history, applied, halted, has_ended: false, number: 0 };
         Arc::new(Self {
-            published: Mutex::new(Published { history, applied, halted, has_ended: false, number: 0 }),
+            shared: Mutex::new(Shared { published, floors }),
             lists: (0..=WIDE).map(|_| Mutex::default()).collect(),
             looked: AtomicU64::new(applied.0),
             next_id: AtomicU64::new(0),
@@ -135,27 +171,35 @@ impl<E> Hub<E> {
         })
     }
 
-    fn publish(&self, history: History<E>, applied: Index, halted: Option<Index>) {
-        let mut published = lock(&self.published);
+    fn publish(&self, history: History<E>, applied: Index, halted: Option<Index>, raise: impl FnOnce(&mut [Index])) {
+        let mut shared = lock(&self.shared);
+        let Shared { published, floors } = &mut *shared;
         let old = mem::replace(&mut published.history, history);
         (published.applied, published.halted) = (applied, halted);
         published.number += 1;
-        drop(published);
+        raise(floors);
+        drop(shared);
         drop(old);
         self.task.wake();
     }
 
     /// Ends every watch, once it has read what was published.
     fn end(&self) {
-        let mut published = lock(&self.published);
-        published.has_ended = true;
-        published.number += 1;
-        drop(published);
+        let mut shared = lock(&self.shared);
+        shared.published.has_ended = true;
+        shared.published.number += 1;
+        drop(shared);
         self.task.wake();
     }
 
-    fn published(&self) -> Published<E> {
-        lock(&self.published).clone()
+    /// What is published, with the floor of a list.
+    fn published(&self, list: usize) -> (Published<E>, Index) {
+        let shared = lock(&self.shared);
+        (shared.published.clone(), shared.floors[list])
+    }
+
+    fn number(&self) -> u64 {
+        lock(&self.shared).published.number
     }
 
     fn looked(&self) -> Index {
@@ -173,16 +217,18 @@ impl<E> Hub<E> {
     async fn follow(&self) {
         let mut seen = 0;
         loop {
-            let published = poll_fn(|cx| {
+            let (published, evicted) = poll_fn(|cx| {
                 self.task.register(cx.waker());
-                let published = lock(&self.published);
-                if published.number == seen { Poll::Pending } else { Poll::Ready(published.clone()) }
+                let shared = lock(&self.shared);
+                match shared.published.number == seen {
+                    true => Poll::Pending,
+                    false => Poll::Ready((shared.published.clone(), shared.evicted_after(self.looked()))),
+                }
             })
             .await;
             let Published { applied, has_ended, number, .. } = published;
-            let concerns_all = has_ended || published.halted.is_some();
             seen = number;
-            for (nth, (list, news)) in self.news(published, concerns_all).into_iter().enumerate() {
+            for (nth, (list, news)) in self.news(published, evicted).into_iter().enumerate() {
                 if nth % LOOK_MAX == LOOK_MAX - 1 {
                     tokio::task::yield_now().await;
                 }
@@ -199,18 +245,19 @@ impl<E> Hub<E> {
         }
     }
 
-    /// The lists that a publication concerns. Events that were evicted before the task saw them may
-    /// concern all.
-    fn news(&self, Published { history, .. }: Published<E>, concerns_all: bool) -> BTreeMap<usize, News> {
+    /// The lists that a publication concerns, also by events that were evicted before the task saw
+    /// them.
+    fn news(&self, published: Published<E>, evicted: Vec<(usize, Index)>) -> BTreeMap<usize, News> {
         let looked = self.looked();
-        if concerns_all || history.floor() > looked {
-            let news = News { first: looked.next(), last: Index(u64::MAX) };
-            return (0..=WIDE).map(|list| (list, news)).collect();
+        let first = looked.next();
+        if published.has_ended || published.halted.is_some() {
+            return (0..=WIDE).map(|list| (list, News { first, last: None })).collect();
         }
-        let mut lists = BTreeMap::new();
-        for (index, topic) in history.topics_after(looked) {
+        let lost = |(list, floor)| (list, News { first, last: Some(floor) });
+        let mut lists: BTreeMap<_, _> = evicted.into_iter().map(lost).collect();
+        for (index, topic) in published.history.topics_after(looked) {
             for list in [list_of(topic), WIDE] {
-                lists.entry(list).or_insert(News { first: index, last: index }).last = index;
+                lists.entry(list).or_insert(News { first: index, last: None }).last = Some(index);
             }
         }
         lists
@@ -223,7 +270,7 @@ impl<E> Hub<E> {
         for (id, seat) in lock(&self.lists[list]).range_mut(from..).take(LOOK_MAX) {
             (looked, last) = (looked + 1, *id);
             // One that rests since a later publication has read these events.
-            if seat.position < news.last && seat.rests.is_some() {
+            if news.last.is_none_or(|last| seat.position < last) && seat.rests.is_some() {
                 seat.position = seat.position.max(Index(news.first.0.saturating_sub(1)));
                 wakers.extend(seat.rests.take());
             }
@@ -239,7 +286,7 @@ struct EndsWithTask<E>(Arc<Hub<E>>);
 impl<E> Drop for EndsWithTask<E> {
     fn drop(&mut self) {
         self.0.end();
-        let news = News { first: self.0.looked().next(), last: Index(u64::MAX) };
+        let news = News { first: self.0.looked().next(), last: None };
         for list in 0..=WIDE {
             let mut next = Some(0);
             while let Some(id) = next {
@@ -275,7 +322,7 @@ impl<E> Cursor<E> {
             Topics::All | Topics::Prefix(_) => WIDE,
         };
         let id = hub.next_id.fetch_add(1, Ordering::Relaxed);
-        lock(&hub.lists[list]).insert(id, Seat { position, rests: None });
+        lock(&hub.lists[list]).insert(id, Seat { position, waits: false, rests: None });
         Self { hub, topics, list, id }
     }
 
@@ -286,46 +333,89 @@ impl<E> Cursor<E> {
 
     /// The next entry with selected events. A pending cursor is woken when there may be one.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Changes<E>, End>> {
-        let mut position = self.seat(|seat| {
+        let (mut position, mut waits) = self.leave();
+        loop {
+            let (published, list_floor) = self.hub.published(self.list);
+            let (number, applied) = (published.number, published.applied);
+            let ends = published.ends();
+            let reached = match self.read(published, position, waits.then_some(list_floor)) {
+                Ok(Next::Changes(changes)) => return Poll::Ready(Ok(changes)),
+                Ok(Next::Nothing(reached)) => reached,
+                Err(end) => return Poll::Ready(Err(end)),
+            };
+            if reached < applied {
+                // There is more to look at; others get a turn first.
+                self.seat(|seat| seat.position = reached);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if let Some(end) = ends {
+                self.seat(|seat| seat.position = reached);
+                return Poll::Ready(Err(end));
+            }
+            self.rest(reached, cx.waker().clone());
+            if self.hub.number() == number {
+                return Poll::Pending;
+            }
+            // The task may have looked at the list before the cursor rested there.
+            self.leave();
+            (position, waits) = (reached, true);
+        }
+    }
+
+    /// Leaves its rest, if it rests. Returns its position, and whether it waits.
+    fn leave(&self) -> (Index, bool) {
+        self.seat(|seat| {
             seat.position = self.hub.position_of(seat);
             seat.rests = None;
-            seat.position
-        });
-        loop {
-            let Published { history, applied, halted, has_ended, number } = self.hub.published();
-            let reached = match history.read(position, applied, &self.topics) {
-                Ok(Next::Nothing(reached)) => reached,
-                Ok(Next::Changes(changes)) => {
-                    self.seat(|seat| seat.position = changes.index);
-                    return Poll::Ready(Ok(changes));
-                }
-                Err(Gone { floor }) => return Poll::Ready(Err(End::Gone { floor, position })),
-            };
-            drop(history);
-            let is_through = reached >= applied;
-            let ends = halted.map(|at| End::Halted { at }).or(has_ended.then_some(End::Stopped));
-            self.seat(|seat| {
-                seat.position = reached;
-                seat.rests = (is_through && ends.is_none()).then(|| cx.waker().clone());
-            });
-            match ends {
-                _ if !is_through => {
-                    // There is more to look at; others get a turn first.
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Some(end) => return Poll::Ready(Err(end)),
-                None if lock(&self.hub.published).number == number => return Poll::Pending,
-                // The task may have looked at the list before the cursor rested there.
-                None => self.seat(|seat| seat.rests = None),
-            }
-            position = reached;
+            (seat.position, seat.waits)
+        })
+    }
+
+    /// Rests: it has read everything up to this position.
+    fn rest(&self, position: Index, waker: Waker) {
+        self.seat(|seat| *seat = Seat { position, waits: true, rests: Some(waker) });
+    }
+
+    /// Reads on from a position, at which the seat stands again after an error. One that waits has
+    /// missed nothing unless its list has its floor above it.
+    fn read(
+        &self,
+        Published { history, applied, .. }: Published<E>,
+        mut position: Index,
+        list_floor: Option<Index>,
+    ) -> Result<Next<E>, End> {
+        if list_floor.is_some_and(|floor| floor <= position) {
+            position = position.max(history.floor());
         }
+        let next = history.read(position, applied, &self.topics);
+        self.seat(|seat| match &next {
+            Ok(Next::Changes(changes)) => (seat.position, seat.waits) = (changes.index, false),
+            Ok(Next::Nothing(_)) | Err(_) => seat.position = position,
+        });
+        next.map_err(|Gone { floor }| End::Gone { floor, position })
     }
 
     fn seat<T>(&self, with: impl FnOnce(&mut Seat) -> T) -> T {
         let mut list = lock(&self.hub.lists[self.list]);
         with(list.get_mut(&self.id).expect("a cursor has a seat until it is dropped"))
+    }
+}
+
+impl<E> Shared<E> {
+    /// The lists with a floor above this index, and their floors.
+    fn evicted_after(&self, index: Index) -> Vec<(usize, Index)> {
+        if self.published.history.floor() <= index {
+            return Vec::new();
+        }
+        (0..).zip(&self.floors).map(|(list, floor)| (list, *floor)).filter(|(_, floor)| *floor > index).collect()
+    }
+}
+
+impl<E> Published<E> {
+    /// The end of a cursor that has read everything.
+    fn ends(&self) -> Option<End> {
+        self.halted.map(|at| End::Halted { at }).or(self.has_ended.then_some(End::Stopped))
     }
 }
 

@@ -114,12 +114,13 @@ impl<E: Serialize> Entry<E> {
 }
 
 impl<E> Tables<E> {
-    /// Takes over the output of an entry that was applied whole. `at` has the time after it.
-    pub fn commit(&mut self, at: At, entry: &mut Entry<E>) {
+    /// Takes over the output of an entry that was applied whole. `at` has the time after it; see
+    /// [`History::evict`] for `evicted`.
+    pub fn commit(&mut self, at: At, entry: &mut Entry<E>, evicted: impl FnMut(Index, &str)) {
         self.at = at;
         self.outcomes.add(at.index, entry.trace.bytes());
         let events = entry.events.drain(..).collect();
-        self.history.append(at.index, at.time, events, entry.event_bytes, self.clock.history);
+        self.history.append(at.index, at.time, events, entry.event_bytes, self.clock.history, evicted);
         entry.clear();
     }
 

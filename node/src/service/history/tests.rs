@@ -45,6 +45,7 @@ fn a_read_looks_at_a_bounded_number_of_entries_and_goes_on_from_there() {
             events(&[if index == last { "rare" } else { "common" }]),
             1,
             WIDE_EVENTS,
+            |_, _| {},
         );
     }
     assert_eq!(history.read(Index(0), Index(last), &"rare".into()), Ok(Next::Nothing(Index(READ_MAX as u64))));
@@ -68,19 +69,19 @@ fn whole_entries_are_evicted_and_the_floor_is_the_highest_of_them() {
 #[test]
 fn the_newest_entry_stays_however_large() {
     let mut history = History::default();
-    history.append(Index(1), LogTime(0), events(&["a"]), 3, Bounds { events: 4, bytes: 10 });
-    history.append(Index(2), LogTime(0), events(&["b"]), 1_000, Bounds { events: 4, bytes: 10 });
+    history.append(Index(1), LogTime(0), events(&["a"]), 3, Bounds { events: 4, bytes: 10 }, |_, _| {});
+    history.append(Index(2), LogTime(0), events(&["b"]), 1_000, Bounds { events: 4, bytes: 10 }, |_, _| {});
     assert_eq!((history.floor(), history.len()), (Index(1), 1));
-    history.append(Index(3), LogTime(0), events(&["c"]), 10, Bounds { events: 4, bytes: 10 });
+    history.append(Index(3), LogTime(0), events(&["c"]), 10, Bounds { events: 4, bytes: 10 }, |_, _| {});
     assert_eq!((history.floor(), all(&history, 2, 3, &Topics::All)), (Index(2), vec![(3, vec!["c"])]));
 }
 
 #[test]
 fn lower_bounds_evict_at_once() {
     let mut history = of(&[(1, &["a"]), (2, &["b"]), (3, &["c"])], WIDE);
-    history.evict(Bounds { events: 2, bytes: 100 });
+    history.evict(Bounds { events: 2, bytes: 100 }, |_, _| {});
     assert_eq!((history.floor(), history.len()), (Index(1), 2));
-    history.evict(Bounds { events: 0, bytes: 0 });
+    history.evict(Bounds { events: 0, bytes: 0 }, |_, _| {});
     assert_eq!((history.floor(), history.len()), (Index(2), 1), "the newest entry stays");
 }
 
@@ -88,7 +89,7 @@ fn lower_bounds_evict_at_once() {
 fn a_service_without_events_is_never_gone() {
     let mut history = History::<String>::default();
     (1..100).for_each(|index| {
-        history.append(Index(index), LogTime(index), Box::default(), 0, Bounds { events: 0, bytes: 0 })
+        history.append(Index(index), LogTime(index), Box::default(), 0, Bounds { events: 0, bytes: 0 }, |_, _| {})
     });
     assert_eq!(history.read(Index(0), Index(99), &Topics::All), Ok(Next::Nothing(Index(99))));
 }
@@ -100,6 +101,7 @@ fn every_cursor_gets_what_a_list_of_all_entries_has() {
     for seed in 0..60 {
         let mut rng = StdRng::seed_from_u64(seed);
         let (mut history, mut list, mut index) = (History::default(), Vec::new(), 0);
+        let mut evicted = Vec::new();
         let bounds = Bounds { events: rng.random_range(1..20), bytes: rng.random_range(1..60) };
         for _ in 0..60 {
             index += rng.random_range(1..4);
@@ -107,12 +109,18 @@ fn every_cursor_gets_what_a_list_of_all_entries_has() {
                 (0..rng.random_range(0..4)).map(|_| ["a", "ab", "b"][rng.random_range(0..3)]).collect();
             let bytes = bytes_of(&topics);
             let (copy, before) = (history.clone(), written(&history));
-            history.append(Index(index), LogTime(index), events(&topics), bytes, bounds);
+            history.append(Index(index), LogTime(index), events(&topics), bytes, bounds, |index, topic| {
+                evicted.push((index.0, topic.to_owned()));
+            });
             assert_eq!(written(&copy), before, "a copy does not change");
             if !topics.is_empty() {
                 list.push((index, topics));
             }
             check(&history, &list, index, bounds);
+            let gone = list.iter().filter(|(index, _)| Index(*index) <= history.floor());
+            let gone: Vec<_> =
+                gone.flat_map(|(index, of)| of.iter().map(|topic| (*index, (*topic).to_owned()))).collect();
+            assert_eq!(evicted, gone, "each evicted event was told");
         }
     }
 }
@@ -162,7 +170,7 @@ fn a_damaged_history_is_refused_or_is_another_one() {
 fn of(entries: &[(u64, &[&'static str])], bounds: Bounds) -> History<String> {
     let mut history = History::default();
     for (index, topics) in entries {
-        history.append(Index(*index), LogTime(index * 10), events(topics), bytes_of(topics), bounds);
+        history.append(Index(*index), LogTime(index * 10), events(topics), bytes_of(topics), bounds, |_, _| {});
     }
     history
 }

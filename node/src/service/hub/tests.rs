@@ -99,15 +99,134 @@ fn a_watch_ahead_of_its_node_keeps_its_position_and_gets_nothing_up_to_it() {
 #[test]
 fn events_that_were_evicted_before_the_task_saw_them_end_the_watches_that_may_have_wanted_them() {
     let mut world = World::new(Bounds { events: 4, bytes: 100_000 });
-    let (mut late, mut ahead) = (world.open(Topics::One("a".into()), 0), world.open(Topics::All, 50));
-    assert!(late.poll().is_pending() && ahead.poll().is_pending());
+    let (mut late, mut prefix) = (world.open(Topics::One("b".into()), 0), world.open(Topics::Prefix("a".into()), 0));
+    let mut ahead = world.open(Topics::All, 50);
+    assert!(late.poll().is_pending() && prefix.poll().is_pending() && ahead.poll().is_pending());
     (0..20).for_each(|_| world.append(&["b"]));
     world.publish();
     world.poll_task();
-    assert_eq!(late.poll(), Poll::Ready(()));
-    assert_eq!(late.end, Some(End::Gone { floor: Index(16), position: Index(0) }));
+    for watch in [&mut late, &mut prefix] {
+        assert!(watch.is_woken());
+        assert_eq!(watch.poll(), Poll::Ready(()));
+        assert_eq!(watch.end, Some(End::Gone { floor: Index(16), position: Index(0) }));
+    }
     assert!(ahead.poll().is_pending());
     assert_eq!(ahead.cursor.position(), Index(50));
+}
+
+/// The applier may empty its mailbox before any other task of its thread gets a turn.
+#[test]
+fn a_backlog_of_other_topics_ends_no_watch_that_waits() {
+    for (batches, watch_is_first, ends) in [(1, false, false), (1, true, true), (400, false, true), (400, true, false)]
+    {
+        let mut world = World::new(Bounds::default());
+        assert_ne!(list_of("a"), list_of("b"));
+        let mut quiet = world.open(Topics::One("a".into()), 0);
+        assert!(quiet.poll_to_rest().is_pending());
+        for _ in 0..batches {
+            (0..20_000 / batches).for_each(|_| world.append(&["b"]));
+            world.publish();
+        }
+        assert!(world.history.floor() > Index(3_000));
+        if watch_is_first {
+            assert!(quiet.poll_to_rest().is_pending(), "before the turn of the task: {quiet:?}");
+        }
+        if ends {
+            world.hub.end();
+            world.poll_task_to_rest();
+            assert_eq!((quiet.poll_to_rest(), quiet.end), (Poll::Ready(()), Some(End::Stopped)));
+            continue;
+        }
+        world.poll_task();
+        assert!(!quiet.is_woken());
+        assert_eq!(quiet.cursor.position(), Index(20_000));
+        // In one backlog with events of its own, which are in the history.
+        world.append(&["a"]);
+        (0..10_000).for_each(|_| world.append(&["b"]));
+        world.append(&["a"]);
+        world.publish();
+        world.poll_task();
+        assert!(quiet.is_woken());
+        assert_eq!(quiet.poll(), Poll::Ready(()));
+        assert_eq!(quiet.poll_to_rest(), Poll::Ready(()));
+        assert_eq!(quiet.got, [(20_001, vec![20_001_000]), (30_002, vec![30_002_000])]);
+        // And with one of its own that is not.
+        world.append(&["a"]);
+        (0..20_000).for_each(|_| world.append(&["b"]));
+        assert!(quiet.poll_to_rest().is_pending());
+        world.publish();
+        world.poll_task();
+        assert!(quiet.is_woken());
+        let gone = End::Gone { floor: world.history.floor(), position: Index(30_002) };
+        assert_eq!((quiet.poll_to_rest(), quiet.end), (Poll::Ready(()), Some(gone)));
+    }
+}
+
+#[test]
+fn a_restored_history_ends_each_watch_below_its_floor() {
+    let mut world = World::new(Bounds { events: 4, bytes: 100_000 });
+    let mut quiet = world.open(Topics::One("a".into()), 0);
+    let mut ahead = world.open(Topics::One("a".into()), 18);
+    assert!(quiet.poll().is_pending() && ahead.poll().is_pending());
+    (0..20).for_each(|_| world.append(&["b"]));
+    // A snapshot brings them: their topics are known to another node.
+    world.publisher.evicted.clear();
+    world.publisher.restored();
+    world.publish();
+    world.poll_task_to_rest();
+    let gone = End::Gone { floor: Index(16), position: Index(0) };
+    assert_eq!((quiet.poll(), quiet.end), (Poll::Ready(()), Some(gone)));
+    assert!(ahead.poll().is_pending());
+    assert_eq!(ahead.cursor.position(), Index(20));
+}
+
+/// The task passes the list for an entry between a cursor's read and its rest; then the next entry
+/// comes, of which the cursor is woken, and the first is evicted.
+#[test]
+fn a_watch_that_is_gone_keeps_the_position_up_to_which_it_has_read() {
+    let mut world = World::new(Bounds { events: 1, bytes: 100_000 });
+    world.append(&["a"]);
+    world.publish();
+    let watch = world.open(Topics::One("a".into()), 0);
+    let cursor = &watch.cursor;
+    let read = |at, waits: bool| {
+        let (published, list_floor) = world.hub.published(cursor.list);
+        cursor.read(published, at, waits.then_some(list_floor))
+    };
+    assert!(matches!(read(Index(0), false), Ok(Next::Changes(_))));
+    assert_eq!((cursor.leave(), read(Index(1), false)), ((Index(1), false), Ok(Next::Nothing(Index(1)))));
+    world.append(&["a"]);
+    world.publish();
+    world.poll_task();
+    let cursor = &watch.cursor;
+    cursor.rest(Index(1), Waker::noop().clone());
+    world.append(&["a"]);
+    world.publish();
+    world.poll_task();
+    assert_eq!(cursor.leave(), (Index(2), true), "the task takes it to have read entry 2");
+    let (published, list_floor) = world.hub.published(cursor.list);
+    let gone = End::Gone { floor: Index(2), position: Index(1) };
+    assert_eq!(cursor.read(published, Index(1), Some(list_floor)), Err(gone));
+    assert_eq!(cursor.position(), Index(1), "a watch elsewhere goes on with entry 2");
+}
+
+#[test]
+fn a_watch_after_every_index_ends_with_its_node_too() {
+    for halted in [None, Some(Index(2))] {
+        let mut world = World::new(WIDE_BOUNDS);
+        let mut never = world.open(Topics::One("a".into()), u64::MAX);
+        assert!(never.poll().is_pending());
+        world.append(&["a"]);
+        match halted {
+            Some(_) => world.publisher.publish(&world.history, Index(2), halted),
+            None => world.hub.end(),
+        }
+        world.poll_task_to_rest();
+        assert!(never.is_woken());
+        let end = halted.map_or(End::Stopped, |at| End::Halted { at });
+        assert_eq!((never.poll(), never.end), (Poll::Ready(()), Some(end)));
+        assert_eq!(never.cursor.position(), Index(u64::MAX));
+    }
 }
 
 #[test]
@@ -164,10 +283,10 @@ fn a_watch_of_a_machine_that_halts_gets_what_is_before_the_entry() {
     let mut world = World::new(WIDE_BOUNDS);
     let (mut watch, mut ahead) = (world.open(Topics::All, 0), world.open(Topics::All, 9));
     world.append(&["a"]);
-    world.hub.publish(world.history.clone(), Index(1), None);
+    world.publisher.publish(&world.history, Index(1), None);
     assert_eq!((watch.poll(), watch.got.len()), (Poll::Ready(()), 1));
     assert!(watch.poll().is_pending() && ahead.poll().is_pending());
-    world.hub.publish(world.history.clone(), Index(4), Some(Index(5)));
+    world.publisher.publish(&world.history, Index(5), Some(Index(5)));
     world.poll_task_to_rest();
     for watch in [&mut watch, &mut ahead] {
         assert!(watch.is_woken());
@@ -182,6 +301,7 @@ fn a_watch_of_a_machine_that_halts_gets_what_is_before_the_entry() {
 /// The machine's side, and the task, which gets its turns from the test.
 struct World {
     hub: Arc<Hub<u64>>,
+    publisher: Publisher<u64>,
     task: Option<Pin<Box<dyn Future<Output = ()>>>>,
     history: History<u64>,
     bounds: Bounds,
@@ -194,7 +314,9 @@ impl World {
     fn new(bounds: Bounds) -> Self {
         let hub = Hub::new(History::default(), Index(0), None);
         let task: Pin<Box<dyn Future<Output = ()>>> = Box::pin(Arc::clone(&hub).run());
-        Self { hub, task: Some(task), history: History::default(), bounds, applied: 0, events: Vec::new() }
+        let publisher = Publisher::default();
+        assert!(publisher.hub.set(Arc::clone(&hub)).is_ok());
+        Self { hub, publisher, task: Some(task), history: History::default(), bounds, applied: 0, events: Vec::new() }
     }
 
     fn open(&self, topics: Topics, after: u64) -> Watch {
@@ -208,11 +330,14 @@ impl World {
         let events = topics.iter().zip(self.applied * 1_000..);
         self.events.extend(events.clone().map(|(topic, value)| (self.applied, (*topic).into(), value)));
         let events = events.map(|(topic, value)| ((*topic).into(), Arc::new(value))).collect();
-        self.history.append(Index(self.applied), LogTime(0), events, 1, self.bounds);
+        let Self { history, publisher, .. } = self;
+        history.append(Index(self.applied), LogTime(0), events, 1, self.bounds, |index, topic| {
+            publisher.evicted(index, topic);
+        });
     }
 
-    fn publish(&self) {
-        self.hub.publish(self.history.clone(), Index(self.applied), None);
+    fn publish(&mut self) {
+        self.publisher.publish(&self.history, Index(self.applied), None);
     }
 
     /// Gives the task a turn; `true` once it has ended.
@@ -326,6 +451,16 @@ impl Watch {
             Ok(changes) => self.got.push((changes.index.0, changes.events.iter().map(|(_, event)| **event).collect())),
             Err(end) => self.end = Some(end),
         })
+    }
+
+    /// Polls until it returns, or waits: a poll looks at a bounded number of entries.
+    fn poll_to_rest(&mut self) -> Poll<()> {
+        loop {
+            let polled = self.poll();
+            if polled.is_ready() || !self.is_woken() {
+                return polled;
+            }
+        }
     }
 }
 
