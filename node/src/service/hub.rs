@@ -365,16 +365,22 @@ impl<E> Cursor<E> {
 
     /// Leaves its rest, if it rests. Returns its position, and whether it waits.
     fn leave(&self) -> (Index, bool) {
-        self.seat(|seat| {
+        let (position, waits, waker) = self.seat(|seat| {
             seat.position = self.hub.position_of(seat);
-            seat.rests = None;
-            (seat.position, seat.waits)
-        })
+            (seat.position, seat.waits, seat.rests.take())
+        });
+        // Not with the list locked: it may be the last owner of a task that owns other cursors.
+        drop(waker);
+        (position, waits)
     }
 
     /// Rests: it has read everything up to this position.
     fn rest(&self, position: Index, waker: Waker) {
-        self.seat(|seat| *seat = Seat { position, waits: true, rests: Some(waker) });
+        let old = self.seat(|seat| {
+            (seat.position, seat.waits) = (position, true);
+            seat.rests.replace(waker)
+        });
+        drop(old);
     }
 
     /// Reads on from a position, at which the seat stands again after an error. One that waits has
@@ -428,7 +434,9 @@ impl<E> Hub<E> {
 
 impl<E> Drop for Cursor<E> {
     fn drop(&mut self) {
-        lock(&self.hub.lists[self.list]).remove(&self.id);
+        let seat = lock(&self.hub.lists[self.list]).remove(&self.id);
+        // The lock is free again: see `leave`.
+        drop(seat);
     }
 }
 

@@ -230,6 +230,42 @@ fn a_watch_after_every_index_ends_with_its_node_too() {
 }
 
 #[test]
+fn a_waker_is_dropped_with_no_list_locked() {
+    struct Owner(Arc<Hub<u64>>, Arc<AtomicU64>);
+    impl Wake for Owner {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Owner {
+        // It would own a cursor, the end of which locks the list.
+        fn drop(&mut self) {
+            assert!(self.0.lists.iter().all(|list| list.try_lock().is_ok()));
+            self.1.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let mut world = World::new(WIDE_BOUNDS);
+    let mut watch = world.open(Topics::One("a".into()), 0);
+    let dropped = Arc::new(AtomicU64::new(0));
+    let waker = || Waker::from(Arc::new(Owner(Arc::clone(&world.hub), Arc::clone(&dropped))));
+    // It rests, rests anew, and leaves its rest.
+    for _ in 0..2 {
+        assert!(watch.cursor.poll_next(&mut Context::from_waker(&waker())).is_pending());
+    }
+    watch.cursor.rest(Index(0), waker());
+    watch.cursor.leave();
+    assert_eq!(dropped.load(Ordering::SeqCst), 3);
+    // It is woken, and it is dropped.
+    assert!(watch.cursor.poll_next(&mut Context::from_waker(&waker())).is_pending());
+    world.append(&["a"]);
+    world.publish();
+    world.poll_task();
+    assert_eq!(dropped.load(Ordering::SeqCst), 4);
+    let waker = Waker::from(Arc::new(Owner(Arc::clone(&world.hub), Arc::clone(&dropped))));
+    watch.cursor.rest(Index(1), waker);
+    drop(watch);
+    assert_eq!(dropped.load(Ordering::SeqCst), 5);
+}
+
+#[test]
 fn watches_of_a_crowded_topic_are_woken_in_bounded_steps() {
     let mut world = World::new(WIDE_BOUNDS);
     let mut watches: Vec<_> = (0..1_000).map(|_| world.open(Topics::One("a".into()), 0)).collect();
