@@ -265,6 +265,52 @@ fn a_waker_is_dropped_with_no_list_locked() {
     assert_eq!(dropped.load(Ordering::SeqCst), 5);
 }
 
+/// The applier and the task on one thread, the watches on another: after the last publication, and
+/// the turns of the task that it brings, no watch sleeps that has something to read.
+#[test]
+fn no_wake_is_lost_between_two_threads() {
+    const ROUNDS: u64 = 300;
+    const ENTRIES: u64 = 40;
+    for round in 0..ROUNDS {
+        let mut world = World::new(WIDE_BOUNDS);
+        let topics = TOPICS.iter().map(|topic| Topics::One((*topic).into()));
+        let topics = topics.chain([Topics::All, Topics::Prefix("a".into())]);
+        let mut watches: Vec<_> = topics.map(|topics| world.open(topics, 0)).collect();
+        let hub = Arc::clone(&world.hub);
+        let is_through = Arc::new(AtomicBool::new(false));
+        let (begins, through) = (Arc::new(std::sync::Barrier::new(2)), Arc::clone(&is_through));
+        let began = Arc::clone(&begins);
+        let reader = std::thread::spawn(move || {
+            began.wait();
+            loop {
+                // Looked at first: once it is set, no wake is to come.
+                let is_last = through.load(Ordering::SeqCst);
+                for watch in &mut watches {
+                    while watch.is_woken() && watch.poll().is_ready() {
+                        watch.flag.0.store(true, Ordering::SeqCst);
+                    }
+                }
+                if is_last {
+                    return watches;
+                }
+                std::hint::spin_loop();
+            }
+        });
+        begins.wait();
+        for nth in 0..ENTRIES {
+            world.append(&[TOPICS[(nth ^ round) as usize % TOPICS.len()]]);
+            world.publish();
+            world.poll_task_to_rest();
+        }
+        is_through.store(true, Ordering::SeqCst);
+        let watches = reader.join().expect("it reads on");
+        for watch in &watches {
+            assert_eq!(watch.got, world.selected(watch), "round {round}: it sleeps with events to read: {watch:?}");
+        }
+        drop(hub);
+    }
+}
+
 #[test]
 fn watches_of_a_crowded_topic_are_woken_in_bounded_steps() {
     let mut world = World::new(WIDE_BOUNDS);
