@@ -17,7 +17,8 @@ use std::{fmt, future::IntoFuture, pin::Pin, time::Duration};
 /// The handle of a node that hosts a service.
 pub type ServiceNode<S> = Node<Hosted<S>>;
 
-type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// The future that an option builder becomes once it is awaited.
+pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 impl<S: Service> Node<Hosted<S>> {
     /// Calls the service: replicates a command, applies it on every node, and returns the leader's

@@ -18,12 +18,11 @@
 //! kind of another version than its envelope says is unreadable: an older release, which does not
 //! know the kind, finds it unreadable, too.
 
+use super::encoding::{append, whole};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// The first byte of every command of the typed layer.
-pub const TAG: u8 = 0xF1;
-/// The most bytes before the command itself.
-pub const HEAD_BYTES_MAX: usize = 6;
+pub(super) const TAG: u8 = 0xF1;
 
 const APPLIED: u8 = 0;
 const TOO_NEW: u8 = 1;
@@ -31,16 +30,16 @@ const UNREADABLE: u8 = 2;
 
 /// Two versions of the command schema, as a node knows them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Versions {
+pub(super) struct Versions {
     /// The cluster's, from the log.
-    pub cluster: u32,
+    pub(super) cluster: u32,
     /// The newest that this release reads.
-    pub release: u32,
+    pub(super) release: u32,
 }
 
 /// Why a command was not applied; equal on every node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refusal {
+pub(super) enum Refusal {
     /// Its kind was introduced by version `needs`, and the cluster is at an older one.
     TooNew {
         /// The version that introduced it.
@@ -54,7 +53,7 @@ pub enum Refusal {
 
 /// The verdict on the bytes of a command.
 #[derive(PartialEq, Eq, Debug)]
-pub enum Opened<C> {
+pub(super) enum Opened<C> {
     /// It is to be applied.
     Command(C),
     /// All nodes refuse it.
@@ -68,16 +67,16 @@ pub enum Opened<C> {
 
 /// Writes the envelope of `command`, of a kind that version `since` introduced, at the end of `to`.
 ///
-/// # Errors
+/// # Panics
 /// If the command's type has no form in postcard, such as a flattened field.
-pub fn seal<C: Serialize>(command: &C, since: u32, mut to: Vec<u8>) -> Result<Vec<u8>, postcard::Error> {
+pub(super) fn seal<C: Serialize>(command: &C, since: u32, mut to: Vec<u8>) -> Vec<u8> {
     to.push(TAG);
     write_number(&mut to, since);
-    postcard::to_extend(command, to)
+    append(command, to)
 }
 
 /// Reads the envelope in `bytes`; `since` gives the version that introduced a kind of command.
-pub fn open<C: DeserializeOwned>(bytes: &[u8], versions: Versions, since: impl FnOnce(&C) -> u32) -> Opened<C> {
+pub(super) fn open<C: DeserializeOwned>(bytes: &[u8], versions: Versions, since: impl FnOnce(&C) -> u32) -> Opened<C> {
     let head = bytes.split_first().filter(|(tag, _)| **tag == TAG);
     let Some((needs, command)) = head.and_then(|(_, rest)| read_number(rest)) else {
         return Opened::Refused(Refusal::Unreadable);
@@ -89,23 +88,23 @@ pub fn open<C: DeserializeOwned>(bytes: &[u8], versions: Versions, since: impl F
     if needs > release {
         return Opened::TooOld { needs };
     }
-    match postcard::take_from_bytes::<C>(command) {
-        Ok((command, [])) if since(&command) == needs => Opened::Command(command),
+    match whole(command) {
+        Some(command) if since(&command) == needs => Opened::Command(command),
         _ => Opened::Refused(Refusal::Unreadable),
     }
 }
 
 /// Writes the outcome of a command that was applied, after what `to` holds.
 ///
-/// # Errors
+/// # Panics
 /// If the reply's type has no form in postcard.
-pub fn write_reply<R: Serialize>(reply: &R, mut to: Vec<u8>) -> Result<Vec<u8>, postcard::Error> {
+pub(super) fn write_reply<R: Serialize>(reply: &R, mut to: Vec<u8>) -> Vec<u8> {
     to.push(APPLIED);
-    postcard::to_extend(reply, to)
+    append(reply, to)
 }
 
 /// Writes the outcome of a command that was refused, after what `to` holds.
-pub fn write_refusal(refusal: Refusal, to: &mut Vec<u8>) {
+pub(super) fn write_refusal(refusal: Refusal, to: &mut Vec<u8>) {
     match refusal {
         Refusal::TooNew { needs, cluster } => {
             to.push(TOO_NEW);
@@ -117,13 +116,10 @@ pub fn write_refusal(refusal: Refusal, to: &mut Vec<u8>) {
 }
 
 /// Reads an outcome; `None` if the bytes are none that this release reads.
-pub fn read_outcome<R: DeserializeOwned>(bytes: &[u8]) -> Option<Result<R, Refusal>> {
+pub(super) fn read_outcome<R: DeserializeOwned>(bytes: &[u8]) -> Option<Result<R, Refusal>> {
     let (tag, rest) = bytes.split_first()?;
     match *tag {
-        APPLIED => {
-            let (reply, rest) = postcard::take_from_bytes(rest).ok()?;
-            rest.is_empty().then_some(Ok(reply))
-        }
+        APPLIED => whole(rest).map(Ok),
         TOO_NEW => {
             let (needs, rest) = read_number(rest)?;
             let (cluster, rest) = read_number(rest)?;
@@ -177,7 +173,7 @@ mod tests {
         assert_eq!(sealed(&Old::Add(300), 0), [0xf1, 0, 0, 0xac, 2]);
         assert_eq!(sealed(&Old::Name("ab".into()), 300), [0xf1, 0xac, 2, 1, 2, b'a', b'b']);
         assert_eq!(sealed(&Old::Add(0), u32::MAX), [0xf1, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0]);
-        assert_eq!(write_reply(&7u64, vec![9]).expect("a number"), [9, 0, 7]);
+        assert_eq!(write_reply(&7u64, vec![9]), [9, 0, 7]);
         assert_eq!(refused(Refusal::TooNew { needs: 300, cluster: 1 }), [1, 0xac, 2, 1]);
         assert_eq!(refused(Refusal::Unreadable), [2]);
     }
@@ -227,21 +223,18 @@ mod tests {
             for length in 0..=2u32 {
                 for tail in 0..256u32.pow(length) {
                     let bytes = [head, &tail.to_le_bytes()[..length as usize]].concat();
-                    for cluster in 0..=3 {
+                    // A leader raises the cluster's version only to one that its own release reads.
+                    for cluster in 0..=2 {
                         agree(&bytes, cluster);
                         tried += 1;
                     }
                 }
             }
         }
-        assert!(tried > 2_000_000);
+        assert!(tried > 1_500_000);
     }
 
     fn agree(bytes: &[u8], cluster: u32) {
-        // A leader raises the cluster's version only to one that its own release reads.
-        if cluster > 2 {
-            return;
-        }
         match (old(bytes, cluster), new(bytes, cluster)) {
             (Opened::Refused(one), Opened::Refused(other)) => assert_eq!(one, other, "{bytes:x?} at {cluster}"),
             (Opened::Command(one), Opened::Command(other)) => {
@@ -261,7 +254,7 @@ mod tests {
 
     #[test]
     fn an_outcome_is_read_as_it_was_written() {
-        let reply = write_reply(&String::from("done"), Vec::new()).expect("a string");
+        let reply = write_reply(&String::from("done"), Vec::new());
         assert_eq!(read_outcome::<String>(&reply), Some(Ok("done".into())));
         for refusal in [Refusal::Unreadable, Refusal::TooNew { needs: u32::MAX, cluster: 0 }] {
             let bytes = refused(refusal);
@@ -278,7 +271,7 @@ mod tests {
         for number in [0, 1, 127, 128, 16_383, 16_384, u32::MAX - 1, u32::MAX] {
             let mut bytes = Vec::new();
             write_number(&mut bytes, number);
-            assert!(bytes.len() < HEAD_BYTES_MAX);
+            assert!(bytes.len() <= 5);
             assert_eq!(read_number(&bytes), Some((number, &[][..])));
         }
         let beyond = [0xff, 0xff, 0xff, 0xff, 0x1f];
@@ -296,7 +289,7 @@ mod tests {
     }
 
     fn sealed<C: Serialize>(command: &C, since: u32) -> Vec<u8> {
-        seal(command, since, Vec::new()).expect("it has a form")
+        seal(command, since, Vec::new())
     }
 
     fn refused(refusal: Refusal) -> Vec<u8> {

@@ -11,7 +11,10 @@
 //! **Bound:** the events and their bytes, as the last tick says. The newest entry stays even if it
 //! exceeds them alone; the size of a command bounds it.
 
-use super::layout::{Reader, write_bytes};
+use super::{
+    encoding::whole,
+    layout::{Reader, write_bytes},
+};
 use imbl::OrdMap;
 use quorate_raft::{Index, session::LogTime};
 use serde::{Serialize, de::DeserializeOwned};
@@ -104,7 +107,7 @@ pub struct Changes<E> {
     /// Log time at the entry.
     pub time: LogTime,
     /// Each event with its topic; at least one.
-    pub events: Vec<Published<E>>,
+    pub events: Vec<(Arc<str>, Arc<E>)>,
 }
 
 /// The next of a cursor.
@@ -277,10 +280,8 @@ impl<E> History<E> {
                 let (topic, event) = (from.bytes()?, from.bytes()?);
                 bytes += (topic.len() + event.len()) as u64;
                 let topic = str::from_utf8(&topic).map_err(|_| from.invalid("a topic is not UTF-8"))?;
-                match postcard::take_from_bytes(&event) {
-                    Ok((event, [])) => events.push((topic.into(), Arc::new(event))),
-                    _ => return Err(from.invalid("this release does not read an event")),
-                }
+                let event = whole(&event).ok_or_else(|| from.invalid("this release does not read an event"))?;
+                events.push((topic.into(), Arc::new(event)));
             }
             if index <= last || events.is_empty() {
                 return Err(from.invalid("the history is not in order"));

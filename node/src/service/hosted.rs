@@ -9,6 +9,7 @@
 use super::{
     comparing::Comparing,
     context::{Cause, Context},
+    encoding::whole,
     envelope::{self, Opened, Versions},
     errors::Refused,
     history::Topics,
@@ -32,7 +33,6 @@ use quorate_raft::{
     session::{LogTime, SessionKey},
     tick::Tick,
 };
-use serde::de::DeserializeOwned;
 use std::{
     any::type_name,
     collections::BTreeSet,
@@ -96,8 +96,7 @@ impl<S: Service> Hosted<S> {
     /// If the command's type has no form in postcard: see [`Message`](super::Message).
     #[must_use]
     pub fn encode(command: &S::Command) -> Bytes {
-        let sealed = envelope::seal(command, S::since(command), Vec::new());
-        sealed.unwrap_or_else(|error| panic!("{} has no form in postcard: {error}", type_name::<S::Command>())).into()
+        envelope::seal(command, S::since(command), Vec::new()).into()
     }
 
     /// The outcome in the bytes that [`StateMachine::apply`] returned; `None` if this release does
@@ -167,9 +166,7 @@ impl<S: Service> Hosted<S> {
                 Opened::Command(command) => {
                     let mut cx = Context { at, cause: Cause::Call, session, nth: 0, random: None, tables, entry };
                     let reply = service.apply(command, &mut cx);
-                    entry.trace.outcome(|to| {
-                        envelope::write_reply(&reply, to).unwrap_or_else(|error| no_form::<S::Reply>(error))
-                    })
+                    entry.trace.outcome(|to| envelope::write_reply(&reply, to))
                 }
                 Opened::Refused(refusal) => entry.trace.outcome(|mut to| {
                     envelope::write_refusal(refusal, &mut to);
@@ -379,14 +376,7 @@ impl<S: Service> StateMachine for Hosted<S> {
 /// # Panics
 /// If this release does not read the signal, which an earlier entry or a newer leader encoded.
 fn signal_of<S: Service>(bytes: &[u8]) -> S::Signal {
-    fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-        postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(value, _)| value)
-    }
     whole(bytes).unwrap_or_else(|| panic!("this release does not read a signal ({})", type_name::<S::Signal>()))
-}
-
-fn no_form<T>(error: postcard::Error) -> ! {
-    panic!("{} has no form in postcard ({error}): see quorate::Message", type_name::<T>())
 }
 
 impl<S: Service> fmt::Debug for Hosted<S> {

@@ -3,7 +3,7 @@
 //!
 //! The first byte of the payload is the [`Purpose`]. The rest is in postcard.
 
-use super::{outbox::EffectId, windows::Claim};
+use super::{encoding::whole, outbox::EffectId, windows::Claim};
 use quorate_raft::{
     NodeId, Term,
     internal::{self, Purpose},
@@ -69,10 +69,6 @@ impl<'a> Internal<'a> {
             Purpose::Skip => None,
         }
     }
-}
-
-fn whole<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
-    postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(value, _)| value)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod call;
 mod comparing;
 mod context;
 mod effects;
+mod encoding;
 #[doc(hidden)]
 pub mod envelope;
 mod errors;

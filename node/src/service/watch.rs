@@ -1,6 +1,7 @@
 //! Watches: the events of a service, at the handle of a node.
 
 use super::{
+    call::Boxed,
     errors::QueryError,
     history::{Changes, Topics},
     hosted::Hosted,
@@ -16,7 +17,6 @@ use quorate_raft::Index;
 use std::{
     fmt,
     future::{IntoFuture, poll_fn},
-    pin::Pin,
     time::Duration,
 };
 use tokio::sync::oneshot;
@@ -112,8 +112,6 @@ pub struct Watching<'a, S: Service> {
     topics: Topics,
     after: Option<Index>,
 }
-
-type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 impl<'a, S: Service> Watching<'a, S> {
     /// Begins with the first entry after `index`: the [position](Watch::position) of an earlier
