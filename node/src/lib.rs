@@ -58,6 +58,7 @@ mod node;
 mod observe;
 mod propose;
 mod results;
+#[doc(hidden)]
 pub mod service;
 mod session;
 #[doc(hidden)]
@@ -86,8 +87,19 @@ pub use quorate_storage as storage;
 pub use quorate_transport as transport;
 pub use results::{Applied, Consistency, MembersChanged, Read, SnapshotTaken};
 pub use service::{
-    CallError, Cause, Changes, Context, EffectId, Hosted, LeaderTask, Message, Never, OutboxFull, Perform, QueryError,
-    Random, Refused, Retry, Serve, Service, ServiceNode, State, Ticket, Token, Topics, Watch, WatchError, Watching,
+    call::{Ask, Call, ServiceNode},
+    context::{Cause, Context, Token},
+    effects::{Perform, Retry, Ticket},
+    errors::{CallError, QueryError, Refused},
+    history::{Changes, Topics},
+    hosted::Hosted,
+    interface::{Message, Never, Service},
+    leaderships::LeaderTask,
+    outbox::{EffectId, OutboxFull},
+    random::Random,
+    serve::Serve,
+    state::State,
+    watch::{Watch, WatchError, Watching},
 };
 pub use session::Session;
 pub use status::{Halted, Status};

@@ -49,7 +49,7 @@ impl<S: Service> Node<Hosted<S>> {
     /// See [`CallError`]: only one of its variants leaves the outcome unknown.
     ///
     /// # Panics
-    /// If the command's type has no form in postcard: see [`Message`](super::Message).
+    /// If the command's type has no form in postcard: see [`Message`](crate::Message).
     pub fn call(&self, command: S::Command) -> Call<'_, S> {
         Call { node: self, command: Hosted::<S>::encode(&command), within: None, session: None }
     }

@@ -72,14 +72,14 @@ pub enum Cause {
 
 /// The surroundings of one command or signal. All of it is equal on every node.
 pub struct Context<'a, S: Service> {
-    pub(crate) at: At,
-    pub(crate) cause: Cause,
-    pub(crate) session: Option<&'a SessionKey>,
+    pub(super) at: At,
+    pub(super) cause: Cause,
+    pub(super) session: Option<&'a SessionKey>,
     /// Number of the command or signal within its entry, from 0.
-    pub(crate) nth: u32,
-    pub(crate) random: Option<Random>,
-    pub(crate) tables: &'a mut Tables<S::Event>,
-    pub(crate) entry: &'a mut Entry<S::Event>,
+    pub(super) nth: u32,
+    pub(super) random: Option<Random>,
+    pub(super) tables: &'a mut Tables<S::Event>,
+    pub(super) entry: &'a mut Entry<S::Event>,
 }
 
 impl<S: Service> Context<'_, S> {

@@ -4,7 +4,7 @@ use super::{context::Token, interface::Service, outbox::EffectId};
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 /// The handler of a service's effects, called on the leader: see
-/// [`Serve::effects`](super::Serve::effects). Closures are handlers, too: `async` ones that borrow
+/// [`Serve::effects`](crate::Serve::effects). Closures are handlers, too: `async` ones that borrow
 /// nothing, and those that return a future.
 ///
 /// **At least once.** An effect may be performed again although it was performed before: its call

@@ -22,7 +22,7 @@ use super::encoding::{append, whole};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// The first byte of every command of the typed layer.
-pub(super) const TAG: u8 = 0xF1;
+pub const TAG: u8 = 0xF1;
 
 const APPLIED: u8 = 0;
 const TOO_NEW: u8 = 1;
@@ -30,16 +30,16 @@ const UNREADABLE: u8 = 2;
 
 /// Two versions of the command schema, as a node knows them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Versions {
+pub struct Versions {
     /// The cluster's, from the log.
-    pub(super) cluster: u32,
+    pub cluster: u32,
     /// The newest that this release reads.
-    pub(super) release: u32,
+    pub release: u32,
 }
 
 /// Why a command was not applied; equal on every node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Refusal {
+pub enum Refusal {
     /// Its kind was introduced by version `needs`, and the cluster is at an older one.
     TooNew {
         /// The version that introduced it.
@@ -53,7 +53,7 @@ pub(super) enum Refusal {
 
 /// The verdict on the bytes of a command.
 #[derive(PartialEq, Eq, Debug)]
-pub(super) enum Opened<C> {
+pub enum Opened<C> {
     /// It is to be applied.
     Command(C),
     /// All nodes refuse it.
@@ -69,14 +69,14 @@ pub(super) enum Opened<C> {
 ///
 /// # Panics
 /// If the command's type has no form in postcard, such as a flattened field.
-pub(super) fn seal<C: Serialize>(command: &C, since: u32, mut to: Vec<u8>) -> Vec<u8> {
+pub fn seal<C: Serialize>(command: &C, since: u32, mut to: Vec<u8>) -> Vec<u8> {
     to.push(TAG);
     write_number(&mut to, since);
     append(command, to)
 }
 
 /// Reads the envelope in `bytes`; `since` gives the version that introduced a kind of command.
-pub(super) fn open<C: DeserializeOwned>(bytes: &[u8], versions: Versions, since: impl FnOnce(&C) -> u32) -> Opened<C> {
+pub fn open<C: DeserializeOwned>(bytes: &[u8], versions: Versions, since: impl FnOnce(&C) -> u32) -> Opened<C> {
     let head = bytes.split_first().filter(|(tag, _)| **tag == TAG);
     let Some((needs, command)) = head.and_then(|(_, rest)| read_number(rest)) else {
         return Opened::Refused(Refusal::Unreadable);
@@ -98,13 +98,13 @@ pub(super) fn open<C: DeserializeOwned>(bytes: &[u8], versions: Versions, since:
 ///
 /// # Panics
 /// If the reply's type has no form in postcard.
-pub(super) fn write_reply<R: Serialize>(reply: &R, mut to: Vec<u8>) -> Vec<u8> {
+pub fn write_reply<R: Serialize>(reply: &R, mut to: Vec<u8>) -> Vec<u8> {
     to.push(APPLIED);
     append(reply, to)
 }
 
 /// Writes the outcome of a command that was refused, after what `to` holds.
-pub(super) fn write_refusal(refusal: Refusal, to: &mut Vec<u8>) {
+pub fn write_refusal(refusal: Refusal, to: &mut Vec<u8>) {
     match refusal {
         Refusal::TooNew { needs, cluster } => {
             to.push(TOO_NEW);
@@ -116,7 +116,7 @@ pub(super) fn write_refusal(refusal: Refusal, to: &mut Vec<u8>) {
 }
 
 /// Reads an outcome; `None` if the bytes are none that this release reads.
-pub(super) fn read_outcome<R: DeserializeOwned>(bytes: &[u8]) -> Option<Result<R, Refusal>> {
+pub fn read_outcome<R: DeserializeOwned>(bytes: &[u8]) -> Option<Result<R, Refusal>> {
     let (tag, rest) = bytes.split_first()?;
     match *tag {
         APPLIED => whole(rest).map(Ok),

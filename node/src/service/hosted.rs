@@ -93,7 +93,7 @@ impl<S: Service> Hosted<S> {
     /// The bytes of a command, as its entry has them.
     ///
     /// # Panics
-    /// If the command's type has no form in postcard: see [`Message`](super::Message).
+    /// If the command's type has no form in postcard: see [`Message`](crate::Message).
     #[must_use]
     pub fn encode(command: &S::Command) -> Bytes {
         envelope::seal(command, S::since(command), Vec::new()).into()

@@ -3,66 +3,44 @@
 //! The pure pieces stand first: each is a part of the replicated state and its rules, with the time
 //! and the bounds as arguments, no clock, no channel, no actor.
 //!
-//! - [`envelope`]: the bytes of a command and of its outcome, and the verdict on bytes;
-//!   [`internal`]: the bytes of the layer's own entries.
+//! - `encoding`: messages in postcard; [`envelope`]: the bytes of a command and of its outcome, and
+//!   the verdict on bytes; [`internal`]: the bytes of the layer's own entries.
 //! - [`timers`]: the pending timers.
 //! - [`outbox`]: the effects that are to be performed; [`performer`]: which one is performed when.
 //! - [`history`]: the latest events, by entry.
 //! - [`windows`]: the comparison of replicas; `comparing`: one node's part in it.
 //! - [`tables`]: all of these together, with the output of the entry that is being applied and its
-//!   [`trace`]; the layout in snapshots.
+//!   [`trace`]; [`layout`]: their form in snapshots.
 //!
 //! On them stands what an author sees: `interface` and `context`, and `hosted`, the machine that
 //! joins the author's code with the tables. `call`, `watch` and `serve` are the node's side; `hub`
 //! publishes the history to the watches of a node. `effects` has the author's handler, which
 //! `performing` calls; `leaderships` tells a node's tasks when it leads.
+//!
+//! An author finds all of it at the root of the crate. The test kit alone reads the tables here.
 
-mod call;
+pub(crate) mod call;
 mod comparing;
-mod context;
-mod effects;
+pub(crate) mod context;
+pub(crate) mod effects;
 mod encoding;
-#[doc(hidden)]
 pub mod envelope;
-mod errors;
-#[doc(hidden)]
+pub(crate) mod errors;
 pub mod history;
-mod hosted;
+pub(crate) mod hosted;
 mod hub;
-mod interface;
-#[doc(hidden)]
+pub(crate) mod interface;
 pub mod internal;
-#[doc(hidden)]
 pub mod layout;
-mod leaderships;
-#[doc(hidden)]
+pub(crate) mod leaderships;
 pub mod outbox;
-#[doc(hidden)]
 pub mod performer;
 mod performing;
-mod random;
-mod serve;
-mod state;
-#[doc(hidden)]
+pub(crate) mod random;
+pub(crate) mod serve;
+pub(crate) mod state;
 pub mod tables;
-#[doc(hidden)]
 pub mod timers;
-#[doc(hidden)]
 pub mod trace;
-mod watch;
-#[doc(hidden)]
+pub(crate) mod watch;
 pub mod windows;
-
-pub use call::{Ask, Call, ServiceNode};
-pub use context::{Cause, Context, Token};
-pub use effects::{Perform, Retry, Ticket};
-pub use errors::{CallError, QueryError, Refused};
-pub use history::{Changes, Published, Topics};
-pub use hosted::Hosted;
-pub use interface::{Message, Never, Service};
-pub use leaderships::LeaderTask;
-pub use outbox::{EffectId, OutboxFull};
-pub use random::Random;
-pub use serve::Serve;
-pub use state::State;
-pub use watch::{Watch, WatchError, Watching};

@@ -114,7 +114,7 @@ impl<S: Service> Serve<S> {
 
     /// Sets the most effects that may wait for their completion, and the most bytes of their keys
     /// and encoded forms, while this node leads: 65,536 and 64 MiB by default. More are refused
-    /// ([`OutboxFull`](super::OutboxFull)).
+    /// ([`OutboxFull`](crate::OutboxFull)).
     ///
     /// ```
     /// # use quorate::{Serve, Service};
