@@ -174,6 +174,11 @@ pub enum HaltCause {
         /// [`Service::VERSION`](crate::Service::VERSION) of this release.
         release: u32,
     },
+    /// The entry is for a timer or an effect with a signal that another release encoded.
+    #[error(
+        "this release does not read the signal of a timer or an effect: run the release that set it, or a newer one"
+    )]
+    SignalUnreadable,
     /// The entry is none that this release knows.
     #[error("this release does not know such an entry: run a newer one")]
     Unknown,

@@ -34,7 +34,6 @@ use quorate_raft::{
     tick::Tick,
 };
 use std::{
-    any::type_name,
     collections::BTreeSet,
     fmt,
     io::{self, BufWriter, Error, Write},
@@ -194,6 +193,7 @@ impl<S: Service> Hosted<S> {
                 entry.trace.fired(undo.key());
                 let signal = signal_of::<S>(undo.key());
                 entry.timers.push(undo);
+                let signal = signal?;
                 let at = At { time: due, ..at };
                 service.signal(
                     signal,
@@ -236,7 +236,7 @@ impl<S: Service> Hosted<S> {
                     if let Some(undo) = undo {
                         entry.effects.push(undo);
                         let cause = Cause::Effect(id);
-                        let signal = signal_of::<S>(signal);
+                        let signal = signal_of::<S>(signal)?;
                         let mut cx = Context { at, cause, session: None, nth: 0, random: None, tables, entry };
                         service.signal(signal, &mut cx);
                     }
@@ -373,10 +373,9 @@ impl<S: Service> StateMachine for Hosted<S> {
     }
 }
 
-/// # Panics
-/// If this release does not read the signal, which an earlier entry or a newer leader encoded.
-fn signal_of<S: Service>(bytes: &[u8]) -> S::Signal {
-    whole(bytes).unwrap_or_else(|| panic!("this release does not read a signal ({})", type_name::<S::Signal>()))
+/// Decodes a signal that an earlier entry or another leader encoded.
+fn signal_of<S: Service>(bytes: &[u8]) -> Result<S::Signal, HaltCause> {
+    whole(bytes).ok_or(HaltCause::SignalUnreadable)
 }
 
 impl<S: Service> fmt::Debug for Hosted<S> {

@@ -491,8 +491,15 @@ fn a_signal_that_this_release_does_not_read_halts_and_stays_pending() {
     call(&mut machine, 1, vec![Op::Perform("k".into(), "e".into())]).expect("no refusal");
     let done = Internal::Done(Done { id: effect(1, 0), term: Term(3), signal: &[0xff] });
     let halt = machine.inside(&at(2), &done.encode().expect("it has a form")).expect_err("no signal");
-    assert!(halt.to_string().contains("does not read a signal"), "{halt}");
+    assert_eq!(halt, Halt { at: Index(2), cause: HaltCause::SignalUnreadable });
     assert_eq!(machine.tables().outbox.len(), 1, "the completion is taken back");
+
+    let mut machine = Hosted::new(Script::default);
+    machine.tables.timers.set(LogTime(5), &[0xff]);
+    let tables = written_tables(&machine);
+    let halt = machine.fire(&At { time: LogTime(9), ..at(2) }, Clock::default()).expect_err("no signal");
+    assert_eq!(halt, Halt { at: Index(2), cause: HaltCause::SignalUnreadable });
+    assert_eq!(written_tables(&machine), tables, "the timer is set again");
 }
 
 fn call(machine: &mut Hosted<Script>, index: u64, ops: Vec<Op>) -> Result<Vec<String>, Refused> {
