@@ -72,14 +72,33 @@ pub enum Cause {
 
 /// The surroundings of one command or signal. All of it is equal on every node.
 pub struct Context<'a, S: Service> {
-    pub(super) at: At,
-    pub(super) cause: Cause,
-    pub(super) session: Option<&'a SessionKey>,
+    at: At,
+    cause: Cause,
+    session: Option<&'a SessionKey>,
     /// Number of the command or signal within its entry, from 0.
-    pub(super) nth: u32,
-    pub(super) random: Option<Random>,
-    pub(super) tables: &'a mut Tables<S::Event>,
-    pub(super) entry: &'a mut Entry<S::Event>,
+    nth: u32,
+    random: Option<Random>,
+    tables: &'a mut Tables<S::Event>,
+    entry: &'a mut Entry<S::Event>,
+}
+
+impl<'a, S: Service> Context<'a, S> {
+    /// The surroundings of the `nth` command or signal of its entry.
+    pub(super) fn new(
+        at: At,
+        cause: Cause,
+        nth: u32,
+        tables: &'a mut Tables<S::Event>,
+        entry: &'a mut Entry<S::Event>,
+    ) -> Self {
+        entry.begin();
+        Self { at, cause, session: None, nth, random: None, tables, entry }
+    }
+
+    /// The same, of a caller with this session.
+    pub(super) fn with(self, session: Option<&'a SessionKey>) -> Self {
+        Self { session, ..self }
+    }
 }
 
 impl<S: Service> Context<'_, S> {
@@ -182,7 +201,8 @@ impl<S: Service> Context<'_, S> {
     }
 
     /// Publishes an event under a topic, to every watch that selects it. It becomes visible when the
-    /// entry is applied whole.
+    /// entry is applied whole. The history keeps the latest 16,384 events and 8 MiB of them, or the
+    /// events of the last entry that published any.
     ///
     /// ```
     /// # use quorate::{At, Context, Service};
@@ -201,7 +221,8 @@ impl<S: Service> Context<'_, S> {
     /// ```
     ///
     /// # Panics
-    /// If the event's type has no form in postcard.
+    /// If the event's type has no form in postcard, or this command or signal has published more
+    /// than 32 MiB: topics, encoded events, and 64 bytes for each event.
     pub fn publish(&mut self, topic: &str, event: S::Event) {
         self.entry.publish(topic, event);
     }

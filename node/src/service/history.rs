@@ -9,7 +9,8 @@
 //! O(1).
 //!
 //! **Bound:** the events and their bytes, as the last tick says. The newest entry stays even if it
-//! exceeds them alone; the size of a command bounds it.
+//! exceeds them alone. One command or signal publishes at most [`PUBLISHED_BYTES_MAX`], and an entry
+//! that fires timers less than twice as much.
 
 use super::{
     encoding::whole,
@@ -26,6 +27,11 @@ use std::{
 
 /// The most entries that one read looks at.
 pub const READ_MAX: usize = 1_024;
+/// The most that one command or signal publishes: bytes of topics and encoded events, and
+/// [`EVENT_BYTES`] for each event. It fits the events of the largest command.
+pub const PUBLISHED_BYTES_MAX: u64 = 32 << 20;
+/// The bytes that an event is taken to cost beside its topic and encoded form.
+pub const EVENT_BYTES: u64 = 64;
 
 /// The most that a history holds. The defaults stand here; a tick carries the cluster's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

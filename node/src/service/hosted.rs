@@ -163,7 +163,7 @@ impl<S: Service> Hosted<S> {
             let versions = Versions { cluster: at.version, release: S::VERSION };
             let written = match envelope::open(bytes, versions, S::since) {
                 Opened::Command(command) => {
-                    let mut cx = Context { at, cause: Cause::Call, session, nth: 0, random: None, tables, entry };
+                    let mut cx = Context::new(at, Cause::Call, 0, tables, entry).with(session);
                     let reply = service.apply(command, &mut cx);
                     entry.trace.outcome(|to| envelope::write_reply(&reply, to))
                 }
@@ -189,16 +189,15 @@ impl<S: Service> Hosted<S> {
         let fired = self.enter(at, |at, service, tables, entry| {
             let (until, mut nth) = (at.time, 0);
             let mut firing = Firing::new(until);
-            while let Some((due, undo)) = tables.timers.fire(&mut firing) {
+            while !entry.is_full()
+                && let Some((due, undo)) = tables.timers.fire(&mut firing)
+            {
                 entry.trace.fired(undo.key());
                 let signal = signal_of::<S>(undo.key());
                 entry.timers.push(undo);
                 let signal = signal?;
                 let at = At { time: due, ..at };
-                service.signal(
-                    signal,
-                    &mut Context { at, cause: Cause::Timer, session: None, nth, random: None, tables, entry },
-                );
+                service.signal(signal, &mut Context::new(at, Cause::Timer, nth, tables, entry));
                 nth += 1;
             }
             Ok((At { time: tables.timers.time_after(until), ..at }, ()))
@@ -237,8 +236,7 @@ impl<S: Service> Hosted<S> {
                         entry.effects.push(undo);
                         let cause = Cause::Effect(id);
                         let signal = signal_of::<S>(signal)?;
-                        let mut cx = Context { at, cause, session: None, nth: 0, random: None, tables, entry };
-                        service.signal(signal, &mut cx);
+                        service.signal(signal, &mut Context::new(at, cause, 0, tables, entry));
                     }
                 }
             }

@@ -99,17 +99,39 @@ pub struct Entry<E> {
     pub next_effect: u32,
     events: Vec<Published<E>>,
     event_bytes: u64,
+    /// The most that [`Entry::published`] may be at the end of this command or signal.
+    published_max: u64,
 }
 
 impl<E: Serialize> Entry<E> {
     /// Takes an event, which waits for the end of the entry.
     ///
     /// # Panics
-    /// If its type has no form in postcard.
+    /// If its type has no form in postcard, or the command or signal exceeds
+    /// [`history::PUBLISHED_BYTES_MAX`].
     pub fn publish(&mut self, topic: &str, event: E) {
         let encoded = self.trace.event(topic, &event);
         self.event_bytes += (topic.len() + self.trace.since(encoded).len()) as u64;
         self.events.push((topic.into(), Arc::new(event)));
+        let max = history::PUBLISHED_BYTES_MAX;
+        assert!(self.published() <= self.published_max, "one command or signal published more than {max} bytes");
+    }
+}
+
+impl<E> Entry<E> {
+    /// Begins the next command or signal of the entry.
+    pub fn begin(&mut self) {
+        self.published_max = self.published() + history::PUBLISHED_BYTES_MAX;
+    }
+
+    /// Whether no further timer fires in this entry, because of the events of those before it.
+    pub fn is_full(&self) -> bool {
+        self.published() >= history::PUBLISHED_BYTES_MAX
+    }
+
+    /// The cost in bytes of the events until now.
+    fn published(&self) -> u64 {
+        self.event_bytes + self.events.len() as u64 * history::EVENT_BYTES
     }
 }
 
@@ -200,12 +222,12 @@ impl<E> Tables<E> {
 
 impl<E> Entry<E> {
     fn clear(&mut self) {
-        let Self { trace, timers, effects, next_effect, events, event_bytes } = self;
+        let Self { trace, timers, effects, next_effect, events, event_bytes, published_max } = self;
         trace.clear();
         timers.clear();
         effects.clear();
         events.clear();
-        (*next_effect, *event_bytes) = (0, 0);
+        (*next_effect, *event_bytes, *published_max) = (0, 0, 0);
     }
 }
 
@@ -247,6 +269,7 @@ impl<E> Default for Entry<E> {
             next_effect: 0,
             events: Vec::new(),
             event_bytes: 0,
+            published_max: 0,
         }
     }
 }

@@ -8,8 +8,9 @@
 //! Both maps are persistent: a copy of the table is O(1), and shares all that neither side changes.
 //! Each change returns the [`Undo`] that takes it back, in case the output of its entry is dropped.
 //!
-//! **Bound:** an entry fires at most [`FIRES_MAX`] timers. If more are due, log time stops at the
-//! next one's due, and a further tick goes on.
+//! **Bound:** an entry fires at most [`FIRES_MAX`] timers, and no more once their events have
+//! [`PUBLISHED_BYTES_MAX`](super::history::PUBLISHED_BYTES_MAX). If more are due, log time stops at
+//! the next one's due, and a further tick goes on.
 
 use super::layout::{Reader, write_bytes};
 use equivalent::{Comparable, Equivalent};

@@ -479,6 +479,30 @@ fn a_digest_is_of_the_state_at_the_end_of_its_window_and_may_panic() {
 }
 
 #[test]
+fn an_entry_with_more_events_than_the_bound_halts_and_a_tick_leaves_timers_for_the_next() {
+    let large = |count| vec![Op::Publish("a".into(), "x".repeat(16 << 20)); count];
+    let mut machine = Hosted::new(Script::default);
+    call(&mut machine, 1, large(1)).expect("no refusal");
+    let tables = written_tables(&machine);
+    let halt = machine.command(&at(2), None, &Hosted::<Script>::encode(&large(2))).expect_err("too much");
+    let message = "one command or signal published more than 33554432 bytes".into();
+    assert_eq!(halt.cause, HaltCause::Panicked { message });
+    assert_eq!(written_tables(&machine), tables, "it published nothing");
+    let small = vec![Op::Publish(String::new(), String::new()); (32 << 20) / 64];
+    let halt = Hosted::new(Script::default).command(&at(2), None, &Hosted::<Script>::encode(&small));
+    assert!(halt.is_err(), "an event has a cost beside its bytes");
+
+    let mut machine = Hosted::new(Script::default);
+    let timers = (0..5).map(|nth| Op::After(nth + 1, nth.to_string(), large(1)));
+    call(&mut machine, 1, timers.collect()).expect("no refusal");
+    for (index, left, time) in [(2, 3, 3), (3, 1, 5), (4, 0, 9)] {
+        let at = At { time: LogTime(9), ..at(index) };
+        machine.fire(&at, Clock::default()).expect("no halt");
+        assert_eq!((machine.tables().timers.len(), machine.tables().at.time), (left, LogTime(time)));
+    }
+}
+
+#[test]
 fn an_internal_entry_of_a_newer_release_halts_by_name() {
     let mut machine = Hosted::new(Script::default);
     let halt = machine.inside(&at(4), &[200]).expect_err("it is not known");
