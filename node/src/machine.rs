@@ -2,7 +2,11 @@
 
 use crate::{comparison::Comparison, error::Failure};
 use bytes::Bytes;
-use quorate_raft::{Index, NodeId, Term, session::LogTime, tick::Tick};
+use quorate_raft::{
+    Index, NodeId, Term,
+    session::{LogTime, SessionKey},
+    tick::Tick,
+};
 use std::{any::Any, collections::BTreeSet, io};
 
 /// Writes a state as it was when this was made. Runs on a thread of its own, while commands go
@@ -54,6 +58,13 @@ pub trait StateMachine: Send + 'static {
     /// restart, until an operator has the entry skipped ([`Builder::skip`](crate::Builder::skip)).
     /// The machine is dropped then: nothing of it is called any more.
     fn apply(&mut self, at: &At, command: &[u8]) -> Bytes;
+
+    /// Applies a command of a session, as [`StateMachine::apply`] does: for the layer of services,
+    /// which tells its author the session.
+    #[doc(hidden)]
+    fn apply_in(&mut self, at: &At, _session: &SessionKey, command: &[u8]) -> Bytes {
+        self.apply(at, command)
+    }
 
     /// Log time has reached `at.time`: everything that is due by then is due now, at this entry on
     /// every node. Log time never goes back.

@@ -21,6 +21,8 @@ struct Texts(Vec<String>);
 enum Command {
     Append(String),
     Panic,
+    /// Appends the session of the caller.
+    Introduce,
     /// Appends the text when this many milliseconds of log time have passed, and again after each
     /// further period of as many, this many times.
     Every(u32, u32, String),
@@ -43,6 +45,7 @@ impl Service for Texts {
         match command {
             Command::Append(text) => self.0.push(text),
             Command::Panic => panic!("as it was told"),
+            Command::Introduce => self.0.push(format!("{:?}", cx.session())),
             Command::Every(ms, times, text) => cx.after(period(ms), Due(ms, times, text)),
             Command::Clear => self.0.clear(),
         }
@@ -161,6 +164,24 @@ fn a_session_applies_a_command_once_and_remembers_a_refusal() {
         assert_eq!(clear().await, first);
         assert_eq!(three.text(1, 1).await.as_deref(), Some("b"));
         assert_eq!(three.text(1, 2).await, None);
+    });
+}
+
+#[test]
+fn a_service_sees_the_session_of_a_command_on_every_node_alike() {
+    simulate(async {
+        let mut three = Three::start().await;
+        three.nodes[0].call(Command::Introduce).await.expect("it is applied");
+        let key = SessionKey::named(b"me").expect("a name");
+        for node in &three.nodes {
+            node.call(Command::Introduce).numbered(&key, 1).await.expect("it is applied");
+        }
+        three.nodes[1].session().await.expect("a session").call(Command::Introduce).await.expect("it is applied");
+        let texts = three.texts(0).await;
+        assert_eq!((&texts[0][..], &texts[1]), ("None", &format!("{:?}", Some(&key))));
+        assert!(texts[2].contains("Some") && texts[2] != texts[1], "{texts:?}");
+        three.restart(1).await;
+        assert_eq!((three.texts(1).await, three.texts(2).await), (texts.clone(), texts));
     });
 }
 

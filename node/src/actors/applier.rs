@@ -29,7 +29,11 @@ use crate::{
 };
 use actix::prelude::*;
 use quorate_metrics::{NodeMetrics, ProposalResult, ProposalStage, SnapshotPhase};
-use quorate_raft::{EntryId, Index, Kind, Membership, NodeId, Skip, session, tick::Tick};
+use quorate_raft::{
+    EntryId, Index, Kind, Membership, NodeId, Skip,
+    session::{self, Request},
+    tick::Tick,
+};
 use quorate_storage::{SnapshotSource, StorageError, StorageOp};
 use std::{
     any::Any,
@@ -294,9 +298,13 @@ impl<M: StateMachine> Applier<M> {
         let (stamp, request) =
             session::decode(payload).map_err(|source| Failure::Unreadable { entry: id.index, source })?;
         let at = self.sessions.at(id);
-        let machine = &mut self.machine;
-        let mut apply = |command: &[u8]| machine.as_mut().filter(|_| !skips).map(|machine| machine.apply(&at, command));
-        Ok(match self.sessions.apply(id.index, stamp, &request, |command| apply(command)) {
+        let session = match &request {
+            Request::Command { key, .. } => Some(key),
+            Request::Open => None,
+        };
+        let machine = self.machine.as_mut().filter(|_| !skips).zip(session);
+        let apply = |command: &[u8]| machine.map(|(machine, session)| machine.apply_in(&at, session, command));
+        Ok(match self.sessions.apply(id.index, stamp, &request, apply) {
             Verdict::Applied { index, reply } => Ok(results::Applied { index, reply }),
             Verdict::Refused(refusal) => Err(refusal),
         })

@@ -135,8 +135,32 @@ impl<S: Service> Context<'_, S> {
         self.cause
     }
 
-    /// The session of the caller, if the machine was told one.
-    #[doc(hidden)]
+    /// The session of the caller's command, if it came through one: equal for all commands of the
+    /// session, and `None` of a signal. A session ends once it has been idle for long, and a named
+    /// one begins again under the same key. Clients choose the names, so a key is no proof of
+    /// identity.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Node, NodeId, Service, storage::Memory, transport::MemoryNetwork};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Meters;
+    /// # impl Service for Meters {
+    /// #     quorate::types!(u64 => Option<String>, () => ());
+    /// fn apply(&mut self, add: u64, cx: &mut Context<'_, Self>) -> Option<String> {
+    ///     cx.session().map(|session| format!("{session:?} adds {add}"))
+    /// }
+    /// #     fn query(&self, (): (), _: At) {}
+    /// # }
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let node = Node::builder(NodeId(1), "demo").voters([(NodeId(1), "")]);
+    /// # let node = node.network(MemoryNetwork::new().endpoint(NodeId(1))).storage(Memory::new());
+    /// # let node = node.serve(|| Meters).start().await?;
+    /// assert_eq!(node.call(3).await?.reply, None, "without a session");
+    /// assert!(node.session().await?.call(3).await?.reply.is_some());
+    /// # node.shutdown().await;
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn session(&self) -> Option<&SessionKey> {
         self.session

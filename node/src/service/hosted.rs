@@ -296,6 +296,10 @@ impl<S: Service> StateMachine for Hosted<S> {
         or_end(self.command(at, None, command))
     }
 
+    fn apply_in(&mut self, at: &At, session: &SessionKey, command: &[u8]) -> Bytes {
+        or_end(self.command(at, Some(session), command))
+    }
+
     fn ticked(&mut self, at: &At, tick: &Tick) {
         or_end(self.fire(at, Clock::of(tick)));
     }
@@ -333,6 +337,7 @@ impl<S: Service> StateMachine for Hosted<S> {
     }
 
     fn flush(&mut self, applied: Index) {
+        self.service.flush(applied);
         self.publisher.publish(&self.tables.history, applied, self.halt.as_ref().map(|halt| halt.at));
         if self.performs.receiver_count() > 0 {
             let outbox = &self.tables.outbox;

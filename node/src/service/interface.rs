@@ -2,6 +2,7 @@
 
 use super::{context::Context, state::State};
 use crate::machine::At;
+use quorate_raft::Index;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt;
 
@@ -105,6 +106,53 @@ pub trait Service: State + Sized {
     /// Answers a query of the state as it was after the entry `at`. It runs between two entries:
     /// keep it short.
     fn query(&self, query: Self::Query, at: At) -> Self::Answer;
+
+    /// The end of a batch, or of a restore: everything up to `applied` was applied, and the queries
+    /// that wait for it are answered next. Batches end at other entries on each node, so it must not
+    /// change anything that an entry, a query or a snapshot depends on: it is for what stands beside
+    /// the state, such as a view that readers on other threads share. A panic here stops the node.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Hosted, Index, Service, State, StateMachine, WriteState};
+    /// # use std::io;
+    /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+    ///
+    /// struct Counter {
+    ///     total: u64,
+    ///     /// Not a part of the state: [`State::load`] leaves it as it is.
+    ///     shown: Arc<AtomicU64>,
+    /// }
+    ///
+    /// # impl State for Counter {
+    /// #     fn save(&self) -> WriteState {
+    /// #         let total = self.total;
+    /// #         Box::new(move |to| to.write_all(&total.to_le_bytes()))
+    /// #     }
+    /// #     fn load(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
+    /// #         let mut total = [0; 8];
+    /// #         from.read_exact(&mut total)?;
+    /// #         self.total = u64::from_le_bytes(total);
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// #
+    /// impl Service for Counter {
+    ///     quorate::types!(u64 => (), () => u64);
+    ///
+    ///     fn flush(&mut self, _applied: Index) {
+    ///         self.shown.store(self.total, Ordering::Relaxed);
+    ///     }
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) { self.total += add; }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.total }
+    /// }
+    /// # let shown = Arc::new(AtomicU64::new(0));
+    /// # let mut counter = Hosted::new({ let shown = Arc::clone(&shown); move || Counter { total: 0, shown: Arc::clone(&shown) } });
+    /// # counter.apply(&At { index: Index(1), ..At::default() }, &Hosted::<Counter>::encode(&3));
+    /// # assert_eq!(shown.load(Ordering::Relaxed), 0, "the batch goes on");
+    /// # counter.flush(Index(1));
+    /// # assert_eq!(shown.load(Ordering::Relaxed), 3);
+    /// ```
+    fn flush(&mut self, _applied: Index) {}
 }
 
 /// Writes the seven message types of a [`Service`]: `Command => Reply, Query => Answer`, then, where
