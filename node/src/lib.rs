@@ -88,7 +88,7 @@ pub use quorate_transport as transport;
 pub use results::{Applied, Consistency, MembersChanged, Read, SnapshotTaken};
 pub use service::{
     call::{Ask, Call, ServiceNode},
-    context::{Cause, Context, Token},
+    context::{Cause, Context, Token, TokenMalformed},
     effects::{Perform, Retry, Ticket},
     errors::{CallError, QueryError, Refused},
     history::{Changes, Topics},

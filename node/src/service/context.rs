@@ -18,7 +18,7 @@ use quorate_raft::{
     session::{LogTime, SessionKey},
 };
 use serde::{Deserialize, Serialize};
-use std::{fmt, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 /// A number that rises with each command, signal and leadership: a fence. The outside, such as a
 /// protected resource, remembers the highest that it has seen and refuses lower ones. Displayed as
@@ -56,6 +56,31 @@ impl Token {
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.generation, self.count, self.nth)
+    }
+}
+
+/// A text is no [`Token`] as that is displayed.
+///
+/// ```
+/// use quorate::{Token, TokenMalformed};
+///
+/// assert_eq!("0.7".parse::<Token>(), Err(TokenMalformed));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a token is three numbers with dots between them, such as 0.7.0")]
+pub struct TokenMalformed;
+
+impl FromStr for Token {
+    type Err = TokenMalformed;
+
+    /// Reads a token as it is displayed; no other form of its numbers is one.
+    fn from_str(text: &str) -> Result<Self, TokenMalformed> {
+        let read = || {
+            let mut parts = text.splitn(3, '.');
+            let (generation, count, nth) = (parts.next()?, parts.next()?, parts.next()?);
+            Some(Self::new(generation.parse().ok()?, count.parse().ok()?, nth.parse().ok()?))
+        };
+        read().filter(|token| token.to_string() == text).ok_or(TokenMalformed)
     }
 }
 
@@ -293,5 +318,28 @@ impl<S: Service> Context<'_, S> {
 impl<S: Service> fmt::Debug for Context<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context").field("at", &self.at).field("cause", &self.cause).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_as_it_is_displayed_and_its_numbers_keep_the_order() {
+        let numbers = [0, 1, 9, 10, u32::MAX - 1, u32::MAX];
+        let counts = [0, 1, 1 << 32, u64::MAX];
+        let mut last = None;
+        for generation in numbers {
+            for (count, nth) in counts.into_iter().flat_map(|count| numbers.map(|nth| (count, nth))) {
+                let token = Token::new(generation, count, nth);
+                assert_eq!(token.to_string().parse(), Ok(token));
+                assert!(last.is_none_or(|last: Token| last < token && last.as_u128() < token.as_u128()));
+                last = Some(token);
+            }
+        }
+        for text in ["", "1", "1.2", "1.2.3.4", "+1.2.3", "01.2.3", "1.2.3 ", "1..3", "4294967296.0.0", "a.b.c"] {
+            assert_eq!(text.parse::<Token>(), Err(TokenMalformed), "{text}");
+        }
     }
 }
