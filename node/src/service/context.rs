@@ -22,7 +22,13 @@ use std::{fmt, str::FromStr, time::Duration};
 
 /// A number that rises with each command, signal and leadership: a fence. The outside, such as a
 /// protected resource, remembers the highest that it has seen and refuses lower ones. Displayed as
-/// `generation.count.nth`.
+/// `generation.count.nth`, and read from that text.
+///
+/// A fence protects only what checks it: a leader or a holder that pauses goes on with an old token
+/// until the resource refuses that. And it holds within one history of the cluster: to recover a
+/// cluster from the rest of its data, or to restore a backup, begins another one, in which tokens
+/// may be lower than those given out before. Then raise the resources' highest tokens by hand, or
+/// give them new names.
 ///
 /// ```
 /// # use quorate::Token;
@@ -191,9 +197,11 @@ impl<S: Service> Context<'_, S> {
         self.session
     }
 
-    /// Sets a timer: `signal` is applied once, after `delay` of log time, by whichever leader leads
-    /// then. A timer with an equal signal is replaced. A part of a millisecond counts as a whole
-    /// one, and no delay is below a millisecond.
+    /// Sets a timer: `signal` is applied once, in an entry of its own or with others that are due, at
+    /// the log time at which it is due. A timer with an equal signal is replaced. A part of a
+    /// millisecond counts as a whole one, and no delay is below a millisecond, so an entry fires no
+    /// timer that it sets at its own time. Log time stands still without a leader: the delay is the
+    /// least that passes. An entry fires at most 1,024 timers; more that are due come in the next.
     ///
     /// ```
     /// # use quorate::{At, Context, Service};

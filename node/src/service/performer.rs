@@ -99,8 +99,7 @@ impl Performer {
 
     /// Takes up an effect that has become the oldest of its key.
     pub fn add(&mut self, id: EffectId) {
-        if self.term.is_some() && !self.places.contains_key(&id) && !self.resting.iter().any(|(_, other)| *other == id)
-        {
+        if self.term.is_some() && !self.places.contains_key(&id) && !self.rests.contains_key(&id) {
             self.ready.insert(id);
         }
     }

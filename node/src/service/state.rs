@@ -54,8 +54,10 @@ pub trait State: Send + 'static {
     /// If the bytes are no such state. Then the node stops.
     fn load(&mut self, from: &mut dyn io::Read) -> io::Result<()>;
 
-    /// A digest of the state, if the service keeps one up to date: equal on replicas that are equal,
-    /// and compared between them. `None`, the default: only outcomes are compared.
+    /// A digest of the state, if the service keeps one up to date with each change: equal on replicas
+    /// that are equal, and compared between them. Asked at the end of each window of 1,024 indexes,
+    /// while nothing is applied, so it must be quick. A panic here halts the node, as one in
+    /// [`Service::apply`](crate::Service::apply) does. `None`, the default: only outcomes are compared.
     fn digest(&self) -> Option<u64> {
         None
     }

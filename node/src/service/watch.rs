@@ -115,8 +115,8 @@ pub struct Watching<'a, S: Service> {
 
 impl<'a, S: Service> Watching<'a, S> {
     /// Begins with the first entry after `index`: the [position](Watch::position) of an earlier
-    /// watch, on this node or another. If this node has not applied so much yet, the watch waits; it
-    /// gets nothing of an entry up to `index`.
+    /// watch, on this node or another. If this node has not applied that index yet, the watch waits;
+    /// it gets nothing of an entry up to `index`, and `Index(u64::MAX)` waits for the node's end.
     ///
     /// ```
     /// # use quorate::{At, Context, Node, NodeId, Service, storage::Memory, transport::MemoryNetwork};
