@@ -153,6 +153,7 @@ mod tests {
             membership_index: Index(0),
             is_settled: true,
             cluster_id: None,
+            schema_version: 0,
             machine_versions: None,
         }
     }

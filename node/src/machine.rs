@@ -130,6 +130,13 @@ pub trait StateMachine: Send + 'static {
         None
     }
 
+    /// The schema version of commands that the cluster has reached; `None` for a machine that hosts
+    /// no service.
+    #[doc(hidden)]
+    fn schema_version(&self) -> Option<u32> {
+        None
+    }
+
     /// The end of a batch, or of a restore: everything up to `applied` was applied, and the reads
     /// that wait for it run next. Batches end at other entries on each node, so nothing replicated
     /// may depend on it: for what is kept beside the state, such as a view that readers share. A

@@ -62,6 +62,9 @@ pub struct Status {
     /// Id of the cluster: stated by the first leader's first entry, and drawn anew by each restore
     /// and recovery. `None` until this node knows that entry to be committed.
     pub cluster_id: Option<ClusterId>,
+    /// Schema version of commands that a service has reached, as far as this node has applied: see
+    /// [`Service::VERSION`](crate::Service::VERSION). 0 for other state machines, and on a witness.
+    pub schema_version: u32,
     /// The newest versions that the members' state machines can apply: from the least of them to
     /// the greatest, as last reported to this node. `None` until every member has reported. A
     /// service may write a new version once the least is there, and from then on: a member that is

@@ -288,6 +288,7 @@ impl<M: StateMachine> Applier<M> {
             generation: self.sessions.tick().map_or(0, |tick| tick.generation),
             next_due: asked.and_then(|machine| machine.next_due()),
             is_pending: asked.is_some_and(|machine| machine.is_pending()),
+            schema_version: self.machine.as_ref().and_then(|machine| machine.schema_version()),
         };
         let halted = self.halted.clone();
         self.applied.do_send(Applied { index: self.last.index, reached, answers, comparison, halted });

@@ -5,7 +5,8 @@
 //! - Reads: `reads`, with `freshness`.
 //! - Members and leadership: `operators`, with `membership_change`; `automatic`.
 //! - The comparison of replicas: `claims`.
-//! - Entries of the leader's own: `ticks`, for log time; `internal_entries`, for services.
+//! - Entries of the leader's own: `ticks`, for log time; `internal_entries`, for services;
+//!   `versions`, which raises the version of a service.
 //! - The rest of a node's life: `snapshot_policy`, `stopping`.
 //!
 //! No module here knows an actor, a channel, a task or a clock: times are moments of the node's
@@ -28,6 +29,7 @@ pub mod routing;
 pub mod snapshot_policy;
 pub mod stopping;
 pub mod ticks;
+pub mod versions;
 
 #[cfg(test)]
 mod tests {

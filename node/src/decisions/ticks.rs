@@ -60,6 +60,8 @@ pub struct Reached {
     pub next_due: Option<LogTime>,
     /// Something else than a time is waited for: the result of an effect.
     pub is_pending: bool,
+    /// The schema version that the machine has reached, if it hosts a service.
+    pub schema_version: Option<u32>,
 }
 
 /// The next tick.
@@ -131,7 +133,7 @@ impl Ticks {
 
     /// The entries up to `index` are applied.
     pub fn applied(&mut self, index: Index, reached: Reached, view: &View) {
-        let Reached { log_time, generation, next_due, is_pending } = reached;
+        let Reached { log_time, generation, next_due, is_pending, schema_version: _ } = reached;
         self.clock.applied(index, log_time, view.is_leader);
         self.generation = self.generation.max(generation);
         (self.applied, self.next_due, self.is_pending) = (index, next_due, is_pending);

@@ -1,11 +1,12 @@
 //! Commands and queries of a service at the handle of its node, with their options.
 
 use super::{
-    errors::{CallError, QueryError},
+    errors::{CallError, QueryError, Refused},
     hosted::Hosted,
     interface::Service,
 };
 use crate::{
+    decisions::versions,
     node::Node,
     results::{Applied, Consistency, Read},
     session::Session,
@@ -51,7 +52,8 @@ impl<S: Service> Node<Hosted<S>> {
     /// # Panics
     /// If the command's type has no form in postcard: see [`Message`](crate::Message).
     pub fn call(&self, command: S::Command) -> Call<'_, S> {
-        Call { node: self, command: Hosted::<S>::encode(&command), within: None, session: None }
+        let needs = S::since(&command);
+        Call { node: self, command: Hosted::<S>::encode(&command), needs, within: None, session: None }
     }
 
     /// Asks the service without changing it: answered by this node, under a promise of freshness,
@@ -112,6 +114,8 @@ impl<S: Service> Session<Hosted<S>> {
 pub struct Call<'a, S: Service> {
     node: &'a Node<Hosted<S>>,
     command: Bytes,
+    /// The version that introduced the command.
+    needs: u32,
     within: Option<Duration>,
     session: Option<(SessionKey, u64)>,
 }
@@ -136,8 +140,12 @@ impl<'a, S: Service> IntoFuture for Call<'a, S> {
     type IntoFuture = Boxed<'a, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { node, command, within, session } = self;
+        let Self { node, command, needs, within, session } = self;
         Box::pin(async move {
+            // Of a numbered command the log has the answer to every attempt.
+            if session.is_none() {
+                refuse_if_too_new(node, needs)?;
+            }
             let proposing = node.propose(command).within(within);
             replied::<S>(match session {
                 Some((key, serial)) => proposing.by_session(&key, serial).await.map_err(CallError::from),
@@ -183,6 +191,16 @@ impl<'a, S: Service> IntoFuture for Ask<'a, S> {
             let Read { index, value } = read?;
             value.map(|value| Read { index, value }).map_err(|message| QueryError::Panicked { message })
         })
+    }
+}
+
+/// Refuses a command that a member is known not to apply: so no entry is made for it.
+fn refuse_if_too_new<S: Service>(node: &Node<Hosted<S>>, needs: u32) -> Result<(), CallError> {
+    let status = node.shared.status.borrow();
+    let (cluster, of_all) = (status.schema_version, status.machine_versions.as_ref().map(|versions| *versions.start()));
+    match versions::is_too_new(needs, cluster, of_all) {
+        true => Err(CallError::Refused(Refused::TooNew { needs, cluster })),
+        false => Ok(()),
     }
 }
 

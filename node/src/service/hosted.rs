@@ -336,6 +336,10 @@ impl<S: Service> StateMachine for Hosted<S> {
         true
     }
 
+    fn schema_version(&self) -> Option<u32> {
+        Some(self.tables.at.version)
+    }
+
     fn flush(&mut self, applied: Index) {
         self.service.flush(applied);
         self.publisher.publish(&self.tables.history, applied, self.halt.as_ref().map(|halt| halt.at));

@@ -48,6 +48,8 @@ impl<S: Service> Leaderships<S> {
     /// node has ended, or its machine has halted.
     pub(super) async fn next(&mut self) -> Option<Leadership> {
         loop {
+            // The last value stays after the sender has gone with the node.
+            self.leading.has_changed().ok()?;
             let Some(leading) = *self.leading.borrow_and_update() else {
                 self.leading.changed().await.ok()?;
                 continue;

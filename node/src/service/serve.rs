@@ -27,8 +27,9 @@ pub struct Serve<S: Service> {
 impl Builder {
     /// Hosts the service that `new` makes: its state before the first entry, equal on every node.
     ///
-    /// The node applies the versions up to [`Service::VERSION`]. Once every member does, the leader
-    /// raises the version of the cluster to it, and commands that it introduced are taken
+    /// The node applies the versions up to [`Service::VERSION`], in place of those of
+    /// [`Builder::applies_versions`]. Once every member does, the leader raises the version of the
+    /// cluster to it, and commands that it introduced are taken
     /// ([`Status::schema_version`](crate::Status::schema_version)).
     ///
     /// ```

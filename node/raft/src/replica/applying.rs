@@ -22,6 +22,13 @@ impl Replica {
         self.dispatch(out);
     }
 
+    /// The state machine has reached this version, and writes it: vote requests state it from here
+    /// on. It never falls.
+    pub fn machine_writes(&mut self, version: u32) {
+        let machine = &mut self.settings.machine;
+        machine.writes = machine.writes.max(version);
+    }
+
     /// The state machine halted at the entry after the last applied one, and applies nothing more.
     /// Committed entries are dispatched all the same, without a bound, so that the log need not
     /// keep them in memory; and the node may lead.

@@ -1,7 +1,9 @@
 //! Clusters of several releases, whose state machines do not all apply each other's entries. The
 //! rules do not know wire versions.
 
-use quorate_raft::{Body, Effect, MachineVersions, NodeId, Phase, Replica, RequestVote, Settings, Term};
+use quorate_raft::{
+    Body, Effect, MachineVersions, Message, NodeId, Outgoing, Phase, Replica, RequestVote, Settings, Term,
+};
 use quorate_world::{
     disk::Disk,
     events::Note,
@@ -87,6 +89,22 @@ fn a_release_that_reads_ahead_votes_for_the_next_one() {
     world.elect(1);
     world.pass(400);
     world.elect(2);
+}
+
+/// The machine of a service writes a higher version once the log says so.
+#[test]
+fn a_candidate_states_the_version_that_its_machine_has_reached() {
+    for (reached, stated) in [(&[][..], 1), (&[3], 3), (&[3, 2], 3), (&[0], 1)] {
+        let mut candidate = applying(0, 4, 1);
+        reached.iter().for_each(|version| candidate.machine_writes(*version));
+        let mut effects = Vec::new();
+        candidate.election_timeout(at(1_000), Term(1), &mut effects);
+        let asks = effects.iter().filter_map(|effect| match effect {
+            Effect::Send(Outgoing { message: Message { body: Body::RequestVote(asks), .. }, .. }) => Some(asks),
+            _ => None,
+        });
+        assert_eq!(asks.map(|asks| asks.machine_version).collect::<Vec<_>>(), [stated; 2], "both others are asked");
+    }
 }
 
 /// It comes back with a release that writes 1, and applies the older one's version.

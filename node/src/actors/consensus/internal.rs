@@ -1,13 +1,48 @@
-//! Internal entries on their way into the log: [`InternalEntries`] decides; here they reach the
-//! rules.
+//! Internal entries on their way into the log: [`InternalEntries`] decides when, and
+//! [`Versions`](versions::Versions) whether the version of the service rises; here the entries reach
+//! the rules.
 //!
 //! [`InternalEntries`]: crate::decisions::internal_entries::InternalEntries
 
 use super::Consensus;
+use crate::{
+    decisions::{internal_entries::InternalEntry, versions},
+    service::internal::Internal,
+};
 use actix::Context;
-use quorate_raft::{Kind, record::OVERHEAD_BYTES, tick::TICK_BYTES};
+use quorate_raft::{Kind, Role, record::OVERHEAD_BYTES, tick::TICK_BYTES};
 
 impl Consensus {
+    /// The state machine has reached this version of its service's commands. Vote requests state it
+    /// from here on: no node leads whose entries a quorum could not apply.
+    pub(super) fn schema_version_reached(&mut self, version: Option<u32>) {
+        if self.ticking.versions.reached(version)
+            && let Some(version) = version
+        {
+            self.replica.machine_writes(version);
+            self.status.schema_version_reached(version);
+        }
+    }
+
+    /// Offers the entry that raises the version, if it is time.
+    pub(super) fn raise_schema_version(&mut self) {
+        let Role::Leader(leadership) = self.replica.role() else { return };
+        if !self.ticking.versions.may_rise(self.replica.machine().newest) {
+            return;
+        }
+        let view = versions::View {
+            is_leader: true,
+            term: self.replica.term(),
+            has_applied_first: self.replica.applied_index() >= leadership.first,
+            of_all: self.status.applied_by_all(),
+        };
+        let Some(version) = self.ticking.versions.raise(&view) else { return };
+        tracing::info!(node = %self.replica.id(), version, "every member applies version {version}: it is taken from here on");
+        if let Ok(payload) = Internal::Version(version).encode() {
+            self.ticking.internal.offered(InternalEntry { term: view.term, payload: payload.into() });
+        }
+    }
+
     /// Appends the internal entries that may be appended now, behind a tick if time has passed: the
     /// signal of a result may set a timer, which counts from the time of its entry.
     pub(super) fn append_internal(&mut self, ctx: &mut Context<Self>) {

@@ -211,6 +211,7 @@ impl Consensus {
         self.take_snapshot_if_due();
         self.serve_needs(ctx);
         self.claim_if_owed();
+        self.raise_schema_version();
         self.append_internal(ctx);
         self.tick_if_due(ctx);
         if self.stopping.is_stopping() {

@@ -135,6 +135,16 @@ impl StatusPublisher {
         self.status.send_modify(|status| status.cluster_id = Some(id));
     }
 
+    /// The service has reached this schema version.
+    pub(super) fn schema_version_reached(&self, version: u32) {
+        self.status.send_modify(|status| status.schema_version = version);
+    }
+
+    /// The newest version that every member's state machine applies, if all are known.
+    pub(super) fn applied_by_all(&self) -> Option<u32> {
+        self.status.borrow().machine_versions.as_ref().map(|versions| *versions.start())
+    }
+
     /// The state machine halted; it is so until the node ends.
     pub(super) fn halted(&self, halted: Arc<Halted>) {
         self.metrics.halted(true);
@@ -333,6 +343,7 @@ pub(crate) fn status_of(replica: &Replica) -> Status {
         membership_index: Index(0),
         is_settled: false,
         cluster_id: replica.cluster_id(),
+        schema_version: 0,
         machine_versions: machine_versions(replica, &BTreeMap::new()),
     };
     show_members(&mut status, replica);

@@ -4,6 +4,7 @@ use super::Consensus;
 use crate::decisions::{
     internal_entries::InternalEntries,
     ticks::{Next, Reached, Ticks, View},
+    versions::Versions,
 };
 use actix::prelude::*;
 use quorate_raft::{
@@ -20,6 +21,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) struct Ticking {
     pub(super) ticks: Ticks,
     pub(super) internal: InternalEntries,
+    pub(super) versions: Versions,
     /// The next time to ask for a tick.
     alarm: Option<(Moment, SpawnHandle)>,
     random: StdRng,
@@ -30,7 +32,14 @@ pub(crate) struct Ticking {
 
 impl Ticking {
     pub(crate) fn new(ticks: Ticks, random: StdRng, is_simulated: bool) -> Self {
-        Self { ticks, internal: InternalEntries::default(), alarm: None, random, is_simulated }
+        Self {
+            ticks,
+            internal: InternalEntries::default(),
+            versions: Versions::default(),
+            alarm: None,
+            random,
+            is_simulated,
+        }
     }
 
     /// The tick in front of a batch that is appended now, and the time of the stamps in it.
@@ -63,6 +72,7 @@ impl Consensus {
     pub(super) fn time_reached(&mut self, index: Index, reached: Reached, ctx: &mut Context<Self>) {
         let (view, held) = (self.ticks_view(), self.ticking.ticks.hold_commands());
         self.ticking.ticks.applied(index, reached, &view);
+        self.schema_version_reached(reached.schema_version);
         if held && !self.ticking.ticks.hold_commands() {
             self.retry_deferred(ctx);
         }
