@@ -16,9 +16,7 @@ use quorate_sim::{
     },
 };
 use std::{
-    env,
-    ffi::OsStr,
-    io,
+    env, io,
     num::NonZeroUsize,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -56,13 +54,15 @@ pub(super) fn run(args: &Args) -> Held {
     go_to_the_copy(&all)?;
 
     let numbers = if numbers.is_empty() { (0..all.len()).collect() } else { numbers };
+    let (of_tests, numbers): (Vec<usize>, Vec<usize>) =
+        numbers.into_iter().partition(|number| all[*number].test.is_some());
     let hunt = Hunt {
         pure_max: args.seeds.unwrap_or(PURE_MAX),
         actors_max: args.seeds.unwrap_or(ACTORS_MAX),
         jobs: threads(args.jobs),
         carry: Layer::run,
     };
-    if !clean(&hunt) {
+    if !numbers.is_empty() && !clean(&hunt) {
         return Ok(false);
     }
 
@@ -80,12 +80,49 @@ pub(super) fn run(args: &Args) -> Held {
         say(&format!("\n{MARKDOWN_HEAD}"));
         rows.iter().for_each(|row| say(&row.to_markdown()));
     }
-    let survivors: Vec<_> = rows.iter().filter(|row| row.caught.is_none()).map(|row| &*row.mutant).collect();
-    say(&format!("{} of {} mutants were caught", rows.len() - survivors.len(), rows.len()));
+    let mut survivors: Vec<_> = rows.iter().filter(|row| row.caught.is_none()).map(|row| &*row.mutant).collect();
+    for number in &of_tests {
+        let Mutant { name, test: Some(test), .. } = &all[*number] else { continue };
+        // With all mutants off it must pass: else its failure would mean nothing.
+        let is_caught = passes(test, None)? && !passes(test, Some(*number))?;
+        let end = if is_caught { "caught by" } else { "SURVIVED" };
+        say(&format!("{name:<40} {end} cargo test {test}"));
+        if !is_caught {
+            survivors.push(name);
+        }
+    }
+    let hunted = rows.len() + of_tests.len();
+    say(&format!("{} of {hunted} mutants were caught", hunted - survivors.len()));
     if !survivors.is_empty() {
         tell(&format!("survived: {}; check more, or run more seeds", survivors.join(", ")));
     }
     Ok(survivors.is_empty())
+}
+
+/// Whether `cargo test` with these arguments passes in the copy with this mutant on.
+fn passes(test: &str, on: Option<usize>) -> Result<bool, Misuse> {
+    let copy = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
+    let number = on.map_or_else(String::new, |number| number.to_string());
+    let ran = cargo("test", &copy.join("../build"))
+        .args(test.split_whitespace())
+        .env(quorate_switch::VARIABLE, number)
+        .current_dir(copy)
+        .output()
+        .map_err(|error| Misuse(format!("running cargo test {test} in {}: {error}", copy.display())))?;
+    let said = String::from_utf8_lossy(&ran.stdout);
+    if !ran.status.success() && !said.contains("test result: FAILED") {
+        return Err(Misuse(format!("cargo test {test} ran no test: {}", String::from_utf8_lossy(&ran.stderr))));
+    }
+    if !said.contains(" 1 passed") && !said.contains(" 1 failed") {
+        return Err(Misuse(format!("cargo test {test} runs no test, or several: name one")));
+    }
+    Ok(ran.status.success())
+}
+
+fn cargo(command: &str, target: &Path) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args([command, "--release", "--quiet", "--target-dir"]).arg(target);
+    cargo
 }
 
 /// Turns a mutant on in this process, which continues in the copy.
@@ -141,10 +178,8 @@ fn go_to_the_copy(all: &[Mutant]) -> Result<(), Misuse> {
     plant::write(&sources, &copy).map_err(|error| failed("writing", &copy, error))?;
     tell(&format!("planted {} mutants in {}; building", all.len(), copy.display()));
 
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
-        .args(["build", "--release", "--quiet", "-p", "quorate-sim", "--bin", "quorate-sim"])
-        .args([OsStr::new("--target-dir"), build.as_os_str()])
+    let built = cargo("build", &build)
+        .args(["-p", "quorate-sim", "--bin", "quorate-sim"])
         .current_dir(&copy)
         .status()
         .map_err(|error| failed("building", &copy, error))?;

@@ -1,6 +1,7 @@
 //! The table of the mutants, from the files in `node/sim/mutants`.
 //!
-//! An entry is a line `== name`, lines that describe the wrong behaviour, and one or more hunks. A
+//! An entry is a line `== name`, lines that describe the wrong behaviour, for a mutant of what no
+//! plan has a line `test: ` with the arguments of `cargo test` that catch it, and one or more hunks. A
 //! hunk is a line `@@ file` and lines of code: those that begin with a space or a `-` must be in
 //! the file, in this order and with no others between them; the mutant leaves out those with `-`
 //! and adds those with `+`. In an added line the word `LIVE` is true while the mutant is on. Lines
@@ -9,7 +10,7 @@
 use std::mem;
 
 /// The files, in the order in which their mutants are hunted.
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
     ("node/sim/mutants/membership.mutants", include_str!("../../mutants/membership.mutants")),
     ("node/sim/mutants/elections.mutants", include_str!("../../mutants/elections.mutants")),
     ("node/sim/mutants/replication.mutants", include_str!("../../mutants/replication.mutants")),
@@ -20,6 +21,7 @@ const FILES: [(&str, &str); 10] = [
     ("node/sim/mutants/decisions.mutants", include_str!("../../mutants/decisions.mutants")),
     ("node/sim/mutants/sessions.mutants", include_str!("../../mutants/sessions.mutants")),
     ("node/sim/mutants/time.mutants", include_str!("../../mutants/time.mutants")),
+    ("node/sim/mutants/services.mutants", include_str!("../../mutants/services.mutants")),
 ];
 
 /// A planted bug, as the table describes it.
@@ -31,6 +33,8 @@ pub struct Mutant {
     pub description: String,
     /// The file of the table that has the entry, from the root of the workspace.
     pub entry: String,
+    /// The arguments of `cargo test` that catch it; without them, seeds do.
+    pub test: Option<String>,
     /// The changes, at least one.
     pub hunks: Vec<Hunk>,
 }
@@ -82,7 +86,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Mutant>, String> {
         let wrong = |what: &str| format!("{file}:{}: {what}", at + 1);
         if let Some(name) = line.strip_prefix("== ") {
             let (name, entry) = (name.trim().to_owned(), file.to_owned());
-            mutants.push(Mutant { name, description: String::new(), entry, hunks: Vec::new() });
+            mutants.push(Mutant { name, description: String::new(), entry, test: None, hunks: Vec::new() });
             continue;
         }
         if line.is_empty() || line.starts_with('#') {
@@ -91,6 +95,10 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Mutant>, String> {
         let mutant = mutants.last_mut().ok_or_else(|| wrong("no mutant yet; begin one with `== name`"))?;
         if let Some(file) = line.strip_prefix("@@ ") {
             mutant.hunks.push(Hunk { file: file.trim().to_owned(), lines: Vec::new() });
+            continue;
+        }
+        if let Some(test) = line.strip_prefix("test: ").filter(|_| mutant.hunks.is_empty()) {
+            mutant.test = Some(test.trim().to_owned());
             continue;
         }
         let Some(hunk) = mutant.hunks.last_mut() else {
@@ -170,6 +178,9 @@ mod tests {
         assert_eq!(one.hunks.iter().map(|hunk| &*hunk.file).collect::<Vec<_>>(), ["a/b.rs", "c.rs"]);
         let lines = [Line::Kept("x".into()), Line::Removed("y".into()), Line::Added("if LIVE { y }".into())];
         assert_eq!(one.hunks[0].lines, lines);
+        assert_eq!(one.test, None);
+        let tested = parse("t", "== a\nBad.\ntest: -p x --lib y\n@@ f\n x\n+LIVE\n").expect("well-formed");
+        assert_eq!((tested[0].test.as_deref(), &*tested[0].description), (Some("-p x --lib y"), "Bad."));
     }
 
     #[test]
