@@ -26,6 +26,9 @@ pub enum Property {
     Panics,
     /// No thread is started.
     Threads,
+    /// The cluster serves and agrees once its faults stop, and tells each caller the truth. It is
+    /// the runtime's fault if it does not.
+    Cluster,
 }
 
 impl fmt::Display for Property {
@@ -41,6 +44,7 @@ impl fmt::Display for Property {
             Self::Refusals => "a command is refused",
             Self::Panics => "the service panics",
             Self::Threads => "the service starts a thread",
+            Self::Cluster => "the cluster does not keep its promises",
         })
     }
 }
@@ -72,7 +76,18 @@ pub struct Failed {
     pub(crate) story: Vec<String>,
     /// The steps of the seed before it was made smaller.
     pub(crate) steps: usize,
-    pub(crate) recurs: bool,
+    pub(crate) found: Found,
+}
+
+/// The place where a seed failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Found {
+    /// In a log, which was made smaller.
+    Log,
+    /// In a log that does not fail again.
+    Once,
+    /// In a cluster, whose log does not fail by itself.
+    Cluster,
 }
 
 impl Failed {
@@ -98,12 +113,12 @@ impl Failed {
 
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, fault: Fault { property, details }, story, steps, recurs } = self;
+        let Self { seed, fault: Fault { property, details }, story, steps, found } = self;
         writeln!(f, "seed {seed}: {property}")?;
-        if *recurs {
-            writeln!(f, "  it takes {} of its {steps} steps:", story.len())?;
-        } else {
-            writeln!(f, "  these steps fail no more in this process: does a static keep something?")?;
+        match found {
+            Found::Log => writeln!(f, "  it takes {} of its {steps} steps:", story.len())?,
+            Found::Once => writeln!(f, "  these steps fail no more in this process: does a static keep something?")?,
+            Found::Cluster => writeln!(f, "  in a cluster with this log, which alone does not fail:")?,
         }
         story.iter().try_for_each(|line| writeln!(f, "    {line}"))?;
         details.lines().try_for_each(|line| writeln!(f, "  {line}"))?;

@@ -44,6 +44,13 @@
 //! - The author's [invariants](Trial::invariant) after every entry, and the
 //!   [model](Trial::model) at every reply.
 //!
+//! Ten of the seeds run a cluster, too: three real nodes in simulated time, with write-ahead logs on
+//! disks that lose their power, crashes at any write, restarts, snapshots, leadership transfers, and
+//! a network that loses, repeats, delays and damages messages. Several callers call and query any
+//! node at once, some through sessions. The committed log is then applied again, by the service and
+//! its twin, and compared with what every caller was told: the reply at the index, the answer at its
+//! entry, and the order of the log with that of real time. [`Trial::clusters`] runs more of them.
+//!
 //! | mistake | found because |
 //! | --- | --- |
 //! | the wall clock, or a monotonic one | the twin's shows another time |
@@ -53,11 +60,12 @@
 //! | a sum of floats that depends on the way to it | the loaded twin adds in another order |
 //! | a thread | it is refused |
 //! | a field that is not saved | the loaded twin lacks it |
+//! | two callers who undo each other's work | callers of the cluster have old replies |
 //!
 //! # A seed that fails
 //!
-//! Commands and time are left out as long as the seed still fails in the same way. The rest is
-//! printed in the author's own types, with the command that runs it again:
+//! Commands and time are left out as long as the seed still fails in the same way, of a cluster's
+//! log, too. The rest is printed in the author's own types, with the command that runs it again:
 //!
 //! ```text
 //! QUORATE_TRIAL_SEED=17 cargo test -p quorate-locks locks_keep_their_promises -- --exact
@@ -68,11 +76,13 @@
 //! # What is not found
 //!
 //! Files, sockets and environment variables, which are equal for both copies; a pool of threads that
-//! was started before; system calls of the service's own. Clocks, entropy and threads are those of a
+//! was started before; system calls of the service's own. Effects are asked for and not performed.
+//! Clocks, entropy and threads are those of a
 //! world on Linux with the GNU C library only: there this crate defines `clock_gettime`,
 //! `getrandom` and `pthread_create` for the test's executable. Elsewhere a clock is found if both
 //! copies happen to read different values, and a thread is not.
 
+mod cluster;
 mod failed;
 mod rng;
 mod shrink;

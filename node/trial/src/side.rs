@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use std::panic::{self, AssertUnwindSafe};
 
 /// An entry of the log.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Entry {
     Command(Vec<u8>),
     Tick(Tick),

@@ -2,7 +2,6 @@
 
 use crate::rng::Rng;
 use quorate::{At, Service};
-use std::fmt;
 
 /// The verdict of an author's check; the error says what does not hold.
 type Verdict = Result<(), String>;
@@ -21,10 +20,4 @@ pub(crate) struct Spec<S: Service> {
     pub(crate) queries: Option<Queries<S>>,
     pub(crate) invariants: Vec<Invariant<S>>,
     pub(crate) model: Option<Model<S>>,
-}
-
-impl<S: Service> fmt::Debug for Spec<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spec").field("invariants", &self.invariants.len()).finish_non_exhaustive()
-    }
 }

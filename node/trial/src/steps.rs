@@ -1,7 +1,14 @@
 //! The steps of a log, and how they are drawn.
 
-use crate::{rng::Rng, spec::Spec, walk::Walk};
-use quorate::Service;
+use crate::{rng::Rng, side::Entry, spec::Spec, walk::Walk};
+use bytes::Bytes;
+use quorate::{
+    At, Index, Service,
+    service::{
+        envelope::{self, Opened, Versions},
+        internal::Internal,
+    },
+};
 use std::fmt;
 
 /// A step of a log.
@@ -16,7 +23,13 @@ pub(crate) enum Step<S: Service> {
     Upgrade,
     /// The twin is saved and loaded.
     Load,
+    /// An entry of a cluster's log.
+    Logged(At, Entry),
 }
+
+/// Steps, each with the index of the last entry before it: a step keeps it when others are left out,
+/// so that tokens, which are made of indexes, stay what later commands take them for.
+pub(crate) type Steps<S> = Vec<(Index, Step<S>)>;
 
 /// The longest time that passes in a step, in milliseconds.
 const PASS_MAX: u64 = 10_000;
@@ -68,6 +81,21 @@ impl<S: Service> fmt::Debug for Step<S> {
             Self::Lead => f.write_str("a new leader"),
             Self::Upgrade => f.write_str("the cluster's version rises"),
             Self::Load => f.write_str("the twin is saved and loaded"),
+            Self::Logged(_, Entry::Tick(tick)) => write!(f, "log time is {} ms", tick.time.0),
+            Self::Logged(_, Entry::Internal(payload)) => write!(f, "{:?}", Internal::decode(payload)),
+            Self::Logged(_, Entry::Command(bytes)) => match command_of::<S>(bytes) {
+                Some(command) => write!(f, "{command:?}"),
+                None => write!(f, "{:?}", Bytes::copy_from_slice(bytes)),
+            },
         }
+    }
+}
+
+/// The command in the bytes of an entry.
+pub(crate) fn command_of<S: Service>(bytes: &[u8]) -> Option<S::Command> {
+    let versions = Versions { cluster: u32::MAX, release: u32::MAX };
+    match envelope::open(bytes, versions, S::since) {
+        Opened::Command(command) => Some(command),
+        Opened::Refused(_) | Opened::TooOld { .. } => None,
     }
 }

@@ -1,28 +1,31 @@
 //! The trial of a service: its description, and the run over all seeds.
 
 use crate::{
-    failed::{Failed, Fault},
+    cluster,
+    failed::{Failed, Fault, Found},
     rng::Rng,
     shrink::{self, Ended},
     spec::Spec,
-    steps::{Drawn, Step},
+    steps::{Drawn, Step, Steps},
     walk::Walk,
     world::World,
 };
-use quorate::{At, Service};
+use quorate::{At, Index, Service};
 use std::{collections::hash_map::RandomState, fmt, hint::black_box, panic, sync::Arc, thread};
 
 /// The seeds of a trial that says nothing else.
 const SEEDS: u64 = 200;
+/// The seeds that run a cluster, too.
+const CLUSTERS: u64 = 10;
 /// The most steps of a seed.
 const STEPS_MAX: u64 = 100;
 
 /// A trial of a service: see the [crate's page](crate).
 #[must_use = "a trial begins with `run`"]
-#[derive(Debug)]
 pub struct Trial<S: Service> {
     spec: Spec<S>,
     seeds: u64,
+    clusters: u64,
 }
 
 impl<S: Service> Trial<S> {
@@ -42,7 +45,7 @@ impl<S: Service> Trial<S> {
     /// ```
     pub fn new(new: impl Fn() -> S + Send + Sync + 'static) -> Self {
         let spec = Spec { new: Box::new(new), commands: None, queries: None, invariants: Vec::new(), model: None };
-        Self { spec, seeds: SEEDS }
+        Self { spec, seeds: SEEDS, clusters: CLUSTERS }
     }
 
     /// The commands; a trial without them is refused. `next` draws one from random numbers and the
@@ -170,6 +173,31 @@ impl<S: Service> Trial<S> {
         Self { seeds, ..self }
     }
 
+    /// The number of seeds that run a cluster, too: 10 by default, and 0 for none. A cluster is three
+    /// nodes under crashes, restarts, leadership transfers and faults of the network.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Service};
+    /// # use quorate_trial::Trial;
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// let passed = Trial::new(Counter::default).commands(|rng, _| rng.below(10)).clusters(1).check();
+    /// assert!(passed.expect("it adds").answered > 0);
+    /// ```
+    pub fn clusters(self, clusters: u64) -> Self {
+        Self { clusters, ..self }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn into_spec(self) -> Spec<S> {
+        self.spec
+    }
+
     /// Runs all seeds, up to the first that fails.
     ///
     /// ```
@@ -218,29 +246,58 @@ impl<S: Service> Trial<S> {
     /// # Panics
     /// If there are no commands, or a function that draws them panics.
     pub fn check(self) -> Result<Passed, Failed> {
-        assert!(self.spec.commands.is_some(), "a trial needs commands: call Trial::commands");
+        let Self { spec, seeds, clusters } = self;
+        assert!(spec.commands.is_some(), "a trial needs commands: call Trial::commands");
         let (alone, many) = (number("QUORATE_TRIAL_SEED"), number("QUORATE_TRIAL_SEEDS"));
-        let seeds = alone.map_or(0..many.unwrap_or(self.seeds), |seed| seed..seed + 1);
-        let mut passed = Passed::default();
+        let seeds = alone.map_or(0..many.unwrap_or(seeds), |seed| seed..seed + 1);
+        let (run, mut passed) = (Run { spec: Arc::new(spec) }, Passed::default());
         for seed in seeds {
-            let (steps, ended) = fresh(seed, || self.draw(seed));
+            let (steps, ended) = fresh(seed, || run.draw(seed));
             match ended {
                 Ok(of_seed) => passed.add(of_seed),
-                Err(fault) => return Err(self.smaller(seed, steps, fault)),
+                Err(fault) => return Err(run.smaller(seed, steps, fault, Found::Once)),
+            }
+            if seed < clusters || alone.is_some() {
+                match fresh(seed, || run.cluster(seed)) {
+                    Ok(of_seed) => passed.add(of_seed),
+                    Err((steps, fault)) => return Err(run.smaller(seed, steps, fault, Found::Cluster)),
+                }
             }
         }
         Ok(passed)
     }
+}
+
+impl<S: Service> fmt::Debug for Trial<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seeds, clusters, .. } = self;
+        f.debug_struct("Trial").field("seeds", seeds).field("clusters", clusters).finish_non_exhaustive()
+    }
+}
+
+/// A trial that runs.
+struct Run<S: Service> {
+    spec: Arc<Spec<S>>,
+}
+
+impl<S: Service> Run<S> {
+    /// Runs the cluster of a seed, and judges it.
+    fn cluster(&self, seed: u64) -> Result<Passed, (Steps<S>, Fault)> {
+        let ran = cluster::run(&self.spec, seed);
+        let (history, ended) = ran.unwrap_or_else(|error| panic!("no cluster can be run: {error}"));
+        cluster::judge(&self.spec, seed, &history, ended)
+    }
 
     /// Draws the log of a seed while it is applied. Gives its steps, the one that failed last.
-    fn draw(&self, seed: u64) -> (Vec<Step<S>>, Result<Passed, Fault>) {
+    fn draw(&self, seed: u64) -> (Steps<S>, Result<Passed, Fault>) {
         let (mut walk, mut drawn) = (Walk::new(&self.spec, seed, false), Drawn::new(&self.spec, seed));
         let mut steps = Vec::new();
         let most = Rng::new(!seed).between(10..=STEPS_MAX);
         for _ in 0..most {
             let step = World::new(seed, 2).enter(|| drawn.next(&walk));
-            let ended = walk.step(&step);
-            steps.push(step);
+            let after = walk.index();
+            let ended = walk.step(after, &step);
+            steps.push((after, step));
             if let Err(fault) = ended {
                 return (steps, Err(fault));
             }
@@ -249,7 +306,7 @@ impl<S: Service> Trial<S> {
     }
 
     /// Makes the log of a seed that failed smaller, and tells it.
-    fn smaller(&self, seed: u64, steps: Vec<Step<S>>, fault: Fault) -> Failed {
+    fn smaller(&self, seed: u64, steps: Steps<S>, fault: Fault, otherwise: Found) -> Failed {
         let fails = |kept: &[usize]| {
             let (_, ended) = fresh(seed, || self.replay(seed, &steps, kept, false));
             ended.is_err_and(|other| other.property == fault.property)
@@ -260,17 +317,23 @@ impl<S: Service> Trial<S> {
         let fault = match ended {
             Err(smaller) if recurs && smaller.property == fault.property => smaller,
             _ => {
-                story = steps.iter().map(|step| format!("{step:?}")).collect();
-                return Failed { seed, fault, story, steps: steps.len(), recurs: false };
+                story = steps.iter().map(|(_, step)| format!("{step:?}")).collect();
+                return Failed { seed, fault, story, steps: steps.len(), found: otherwise };
             }
         };
-        Failed { seed, fault, story, steps: steps.len(), recurs }
+        Failed { seed, fault, story, steps: steps.len(), found: Found::Log }
     }
 
     /// Applies some steps of a log anew. Gives a line for each, if it `tells`.
-    fn replay(&self, seed: u64, steps: &[Step<S>], kept: &[usize], tells: bool) -> (Vec<String>, Result<(), Fault>) {
+    fn replay(
+        &self,
+        seed: u64,
+        steps: &[(Index, Step<S>)],
+        kept: &[usize],
+        tells: bool,
+    ) -> (Vec<String>, Result<(), Fault>) {
         let mut walk = Walk::new(&self.spec, seed, tells);
-        let ended = kept.iter().try_for_each(|nth| walk.step(&steps[*nth]));
+        let ended = kept.iter().map(|nth| &steps[*nth]).try_for_each(|(after, step)| walk.step(*after, step));
         (walk.story(), ended)
     }
 }
@@ -329,11 +392,32 @@ pub struct Passed {
     pub loads: u64,
     /// New leaders, each with a later term.
     pub leaders: u64,
+    /// Clusters that served, crashed and agreed in the end.
+    pub clusters: u64,
+    /// Calls and queries that a cluster answered.
+    pub answered: u64,
+    /// Calls whose caller was told that the outcome is unknown.
+    pub unknown: u64,
+    /// Nodes of clusters that lost their power.
+    pub crashes: u64,
 }
 
 impl Passed {
-    fn add(&mut self, of_seed: Self) {
-        let Self { seeds, commands, refused, queries, ticks, fired, loads, leaders } = of_seed;
+    pub(crate) fn add(&mut self, of_seed: Self) {
+        let Self {
+            seeds,
+            commands,
+            refused,
+            queries,
+            ticks,
+            fired,
+            loads,
+            leaders,
+            clusters,
+            answered,
+            unknown,
+            crashes,
+        } = of_seed;
         self.seeds += seeds;
         self.commands += commands;
         self.refused += refused;
@@ -342,16 +426,34 @@ impl Passed {
         self.fired += fired;
         self.loads += loads;
         self.leaders += leaders;
+        self.clusters += clusters;
+        self.answered += answered;
+        self.unknown += unknown;
+        self.crashes += crashes;
     }
 }
 
 impl fmt::Display for Passed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seeds, commands, refused, queries, ticks, fired, loads, leaders } = self;
+        let Self {
+            seeds,
+            commands,
+            refused,
+            queries,
+            ticks,
+            fired,
+            loads,
+            leaders,
+            clusters,
+            answered,
+            unknown,
+            crashes,
+        } = self;
         write!(
             f,
             "{seeds} seeds passed: {commands} commands, {refused} refused, {queries} queries, {ticks} ticks, \
-             {fired} timers fired, {loads} loads, {leaders} leaders"
+             {fired} timers fired, {loads} loads, {leaders} leaders; {clusters} clusters: {answered} answers, \
+             {unknown} unknown outcomes, {crashes} crashes"
         )
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     rng::Rng,
     side::{Entry, Saved, Side},
     spec::{Follows, Spec},
-    steps::Step,
+    steps::{Step, command_of},
     trial::Passed,
     world::{self, World},
 };
@@ -32,7 +32,7 @@ pub(crate) struct Walk<'a, S: Service> {
     first: Side<'a, S>,
     twin: Side<'a, S>,
     at: At,
-    rng: Rng,
+    seed: u64,
     bounds: Bounds,
     generation: u32,
     model: Option<Follows<S>>,
@@ -61,7 +61,7 @@ impl<'a, S: Service> Walk<'a, S> {
             twin: Side::new(&spec.new, World::new(seed, 1)),
             // The first entry is the leader's own.
             at: At { index: Index(1), term: Term(1), time: LogTime(0), unix_ms, version },
-            rng,
+            seed,
             bounds,
             generation: if rng.one_in(8) { 1_600_000_000 } else { 0 },
             model: spec.model.as_ref().map(|model| model()),
@@ -97,11 +97,17 @@ impl<'a, S: Service> Walk<'a, S> {
         self.story.take().unwrap_or_default()
     }
 
-    /// Takes a step.
-    pub(crate) fn step(&mut self, step: &Step<S>) -> Result<(), Fault> {
-        if self.at.index == Index(1) {
+    /// The index of the last entry.
+    pub(crate) fn index(&self) -> Index {
+        self.at.index
+    }
+
+    /// Takes a step, after the entry at this index or a later one.
+    pub(crate) fn step(&mut self, after: Index, step: &Step<S>) -> Result<(), Fault> {
+        if self.at.index == Index(1) && !matches!(step, Step::Logged(..)) {
             self.begin()?;
         }
+        self.at.index = self.at.index.max(after);
         if self.story.is_some() {
             self.tell(format!("{step:?}"));
         }
@@ -111,19 +117,50 @@ impl<'a, S: Service> Walk<'a, S> {
             Step::Pass(ms) => self.pass(*ms),
             Step::Lead => {
                 self.passed.leaders += 1;
-                self.at.term = Term(self.at.term.0 + self.rng.between(1..=3));
+                self.at.term = self.at.term.next();
                 self.at.index = self.at.index.next();
                 Ok(())
             }
-            Step::Upgrade => self.raise(self.at.version + 1),
-            Step::Load => {
-                self.passed.loads += 1;
-                let saved = self.twin.save()?;
-                self.twin.load(&saved)?;
-                let again = self.twin.save()?;
-                same_state("the twin before it was saved", &saved, "the twin once it was loaded", &again)
-            }
+            Step::Upgrade if self.is_old() => self.raise(self.at.version + 1),
+            Step::Upgrade => Ok(()),
+            Step::Load => self.load(),
+            Step::Logged(at, entry) => self.follow(at, entry).map(drop),
         }
+    }
+
+    /// Saves the twin, and loads it.
+    pub(crate) fn load(&mut self) -> Result<(), Fault> {
+        self.passed.loads += 1;
+        let saved = self.twin.save()?;
+        self.twin.load(&saved)?;
+        let again = self.twin.save()?;
+        same_state("the twin before it was saved", &saved, "the twin once it was loaded", &again)
+    }
+
+    /// Applies an entry of a cluster's log. Gives the outcome of a command. Log time is that of the
+    /// last tick that was followed: earlier ones may be left out.
+    pub(crate) fn follow(&mut self, at: &At, entry: &Entry) -> Result<Vec<u8>, Fault> {
+        let time = match entry {
+            Entry::Tick(tick) => tick.time,
+            Entry::Command(_) | Entry::Internal(_) => self.at.time,
+        };
+        self.at = At { time, version: self.at.version, ..*at };
+        let before = self.pending();
+        let outcome = self.apply_here(entry)?;
+        self.tell_fired(before);
+        let At { time, version, .. } = self.first.hosted().tables().at;
+        (self.at.time, self.at.version) = (time, version);
+        if let Entry::Command(bytes) = entry
+            && let Some(command) = command_of::<S>(bytes)
+        {
+            self.replied(&command, &outcome)?;
+        }
+        Ok(outcome)
+    }
+
+    /// Answers a query after the last entry.
+    pub(crate) fn ask(&mut self, query: &S::Query) -> Result<S::Answer, Fault> {
+        self.first.query(query)
     }
 
     /// The first entries of every log: a tick, with the bounds, and the cluster's version.
@@ -136,7 +173,12 @@ impl<'a, S: Service> Walk<'a, S> {
         survives("the command", command)?;
         let bytes = Hosted::<S>::encode(command).to_vec();
         let outcome = self.apply(&Entry::Command(bytes))?;
-        match Hosted::<S>::decode(&outcome) {
+        self.replied(command, &outcome)
+    }
+
+    /// Judges the outcome of a command.
+    fn replied(&mut self, command: &S::Command, outcome: &[u8]) -> Result<(), Fault> {
+        match Hosted::<S>::decode(outcome) {
             Some(Ok(reply)) => {
                 self.passed.commands += 1;
                 self.tell_more(|| format!("=> {}", shown(&reply)));
@@ -174,7 +216,7 @@ impl<'a, S: Service> Walk<'a, S> {
     /// Log time passes; a tick that fires as many timers as one may is followed by another.
     fn pass(&mut self, ms: u64) -> Result<(), Fault> {
         let until = LogTime(self.at.time.0.saturating_add(ms));
-        let before = self.story.is_some().then(|| self.first.timers());
+        let before = self.pending();
         let pending = self.first.hosted().tables().timers.len();
         for _ in 0..TICKS_MAX {
             self.tick(until)?;
@@ -184,22 +226,32 @@ impl<'a, S: Service> Walk<'a, S> {
         }
         let left = self.first.hosted().tables().timers.len();
         self.passed.fired += pending.saturating_sub(left) as u64;
-        for (due, signal) in before.unwrap_or_default() {
-            if due <= self.at.time {
-                self.tell_more(|| format!("({} at {} ms)", shown(&signal), due.0));
-            }
-        }
+        self.tell_fired(before);
         Ok(())
+    }
+
+    /// The pending timers, if it tells.
+    fn pending(&self) -> Vec<(LogTime, S::Signal)> {
+        if self.story.is_some() { self.first.timers() } else { Vec::new() }
+    }
+
+    fn tell_fired(&mut self, before: Vec<(LogTime, S::Signal)>) {
+        let now = self.first.hosted().tables().at.time;
+        for (due, signal) in before.into_iter().filter(|(due, _)| *due <= now) {
+            self.tell_more(|| format!("({} at {} ms)", shown(&signal), due.0));
+        }
     }
 
     fn tick(&mut self, until: LogTime) -> Result<(), Fault> {
         self.passed.ticks += 1;
+        // Of the entry alone: it draws the same when others are left out.
+        let mut rng = Rng::new(self.seed.rotate_left(32) ^ self.at.index.0);
         self.at.unix_ms += until.0.saturating_sub(self.at.time.0);
-        if self.rng.one_in(16) {
+        if rng.one_in(16) {
             // The next leader's wall clock, or a correction of this one.
-            self.at.unix_ms = self.at.unix_ms + self.rng.below(2 * HOUR_MS) - HOUR_MS;
+            self.at.unix_ms = self.at.unix_ms + rng.below(2 * HOUR_MS) - HOUR_MS;
         }
-        let (time, unix_ms, random) = (until, self.at.unix_ms, self.rng.next_u64().to_le_bytes());
+        let (time, unix_ms, random) = (until, self.at.unix_ms, rng.next_u64().to_le_bytes());
         let tick = Tick { time, unix_ms, random, bounds: self.bounds, generation: self.generation };
         self.at.time = until;
         let fired = self.apply(&Entry::Tick(tick)).map(drop);
@@ -214,9 +266,13 @@ impl<'a, S: Service> Walk<'a, S> {
         self.apply(&Entry::Internal(payload)).map(drop)
     }
 
-    /// Both copies apply an entry, and are compared. Gives the outcome of a command.
+    /// Both copies apply the next entry, and are compared. Gives the outcome of a command.
     fn apply(&mut self, entry: &Entry) -> Result<Vec<u8>, Fault> {
         self.at.index = self.at.index.next();
+        self.apply_here(entry)
+    }
+
+    fn apply_here(&mut self, entry: &Entry) -> Result<Vec<u8>, Fault> {
         let at = self.at;
         let outcome = self.first.apply(&at, entry);
         let twins = self.twin.apply(&at, entry);

@@ -394,3 +394,32 @@ fn found<S: Service>(trial: Trial<S>) -> Failed {
     println!("{failed}");
     failed
 }
+
+/// Numbers that must be set once each.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Once(Vec<u64>);
+
+impl Service for Once {
+    quorate::types!(u64 => u64, () => u64);
+
+    fn apply(&mut self, number: u64, _: &mut Context<'_, Self>) -> u64 {
+        self.0.push(number);
+        number
+    }
+
+    fn query(&self, (): (), _: At) -> u64 {
+        self.0.len() as u64
+    }
+}
+
+#[test]
+fn a_number_that_two_callers_set_at_once_is_found_in_a_cluster() {
+    let trial = Trial::new(Once::default)
+        .commands(|_, replies| replies.iter().max().map_or(1, |last| last + 1))
+        .invariant(|once, _| match once.0.iter().collect::<std::collections::BTreeSet<_>>().len() == once.0.len() {
+            true => Ok(()),
+            false => Err("a number was set twice".into()),
+        });
+    let failed = found(trial);
+    assert_eq!((failed.property(), failed.story().len()), (Property::Invariant, 2), "{failed}");
+}
