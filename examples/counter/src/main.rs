@@ -38,9 +38,21 @@ async fn three() -> Result<Vec<ServiceNode<Counter>>, quorate::StartError> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use quorate_trial::Trial;
+
+    #[test]
+    fn the_counter_keeps_its_promises_under_faults() {
+        let counts = |sum: &mut u64, add: &u64, reply: &u64, _: &At| {
+            *sum += add;
+            if reply == sum { Ok(()) } else { Err(format!("{reply} instead of {sum}")) }
+        };
+        Trial::new(Counter::default).commands(|rng, _| rng.below(10)).queries(|_| ()).model(|| 0, counts).run();
+    }
+
     #[tokio::test]
     async fn every_node_counts_what_any_node_was_told() -> Result<(), Box<dyn std::error::Error>> {
-        let nodes = super::three().await?;
+        let nodes = three().await?;
         for (node, add) in nodes.iter().zip([3, 4, 5]) {
             node.call(add).await?;
         }
