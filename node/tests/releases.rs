@@ -11,9 +11,9 @@ use quorate::{
         codec::{Version, Versions},
     },
 };
+use quorate_ports::Port;
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -173,7 +173,7 @@ fn all_are(least: u32, greatest: u32) -> impl Fn(&support::View) -> Option<()> {
 /// Three nodes over QUIC, each with the versions of its release.
 struct Releases {
     cluster: Cluster,
-    addresses: BTreeMap<NodeId, SocketAddr>,
+    ports: BTreeMap<NodeId, Port>,
     certificates: TempDir,
 }
 
@@ -182,23 +182,22 @@ impl Releases {
         let (certificates, authority) = (tempfile::tempdir().expect("a directory"), Authority::create(CLUSTER));
         let authority = authority.expect("an authority");
         authority.write(certificates.path()).expect("files");
-        // The sockets are held until all ports are chosen, so that they differ.
-        let sockets = [ONE, TWO, THREE].map(|id| (id, UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port")));
-        let addresses = sockets.iter().map(|(id, socket)| (*id, socket.local_addr().expect("it is bound"))).collect();
-        for (id, _) in &sockets {
+        let ports = [ONE, TWO, THREE].map(|id| (id, quorate_ports::reserve_one().expect("a free port")));
+        let ports = BTreeMap::from(ports);
+        for id in ports.keys() {
             let issued = authority.issue_node(*id, &[]).expect("a certificate");
             issued.write(certificates.path(), &format!("{id}")).expect("files");
         }
         let cluster = Cluster::vacant(Plan { threads: true, timing: relaxed(), ..Plan::default() });
-        Self { cluster, addresses, certificates }
+        Self { cluster, ports, certificates }
     }
 
     async fn start(&mut self, id: NodeId, speaks: Versions) {
         let file = |name: String| self.certificates.path().join(name);
         let (ca, cert, key) = (file("ca.pem".into()), file(format!("{id}.pem")), file(format!("{id}.key")));
-        let options = QuicOptions::new(self.addresses[&id], ca, cert, key).speaking(speaks);
+        let options = QuicOptions::new(self.ports[&id].address(), ca, cert, key).speaking(speaks);
         let network = Quic::new(options).expect("a network");
-        let voters: Vec<_> = self.addresses.iter().map(|(id, address)| (*id, address.to_string())).collect();
+        let voters: Vec<_> = self.ports.iter().map(|(id, port)| (*id, port.address().to_string())).collect();
         let change = |builder: Builder| builder.voters(voters).network(network);
         self.cluster.start_as(id, Journal::default(), change).await;
     }

@@ -8,8 +8,9 @@ use quorate::{
     storage::Wal,
     transport::{MemoryNetwork, Quic, QuicOptions, certificates::Authority},
 };
+use quorate_ports::Port;
 use std::{
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError, mpsc},
     time::{Duration, Instant},
@@ -21,8 +22,8 @@ use tempfile::TempDir;
 fn ports_and_files_are_free_when_shutdown_returns() {
     let _alone = alone();
     run(async {
-        let (dir, address) = (certificates(), free_address());
-        let mut before = Index(0);
+        let (dir, port) = (certificates(), free_port());
+        let (address, mut before) = (port.address(), Index(0));
         for round in 0..3 {
             let node = durable(dir.path(), address, &[(NodeId(1), address)]).await;
             let applied = soon("a command", node.propose(format!("{round}"))).await.expect("an acknowledgement");
@@ -54,7 +55,8 @@ fn ports_and_files_of_a_node_without_threads_are_free_too() {
 fn a_node_whose_last_handle_is_dropped_ends() {
     let _alone = alone();
     run(async {
-        let (dir, address) = (certificates(), free_address());
+        let (dir, port) = (certificates(), free_port());
+        let address = port.address();
         let node = durable(dir.path(), address, &[(NodeId(1), address)]).await;
         let mut status = node.status();
         drop(node);
@@ -72,10 +74,11 @@ fn a_node_whose_last_handle_is_dropped_ends() {
 fn shutdown_does_not_wait_for_peers_that_are_dead() {
     let _alone = alone();
     run(async {
-        let (dir, address) = (certificates(), free_address());
+        let (dir, [own, absent, silent]) = (certificates(), [(); 3].map(|()| free_port()));
         // One peer does not run; the machine of the other drops every packet.
-        let (absent, silent) = (free_address(), UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket"));
-        let peers = [(NodeId(1), address), (NodeId(2), absent), (NodeId(3), silent.local_addr().expect("an address"))];
+        let _drops = UdpSocket::bind(silent.address()).expect("a socket");
+        let (address, others) = (own.address(), [(NodeId(2), absent.address()), (NodeId(3), silent.address())]);
+        let peers = [(NodeId(1), address), others[0], others[1]];
         let node = durable(dir.path(), address, &peers).await;
         let waiting = tokio::spawn({
             let node = node.clone();
@@ -109,9 +112,9 @@ fn a_node_leaves_no_thread_behind() {
 fn a_node_that_could_not_start_leaves_nothing_behind() {
     let _alone = alone();
     run(async {
-        let (dir, before) = (certificates(), threads());
-        let taken = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
-        let address = taken.local_addr().expect("an address");
+        let (dir, before, port) = (certificates(), threads(), free_port());
+        let address = port.address();
+        let taken = UdpSocket::bind(address).expect("a socket");
         let error = builder(dir.path(), address, &[(NodeId(1), address)]).start(Journal::default()).await;
         let error = error.expect_err("a port that is taken").to_string();
         assert!(error.contains(&address.to_string()), "it names the port: {error}");
@@ -225,8 +228,8 @@ async fn ends_with(expected: Vec<String>) {
     .await;
 }
 
-fn free_address() -> SocketAddr {
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr()).expect("a free port")
+fn free_port() -> Port {
+    quorate_ports::reserve_one().expect("a free port")
 }
 
 fn certificates() -> TempDir {

@@ -4,7 +4,7 @@
 //! timeouts are so long that node 1 leads.
 
 use crate::{
-    processes::{self, LEADER, Member, builder, free_addresses, make_certificates},
+    processes::{self, LEADER, Member, builder, make_certificates, reserve},
     workload::{Failed, Settings, Sink, keep_the_log, measure, until_leading},
 };
 use quorate::{Limits, Node};
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Runs the measurement and prints its lines.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failed> {
     let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
-    let addresses = free_addresses(3)?;
+    let (_reserved, addresses) = reserve(3)?;
     make_certificates(dir.path(), addresses.len())?;
     let members: Result<Vec<Member>, Failed> = (2..=addresses.len() as u64)
         .map(|id| Member::start(MEMBER, id, dir.path(), &addresses, Stdio::null()))

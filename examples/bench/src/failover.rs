@@ -7,7 +7,7 @@
 //! proposed after it.
 
 use crate::{
-    processes::{EQUAL_MEMBER, LEADER, Member, PATIENCE, free_addresses, make_certificates, start_equal, until_led_by},
+    processes::{EQUAL_MEMBER, LEADER, Member, PATIENCE, make_certificates, reserve, start_equal, until_led_by},
     workload::{Failed, Sink},
 };
 use quorate::{Node, NodeId, metrics::Metrics};
@@ -30,7 +30,7 @@ const VALUE_BYTES: usize = 256;
 /// Runs the measurement; prints one line per round and a summary.
 pub(crate) fn run(rounds: u32) -> Result<(), Failed> {
     let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
-    let addresses = free_addresses(3)?;
+    let (_reserved, addresses) = reserve(3)?;
     make_certificates(dir.path(), addresses.len())?;
     let start = |id| Member::start(EQUAL_MEMBER, id, dir.path(), &addresses, Stdio::null());
     let (mut leads, mut follows) = ((2, start(2)?), (3, start(3)?));

@@ -20,7 +20,7 @@
 use crate::{
     machine_speed::resident_bytes,
     processes::{
-        EQUAL_MEMBER, LEADER, Member, TOLD_EVERY, elections_begun, free_addresses, make_certificates, start_equal,
+        EQUAL_MEMBER, LEADER, Member, TOLD_EVERY, elections_begun, make_certificates, reserve, start_equal,
         until_led_by,
     },
     workload::{Failed, Sink},
@@ -74,7 +74,7 @@ pub(crate) fn run_steady(seconds: u64, value_bytes: usize) -> Result<(), Failed>
 /// Runs the leader of three processes in this process.
 fn beside_members(measures: impl AsyncFnOnce(&Cluster) -> Result<(), Failed>) -> Result<(), Failed> {
     let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
-    let addresses = free_addresses(3)?;
+    let (_reserved, addresses) = reserve(3)?;
     make_certificates(dir.path(), addresses.len())?;
     let (mut members, mut begun_there) = (Vec::new(), Vec::new());
     for id in 2..=addresses.len() as u64 {

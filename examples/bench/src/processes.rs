@@ -8,8 +8,9 @@ use quorate::{
     storage::Wal,
     transport::{Quic, QuicOptions, certificates::Authority},
 };
+use quorate_ports::Port;
 use std::{
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::SocketAddr,
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
@@ -184,8 +185,10 @@ pub(crate) fn make_certificates(dir: &Path, nodes: usize) -> Result<(), Failed> 
     Ok(())
 }
 
-/// Free ports, released again: all members must know all ports before the first one starts.
-pub(crate) fn free_addresses(count: usize) -> Result<Vec<SocketAddr>, Failed> {
-    let sockets: Result<Vec<_>, _> = (0..count).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))).collect();
-    Ok(sockets?.iter().map(UdpSocket::local_addr).collect::<Result<_, _>>()?)
+/// Ports, reserved until they are dropped, and their addresses: all members must know all addresses
+/// before the first one starts.
+pub(crate) fn reserve(count: usize) -> Result<(Vec<Port>, Vec<SocketAddr>), Failed> {
+    let ports = quorate_ports::reserve(count)?;
+    let addresses = ports.iter().map(Port::address).collect();
+    Ok((ports, addresses))
 }

@@ -7,7 +7,7 @@
 
 use crate::{
     durable,
-    processes::{self, LEADER, Member, builder, free_addresses, make_certificates},
+    processes::{self, LEADER, Member, builder, make_certificates, reserve},
     workload::{Failed, Settings, line},
 };
 use bytes::Bytes;
@@ -33,7 +33,7 @@ const MODES: [(&str, Consistency); 4] = [
 pub(crate) fn run(settings: &Settings) -> Result<(), Failed> {
     for (on, child) in [("leader", durable::MEMBER), ("follower", MEMBER)] {
         let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
-        let addresses = free_addresses(3)?;
+        let (_reserved, addresses) = reserve(3)?;
         make_certificates(dir.path(), addresses.len())?;
         let _leads = Member::start(child, 2, dir.path(), &addresses, Stdio::null())?;
         let _follows = Member::start(durable::MEMBER, 3, dir.path(), &addresses, Stdio::null())?;

@@ -12,7 +12,7 @@
 
 use crate::{
     machine_speed::{resident_bytes, round, send_over_loopback, speed, write_sequentially},
-    processes::{self, LEADER, Member, builder, free_addresses, make_certificates},
+    processes::{self, LEADER, Member, builder, make_certificates, reserve},
     proxy::Wire,
     workload::{Failed, until_leading},
 };
@@ -56,7 +56,7 @@ pub(crate) fn run(bytes: u64, bytes_per_second: u64) -> Result<(), Failed> {
     let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
     let disk = speed(bytes, write_sequentially(dir.path(), bytes)?);
     let loopback = speed(bytes, send_over_loopback(bytes)?);
-    let addresses = free_addresses(4)?;
+    let (_reserved, addresses) = reserve(4)?;
     let (nodes, front) = (&addresses[..3], addresses[3]);
     make_certificates(dir.path(), nodes.len())?;
     let wire = Wire::default();

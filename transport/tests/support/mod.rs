@@ -4,6 +4,7 @@
 pub mod path;
 pub mod stranger;
 
+use quorate_ports::Port;
 use quorate_raft::NodeId;
 use quorate_transport::{
     Network, Quic, QuicOptions,
@@ -13,7 +14,7 @@ use quorate_transport::{
 use quorate_transport_testing::conformance::Harness;
 use std::{
     io::Write,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
@@ -43,6 +44,8 @@ pub struct Pki {
     pub speaks: Versions,
     /// How long their peers may take for a frame: short, for tests of peers that never end one.
     pub frame_timeout: Duration,
+    /// The ports of all nodes, reserved for those that are started again.
+    pub ports: Mutex<Vec<Port>>,
 }
 
 impl Pki {
@@ -50,7 +53,13 @@ impl Pki {
         let authority = Authority::create(CLUSTER).expect("an authority");
         let dir = tempfile::tempdir().expect("a directory");
         authority.write(dir.path()).expect("files");
-        Self { authority, dir, speaks: Versions::SPOKEN, frame_timeout: Duration::from_millis(500) }
+        Self {
+            authority,
+            dir,
+            speaks: Versions::SPOKEN,
+            frame_timeout: Duration::from_millis(500),
+            ports: Mutex::default(),
+        }
     }
 
     /// For tests of large frames: a busy machine takes its time for one of 4 MiB.
@@ -72,11 +81,18 @@ impl Pki {
         if !self.path(&format!("{name}.pem")).exists() {
             self.issue(node).write(self.dir.path(), &name).expect("files");
         }
-        let listen = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let listen = listen.unwrap_or_else(|| self.reserve());
         let (cert, key) = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")));
         let mut options = QuicOptions::new(listen, self.path("ca.pem"), cert, key);
         options.frame_timeout = self.frame_timeout;
         options.speaking(self.speaks)
+    }
+
+    fn reserve(&self) -> SocketAddr {
+        let port = quorate_ports::reserve_one().expect("a free port");
+        let address = port.address();
+        self.ports.lock().expect("no test panicked").push(port);
+        address
     }
 }
 

@@ -1,13 +1,13 @@
 //! Nodes of an example as processes over QUIC, in one directory.
 
 use quorate::{NodeId, transport::certificates::Authority};
+use quorate_ports::Port;
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 use std::{
     collections::BTreeMap,
     fmt::Write,
     fs,
-    net::UdpSocket,
     path::{Path, PathBuf},
     process::{Output, Stdio},
     time::Duration,
@@ -28,7 +28,7 @@ pub struct Cluster {
     binary: &'static str,
     dir: TempDir,
     nodes: BTreeMap<u64, Child>,
-    _held: Vec<UdpSocket>,
+    _ports: Vec<Port>,
 }
 
 impl Cluster {
@@ -36,12 +36,12 @@ impl Cluster {
     #[must_use]
     pub fn prepare(binary: &'static str, count: u64) -> Self {
         let dir = TempDir::new().expect("a directory");
-        let (ports, held): (Vec<_>, Vec<_>) = (0..count).map(|_| held_port()).unzip();
+        let ports: Vec<_> = (0..count).map(|_| quorate_ports::reserve_one().expect("a free port")).collect();
         let authority = Authority::create("testing").expect("an authority");
         fs::write(dir.path().join("ca.pem"), authority.certificate_pem()).expect("written");
         let mut members = String::new();
         for (id, port) in (1..).zip(&ports) {
-            writeln!(members, "[[members]]\nid = {id}\naddress = \"127.0.0.1:{port}\"").expect("a string takes it");
+            writeln!(members, "[[members]]\nid = {id}\naddress = \"{}\"", port.address()).expect("a string takes it");
         }
         for id in 1..=count {
             let issued = authority.issue_node(NodeId(id), &["127.0.0.1".into()]).expect("a certificate");
@@ -52,7 +52,7 @@ impl Cluster {
             );
             fs::write(dir.path().join(format!("node{id}.toml")), text).expect("written");
         }
-        Self { binary, dir, nodes: BTreeMap::new(), _held: held }
+        Self { binary, dir, nodes: BTreeMap::new(), _ports: ports }
     }
 
     /// The directory of all files.
@@ -148,17 +148,4 @@ impl Cluster {
         let leader = self.until(id, "leader", |reply| reply.starts_with("leader ")).await;
         leader.trim_start_matches("leader ").parse().expect("an id")
     }
-}
-
-/// A port of loopback that the system chose. It is bound on another loopback address until the
-/// socket is dropped, so that the system gives it to no other program while its node is down.
-fn held_port() -> (u16, UdpSocket) {
-    for _ in 0..100 {
-        let held = UdpSocket::bind("127.0.81.2:0").expect("a free port");
-        let port = held.local_addr().expect("bound").port();
-        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return (port, held);
-        }
-    }
-    panic!("no free port on loopback");
 }

@@ -1,11 +1,9 @@
 //! The directory of a cluster: certificates, configurations, data and logs.
 
-use super::{
-    ClusterError,
-    ports::{Ports, free_ports},
-};
+use super::ClusterError;
 use crate::certs;
 use quorate::NodeId;
+use quorate_ports::Port;
 use std::{
     collections::BTreeMap,
     fmt::Write,
@@ -47,18 +45,17 @@ impl Options {
     }
 }
 
-/// The paths and addresses of a cluster.
+/// The paths and addresses of a cluster. Its ports are reserved until the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Layout {
     options: Options,
-    nodes: BTreeMap<NodeId, Addresses>,
-    ports: Option<Arc<Ports>>,
+    nodes: BTreeMap<NodeId, Arc<Ports>>,
 }
 
-#[derive(Clone, Debug)]
-struct Addresses {
-    raft: String,
-    http: String,
+#[derive(Debug)]
+struct Ports {
+    raft: Port,
+    http: Port,
 }
 
 impl Layout {
@@ -71,7 +68,7 @@ impl Layout {
             nodes: (1..=options.all()).map(|id| (NodeId(id), hosts.clone())).collect(),
             clients: Vec::new(),
         })?;
-        let mut layout = Self { options, nodes: BTreeMap::new(), ports: None };
+        let mut layout = Self { options, nodes: BTreeMap::new() };
         layout.choose_ports()?;
         Ok(layout)
     }
@@ -84,15 +81,11 @@ impl Layout {
             _ => {}
         }
         let count = usize::try_from(self.options.all()).unwrap_or(usize::MAX);
-        let ports = free_ports(count.saturating_mul(2))?;
-        let addresses = ports.ports.chunks_exact(2).map(|ports| {
-            let [raft, http] = [ports[0], ports[1]].map(|port| format!("127.0.0.1:{port}"));
-            Addresses { raft, http }
-        });
-        self.nodes = (1..=self.options.all()).map(NodeId).zip(addresses).collect();
-        self.ports = Some(Arc::new(ports));
-        for (id, addresses) in &self.nodes {
-            fs::write(self.config_file(*id), self.configuration(*id, addresses))?;
+        let (raft, http) = (quorate_ports::reserve(count)?, quorate_ports::reserve(count)?);
+        let ports = raft.into_iter().zip(http).map(|(raft, http)| Arc::new(Ports { raft, http }));
+        self.nodes = (1..=self.options.all()).map(NodeId).zip(ports).collect();
+        for (id, ports) in &self.nodes {
+            fs::write(self.config_file(*id), self.configuration(*id, ports))?;
         }
         Ok(())
     }
@@ -124,13 +117,13 @@ impl Layout {
     /// The address at which other nodes dial a node. Empty for an unknown id.
     #[must_use]
     pub fn address(&self, id: NodeId) -> String {
-        self.nodes.get(&id).map(|node| node.raft.clone()).unwrap_or_default()
+        self.nodes.get(&id).map(|node| node.raft.address().to_string()).unwrap_or_default()
     }
 
     /// The URL at which a node serves clients. Empty for an unknown id.
     #[must_use]
     pub fn endpoint(&self, id: NodeId) -> String {
-        self.nodes.get(&id).map(|node| format!("http://{}", node.http)).unwrap_or_default()
+        self.nodes.get(&id).map(|node| format!("http://{}", node.http.address())).unwrap_or_default()
     }
 
     /// The path of a node's configuration.
@@ -151,18 +144,18 @@ impl Layout {
         self.options.dir.join(format!("node-{id}.log"))
     }
 
-    fn configuration(&self, id: NodeId, own: &Addresses) -> String {
+    fn configuration(&self, id: NodeId, own: &Ports) -> String {
         let certs = self.options.dir.join("certs");
         let quoted = |path: PathBuf| toml::Value::String(path.display().to_string()).to_string();
         let (members, joiners) = (self.ids(), self.joiners());
         let state = if joiners.contains(&id) { "state = \"join\"\n" } else { "" };
         let mut text = format!(
-            "node_id = {id}\ncluster = {:?}\ndata_dir = {}\nraft = {:?}\nhttp = {:?}\n{state}\n\
+            "node_id = {id}\ncluster = {:?}\ndata_dir = {}\nraft = \"{}\"\nhttp = \"{}\"\n{state}\n\
              [tls]\nca = {}\ncert = {}\nkey = {}\n",
             self.options.name,
             quoted(self.data_dir(id)),
-            own.raft,
-            own.http,
+            own.raft.address(),
+            own.http.address(),
             quoted(certs.join("ca.pem")),
             quoted(certs.join(format!("node-{id}.pem"))),
             quoted(certs.join(format!("node-{id}.key"))),
@@ -176,7 +169,7 @@ impl Layout {
         };
         for (id, peer) in self.nodes.iter().filter(|(id, _)| peers.contains(id)) {
             // Writing to a string cannot fail.
-            let _ = write!(text, "\n[[peers]]\nid = {id}\naddr = {:?}\n", peer.raft);
+            let _ = write!(text, "\n[[peers]]\nid = {id}\naddr = \"{}\"\n", peer.raft.address());
             if self.options.witness == Some(*id) {
                 text += "witness = true\n";
             }

@@ -6,7 +6,6 @@
 //! standard input closes.
 
 mod layout;
-mod ports;
 mod process;
 
 pub use layout::{Layout, Options};

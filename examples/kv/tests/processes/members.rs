@@ -112,10 +112,13 @@ async fn a_node_that_moves_to_another_port_is_reached_there_at_once_and_no_write
     let writers = Writers::start(&cluster, &ledger, pace).expect("writers");
     let (leader, followers) = cluster.roles().await;
     let term = cluster.status(leader).await.expect("status").term;
+    let mut reserved = Vec::new();
     for moves in [followers[0], leader] {
         let by = *followers.iter().find(|id| **id != moves).expect("another");
         cluster.stop(moves).await.expect("it stops");
-        let (old, new) = (cluster.layout().address(moves), free_address());
+        let port = quorate_ports::reserve_one().expect("a free port");
+        let (old, new) = (cluster.layout().address(moves), port.address().to_string());
+        reserved.push(port);
         let file = cluster.layout().config_file(moves);
         let text = std::fs::read_to_string(&file).expect("its configuration");
         let listens = |address: &str| format!("raft = {address:?}\n");
@@ -154,7 +157,8 @@ async fn adding_a_member_again_is_a_conflict_that_says_what_it_is_and_changes_no
     let mut cluster = cluster_with_joiners(3, 1).await;
     let joins = cluster.joiners()[0];
     cluster.start_node(joins).await.expect("it waits to be added");
-    let (wrong, right) = (free_address(), cluster.layout().address(joins));
+    let silent = quorate_ports::reserve_one().expect("a port without a listener");
+    let (wrong, right) = (silent.address().to_string(), cluster.layout().address(joins));
     member(&cluster, &["add", "4", &wrong]).await.succeeded();
     let one = cluster.layout().address(NodeId(1));
     for (args, says) in [
@@ -195,10 +199,4 @@ async fn adding_a_member_again_is_a_conflict_that_says_what_it_is_and_changes_no
 /// Runs `member` against a node that stays.
 async fn member(cluster: &Running, args: &[&str]) -> Ran {
     run(&[&["member"], args, &["--endpoint", &cluster.endpoint(NodeId(1))]].concat()).await
-}
-
-/// A UDP address of this machine without a listener.
-fn free_address() -> String {
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
-    socket.local_addr().expect("its address").to_string()
 }

@@ -5,9 +5,9 @@
 //! [`Reader::here`]; the steps that its text describes between the blocks are in
 //! [`Reader::prepare`]. A block that is not run is listed with the reason.
 
-use crate::support::{BINARY, PATIENCE, RELAXED, laid_out};
-use quorate::NodeId;
+use crate::support::{BINARY, PATIENCE, RELAXED};
 use quorate_kv::client::{Client, Trust};
+use quorate_ports::Port;
 use std::{
     collections::BTreeMap,
     fs,
@@ -107,6 +107,16 @@ fn blocks_of(text: &str) -> Vec<Block> {
     found
 }
 
+#[test]
+fn the_ports_of_the_reader_s_nodes_stay_reserved_while_they_are_down() {
+    let reader = Reader::new();
+    for (raft, http) in reader.addresses.values() {
+        for port in [raft, http] {
+            Port::at(port.number()).expect_err("no other test is given it");
+        }
+    }
+}
+
 /// The configuration of step 2.
 fn configuration() -> String {
     let (_, rest) = README.split_once("```toml\n").expect("a configuration");
@@ -117,8 +127,8 @@ fn configuration() -> String {
 /// A reader at a shell, with machines to run nodes on.
 struct Reader {
     dir: TempDir,
-    /// The addresses of each machine's node, for nodes and for clients.
-    addresses: BTreeMap<u64, (String, String)>,
+    /// The ports of each machine's node, for nodes and for clients.
+    addresses: BTreeMap<u64, (Port, Port)>,
     /// The `export` lines so far.
     exported: String,
     nodes: BTreeMap<u64, Child>,
@@ -131,13 +141,8 @@ impl Reader {
             fs::create_dir(dir.path().join(place)).expect("made");
         }
         std::os::unix::fs::symlink(BINARY, dir.path().join("bin/quorate-kv")).expect("linked");
-        // A prepared cluster provides ports outside the range of outgoing connections.
-        let ports = laid_out("demo", MACHINES + 1);
-        let addresses = (1..=MACHINES).chain([MOVED]).zip(1..).map(|(machine, port)| {
-            let (raft, http) = (ports.layout().address(NodeId(port)), ports.endpoint(NodeId(port)));
-            (machine, (raft, http.trim_start_matches("http://").to_owned()))
-        });
-        let addresses = addresses.collect();
+        let port = || quorate_ports::reserve_one().expect("a free port");
+        let addresses = (1..=MACHINES).chain([MOVED]).map(|machine| (machine, (port(), port()))).collect();
         Self { dir, addresses, exported: String::new(), nodes: BTreeMap::new() }
     }
 
@@ -146,7 +151,8 @@ impl Reader {
         let mut text = text.to_owned();
         // Longest first, because one address may be a prefix of another.
         for (id, (raft, http)) in self.addresses.iter().rev() {
-            text = text.replace(&format!("10.0.0.{id}:7001"), raft).replace(&format!("10.0.0.{id}:8001"), http);
+            let [raft, http] = [raft, http].map(|port| port.address().to_string());
+            text = text.replace(&format!("10.0.0.{id}:7001"), &raft).replace(&format!("10.0.0.{id}:8001"), &http);
             text = text.replace(&format!("10.0.0.{id}"), "127.0.0.1");
         }
         let pid = machine.and_then(|id| self.nodes.get(&id)?.id());
@@ -268,7 +274,7 @@ impl Reader {
             return;
         }
         let trust = Trust::authority(&self.machine(id).join("certs/ca.pem")).expect("an authority");
-        let url = format!("https://{}", self.addresses[&node_of(id)].1);
+        let url = format!("https://{}", self.addresses[&node_of(id)].1.address());
         let mut client = Client::new(&[url], &trust).expect("a client");
         let deadline = Instant::now() + PATIENCE;
         // The first of three nodes has no leader before the second one runs.
@@ -308,7 +314,8 @@ impl Reader {
         let file = dir.join(format!("node-{}.toml", node_of(id)));
         if id == MOVED {
             let text = fs::read_to_string(&file).expect("a configuration");
-            let text = text.replace(&self.addresses[&node_of(id)].0, &self.addresses[&id].0);
+            let [before, after] = [node_of(id), id].map(|id| self.addresses[&id].0.address().to_string());
+            let text = text.replace(&before, &after);
             fs::write(file, text).expect("written");
         } else if !file.exists() {
             fs::write(file, self.configuration_of(id)).expect("written");
