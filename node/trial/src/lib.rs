@@ -35,7 +35,8 @@
 //! ahead, its hash maps have other keys, and the system gives it other random numbers. Then:
 //!
 //! - **Equal outcomes**: every reply, answer, event, timer and effect is the same.
-//! - **Equal states**: both are saved as the same bytes after every entry.
+//! - **Equal states**: both are saved as the same bytes after every entry, and have the same
+//!   [digest](quorate::State::digest).
 //! - **Complete states**: all that matters is saved and loaded again.
 //! - **Messages survive their encoding**: read back they are the same, in bytes and as `Debug` shows
 //!   them.
@@ -60,7 +61,7 @@
 //! | a sum of floats that depends on the way to it | the loaded twin adds in another order |
 //! | a thread | it is refused |
 //! | a field that is not saved | the loaded twin lacks it |
-//! | two callers who undo each other's work | callers of the cluster have old replies |
+//! | two callers that undo each other's work | callers of the cluster have old replies |
 //!
 //! # A seed that fails
 //!

@@ -75,6 +75,12 @@ impl<'a, S: Service> Side<'a, S> {
         whole(world, "the query", || hosted.query(query.clone()))
     }
 
+    /// The author's digest of the state, if there is one.
+    pub(crate) fn digest(&mut self) -> Result<Option<u64>, Fault> {
+        let Self { hosted, world, .. } = self;
+        whole(world, "digest", || hosted.service().digest())
+    }
+
     pub(crate) fn save(&mut self) -> Result<Saved, Fault> {
         let Self { hosted, world, .. } = self;
         let saved = whole(world, "save", || {

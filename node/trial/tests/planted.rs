@@ -216,6 +216,52 @@ fn a_field_that_is_not_saved() {
     assert_eq!((failed.property(), failed.story().len()), (Property::Outcomes, 3), "{failed}");
 }
 
+/// A digest that is kept up to date, and not made anew from a state that is loaded.
+#[derive(Default)]
+struct Digested {
+    sum: u64,
+    digest: u64,
+}
+
+impl State for Digested {
+    fn save(&self) -> WriteState {
+        let sum = self.sum;
+        Box::new(move |to| to.write_all(&sum.to_le_bytes()))
+    }
+
+    fn load(&mut self, from: &mut dyn Read) -> io::Result<()> {
+        let mut bytes = [0; 8];
+        from.read_exact(&mut bytes)?;
+        self.sum = u64::from_le_bytes(bytes);
+        Ok(())
+    }
+
+    fn digest(&self) -> Option<u64> {
+        Some(self.digest)
+    }
+}
+
+impl Service for Digested {
+    quorate::types!(u64 => u64, () => u64);
+
+    fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 {
+        self.sum += add;
+        self.digest ^= self.sum.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.sum
+    }
+
+    fn query(&self, (): (), _: At) -> u64 {
+        self.sum
+    }
+}
+
+#[test]
+fn a_digest_that_a_loaded_copy_lacks() {
+    let failed = found(Trial::new(Digested::default).commands(|rng, _| 1 + rng.below(10)));
+    assert_eq!((failed.property(), failed.story().len()), (Property::States, 3), "{failed}");
+    assert!(failed.to_string().contains("digests of the state"), "{failed}");
+}
+
 /// Of a command, a part that is not encoded.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Half {
