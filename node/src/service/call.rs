@@ -16,6 +16,26 @@ use quorate_raft::session::SessionKey;
 use std::{fmt, future::IntoFuture, pin::Pin, time::Duration};
 
 /// The handle of a node that hosts a service.
+///
+/// ```
+/// # use quorate::{At, Context, Node, NodeId, Service, ServiceNode, storage::Memory, transport::MemoryNetwork};
+/// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+/// # struct Counter(u64);
+/// # impl Service for Counter {
+/// #     quorate::types!(u64 => u64, () => u64);
+/// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+/// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+/// # }
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let node = Node::builder(NodeId(1), "demo").voters([(NodeId(1), "")]);
+/// # let node = node.network(MemoryNetwork::new().endpoint(NodeId(1))).storage(Memory::new());
+/// let node: ServiceNode<Counter> = node.serve(Counter::default).start().await?;
+/// let other = node.clone(); // a handle: both are of one node
+/// assert_eq!(other.call(3).await?.reply, 3);
+/// # node.shutdown().await;
+/// # Ok(()) }
+/// ```
 pub type ServiceNode<S> = Node<Hosted<S>>;
 
 /// The future that an option builder becomes once it is awaited.
@@ -110,6 +130,26 @@ impl<S: Service> Session<Hosted<S>> {
 }
 
 /// A command that is sent once this is awaited, and its options: see [`Node::call`].
+///
+/// ```
+/// # use quorate::{At, Context, Node, NodeId, Service, storage::Memory, transport::MemoryNetwork};
+/// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+/// # struct Counter(u64);
+/// # impl Service for Counter {
+/// #     quorate::types!(u64 => u64, () => u64);
+/// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+/// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+/// # }
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let node = Node::builder(NodeId(1), "demo").voters([(NodeId(1), "")]);
+/// # let node = node.network(MemoryNetwork::new().endpoint(NodeId(1))).storage(Memory::new());
+/// # let node = node.serve(Counter::default).start().await?;
+/// let call = node.call(3).within(std::time::Duration::from_secs(5));
+/// assert_eq!(call.await?.reply, 3);
+/// # node.shutdown().await;
+/// # Ok(()) }
+/// ```
 #[must_use = "a command is sent once this is awaited"]
 pub struct Call<'a, S: Service> {
     node: &'a Node<Hosted<S>>,
@@ -123,6 +163,26 @@ pub struct Call<'a, S: Service> {
 impl<S: Service> Call<'_, S> {
     /// Sets a deadline, this long from the await. A command that no leader has accepted by then
     /// never takes effect.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Node, NodeId, Service, storage::Memory, transport::MemoryNetwork};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let node = Node::builder(NodeId(1), "demo").voters([(NodeId(1), "")]);
+    /// # let node = node.network(MemoryNetwork::new().endpoint(NodeId(1))).storage(Memory::new());
+    /// # let node = node.serve(Counter::default).start().await?;
+    /// let applied = node.call(3).within(std::time::Duration::from_secs(5)).await?;
+    /// assert_eq!(applied.reply, 3);
+    /// # node.shutdown().await;
+    /// # Ok(()) }
+    /// ```
     pub fn within(self, limit: Duration) -> Self {
         Self { within: Some(limit), ..self }
     }
@@ -130,6 +190,28 @@ impl<S: Service> Call<'_, S> {
     /// Sends the command as `serial` of a session, once: for callers that number and repeat their
     /// commands themselves. A serial that was applied before gets its first reply again, and the
     /// command itself is ignored. See [`Proposing::by_session`](crate::Proposing::by_session).
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Node, NodeId, Service, SessionKey, storage::Memory, transport::MemoryNetwork};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let node = Node::builder(NodeId(1), "demo").voters([(NodeId(1), "")]);
+    /// # let node = node.network(MemoryNetwork::new().endpoint(NodeId(1))).storage(Memory::new());
+    /// # let node = node.serve(Counter::default).start().await?;
+    /// let key = SessionKey::named(b"client 7").expect("1 to 64 bytes");
+    /// let first = node.call(3).numbered(&key, 1).await?;
+    /// let again = node.call(3).numbered(&key, 1).await?; // its caller had no answer
+    /// assert_eq!((again.index, again.reply), (first.index, 3));
+    /// # node.shutdown().await;
+    /// # Ok(()) }
+    /// ```
     pub fn numbered(self, session: &SessionKey, serial: u64) -> Self {
         Self { session: Some((session.clone(), serial)), ..self }
     }
@@ -156,6 +238,26 @@ impl<'a, S: Service> IntoFuture for Call<'a, S> {
 }
 
 /// A query that is asked once this is awaited, and its options: see [`Node::query`].
+///
+/// ```
+/// # use quorate::{At, Context, Node, NodeId, Service, Consistency, storage::Memory, transport::MemoryNetwork};
+/// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+/// # struct Counter(u64);
+/// # impl Service for Counter {
+/// #     quorate::types!(u64 => u64, () => u64);
+/// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+/// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+/// # }
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let node = Node::builder(NodeId(1), "demo").voters([(NodeId(1), "")]);
+/// # let node = node.network(MemoryNetwork::new().endpoint(NodeId(1))).storage(Memory::new());
+/// # let node = node.serve(Counter::default).start().await?;
+/// let ask = node.query(()).consistency(Consistency::Local);
+/// assert_eq!(ask.await?.value, 0);
+/// # node.shutdown().await;
+/// # Ok(()) }
+/// ```
 #[must_use = "a query is asked once this is awaited"]
 pub struct Ask<'a, S: Service> {
     node: &'a Node<Hosted<S>>,
@@ -166,11 +268,52 @@ pub struct Ask<'a, S: Service> {
 
 impl<S: Service> Ask<'_, S> {
     /// Sets the promise of the read; linearizable by default.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Node, NodeId, Service, Consistency, storage::Memory, transport::MemoryNetwork};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let node = Node::builder(NodeId(1), "demo").voters([(NodeId(1), "")]);
+    /// # let node = node.network(MemoryNetwork::new().endpoint(NodeId(1))).storage(Memory::new());
+    /// # let node = node.serve(Counter::default).start().await?;
+    /// node.call(3).await?;
+    /// let read = node.query(()).consistency(Consistency::Linearizable).await?;
+    /// assert_eq!(read.value, 3);
+    /// # node.shutdown().await;
+    /// # Ok(()) }
+    /// ```
     pub fn consistency(self, consistency: Consistency) -> Self {
         Self { consistency, ..self }
     }
 
     /// Sets a deadline, this long from the await, in place of the waits of the settings.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Node, NodeId, Service, storage::Memory, transport::MemoryNetwork};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let node = Node::builder(NodeId(1), "demo").voters([(NodeId(1), "")]);
+    /// # let node = node.network(MemoryNetwork::new().endpoint(NodeId(1))).storage(Memory::new());
+    /// # let node = node.serve(Counter::default).start().await?;
+    /// let read = node.query(()).within(std::time::Duration::from_secs(1)).await?;
+    /// assert_eq!(read.value, 0);
+    /// # node.shutdown().await;
+    /// # Ok(()) }
+    /// ```
     pub fn within(self, limit: Duration) -> Self {
         Self { within: Some(limit), ..self }
     }

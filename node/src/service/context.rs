@@ -53,6 +53,14 @@ impl Token {
     }
 
     /// The token as one number, in the same order: for a resource that compares numbers.
+    ///
+    /// ```
+    /// use quorate::Token;
+    ///
+    /// let token: Token = "0.7.1".parse()?;
+    /// assert_eq!(token.as_u128(), 7 << 32 | 1);
+    /// # Ok::<_, quorate::TokenMalformed>(())
+    /// ```
     #[must_use]
     pub fn as_u128(self) -> u128 {
         u128::from(self.generation) << 96 | u128::from(self.count) << 32 | u128::from(self.nth)
@@ -91,6 +99,25 @@ impl FromStr for Token {
 }
 
 /// The cause of a call of [`Service::apply`] or [`Service::signal`].
+///
+/// ```
+/// # use quorate::{At, Context, Hosted, Service, StateMachine, Cause};
+/// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+/// # struct Demo;
+/// # impl Service for Demo {
+/// #     quorate::types!(() => String, () => ());
+/// fn apply(&mut self, (): (), cx: &mut Context<'_, Self>) -> String {
+///     match cx.cause() {
+///         Cause::Call => "a command".into(),
+///         Cause::Timer | Cause::Effect(_) => "a signal".into(),
+///     }
+/// }
+/// #     fn query(&self, (): (), _: At) {}
+/// # }
+/// # let at = At { index: quorate::Index(7), time: quorate::LogTime(1_500), ..At::default() };
+/// # let outcome = Hosted::new(|| Demo).apply(&at, &Hosted::<Demo>::encode(&()));
+/// # assert_eq!(Hosted::<Demo>::decode(&outcome), Some(Ok("a command".into())));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cause {
     /// A caller's command.
@@ -102,6 +129,23 @@ pub enum Cause {
 }
 
 /// The surroundings of one command or signal. All of it is equal on every node.
+///
+/// ```
+/// # use quorate::{At, Context, Hosted, Service, StateMachine};
+/// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+/// # struct Demo;
+/// # impl Service for Demo {
+/// #     quorate::types!(() => String, () => ());
+/// fn apply(&mut self, (): (), cx: &mut Context<'_, Self>) -> String {
+///     let (at, now, token) = (cx.at(), cx.now(), cx.token());
+///     format!("entry {}, {} ms, {token}", at.index, now.0)
+/// }
+/// #     fn query(&self, (): (), _: At) {}
+/// # }
+/// # let at = At { index: quorate::Index(7), time: quorate::LogTime(1_500), ..At::default() };
+/// # let outcome = Hosted::new(|| Demo).apply(&at, &Hosted::<Demo>::encode(&()));
+/// # assert_eq!(Hosted::<Demo>::decode(&outcome), Some(Ok("entry 7, 1500 ms, 0.7.0".into())));
+/// ```
 pub struct Context<'a, S: Service> {
     at: At,
     cause: Cause,
@@ -135,6 +179,22 @@ impl<'a, S: Service> Context<'a, S> {
 impl<S: Service> Context<'_, S> {
     /// The position in the log, the time there, and the version that the cluster has reached. Of a
     /// timer's signal the time is that at which it was due.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Hosted, Service, StateMachine};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Demo;
+    /// # impl Service for Demo {
+    /// #     quorate::types!(() => u64, () => ());
+    /// fn apply(&mut self, (): (), cx: &mut Context<'_, Self>) -> u64 {
+    ///     cx.at().unix_ms / 1_000 // the leader's wall clock, for display
+    /// }
+    /// #     fn query(&self, (): (), _: At) {}
+    /// # }
+    /// # let at = At { index: quorate::Index(7), time: quorate::LogTime(1_500), ..At::default() };
+    /// # let outcome = Hosted::new(|| Demo).apply(&at, &Hosted::<Demo>::encode(&()));
+    /// # assert_eq!(Hosted::<Demo>::decode(&outcome), Some(Ok(0)));
+    /// ```
     #[must_use]
     pub fn at(&self) -> At {
         self.at
@@ -142,18 +202,67 @@ impl<S: Service> Context<'_, S> {
 
     /// Log time, in milliseconds: it counts while a leader leads, never goes back, and depends on
     /// no wall clock.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Hosted, Service, StateMachine};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Demo;
+    /// # impl Service for Demo {
+    /// #     quorate::types!(() => u64, () => ());
+    /// fn apply(&mut self, (): (), cx: &mut Context<'_, Self>) -> u64 {
+    ///     cx.now().0 / 1_000 // seconds in which a leader led
+    /// }
+    /// #     fn query(&self, (): (), _: At) {}
+    /// # }
+    /// # let at = At { index: quorate::Index(7), time: quorate::LogTime(1_500), ..At::default() };
+    /// # let outcome = Hosted::new(|| Demo).apply(&at, &Hosted::<Demo>::encode(&()));
+    /// # assert_eq!(Hosted::<Demo>::decode(&outcome), Some(Ok(1)));
+    /// ```
     #[must_use]
     pub fn now(&self) -> LogTime {
         self.at.time
     }
 
     /// The random numbers of this command or signal.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Hosted, Service, StateMachine};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Demo;
+    /// # impl Service for Demo {
+    /// #     quorate::types!(() => bool, () => ());
+    /// fn apply(&mut self, (): (), cx: &mut Context<'_, Self>) -> bool {
+    ///     let dice = cx.random().below(6) + 1; // the same on every node
+    ///     (1..=6).contains(&dice)
+    /// }
+    /// #     fn query(&self, (): (), _: At) {}
+    /// # }
+    /// # let at = At { index: quorate::Index(7), time: quorate::LogTime(1_500), ..At::default() };
+    /// # let outcome = Hosted::new(|| Demo).apply(&at, &Hosted::<Demo>::encode(&()));
+    /// # assert_eq!(Hosted::<Demo>::decode(&outcome), Some(Ok(true)));
+    /// ```
     pub fn random(&mut self) -> &mut Random {
         let Self { at, nth, random, tables, .. } = self;
         random.get_or_insert_with(|| Random::new(tables.clock.random, at.index, *nth))
     }
 
     /// The token of this command or signal: higher than that of every earlier one.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Hosted, Service, StateMachine};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Demo;
+    /// # impl Service for Demo {
+    /// #     quorate::types!(() => quorate::Token, () => ());
+    /// fn apply(&mut self, (): (), cx: &mut Context<'_, Self>) -> quorate::Token {
+    ///     cx.token() // for the caller, to be shown to a resource
+    /// }
+    /// #     fn query(&self, (): (), _: At) {}
+    /// # }
+    /// # let at = At { index: quorate::Index(7), time: quorate::LogTime(1_500), ..At::default() };
+    /// # let outcome = Hosted::new(|| Demo).apply(&at, &Hosted::<Demo>::encode(&()));
+    /// # assert_eq!(Hosted::<Demo>::decode(&outcome), Some(Ok("0.7.0".parse().unwrap())));
+    /// ```
     #[must_use]
     pub fn token(&self) -> Token {
         let Index(index) = self.at.index;
@@ -161,6 +270,22 @@ impl<S: Service> Context<'_, S> {
     }
 
     /// Whether a caller, a timer or an effect is the cause.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Hosted, Service, StateMachine, Cause};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Demo;
+    /// # impl Service for Demo {
+    /// #     quorate::types!(() => bool, () => ());
+    /// fn apply(&mut self, (): (), cx: &mut Context<'_, Self>) -> bool {
+    ///     cx.cause() == Cause::Call
+    /// }
+    /// #     fn query(&self, (): (), _: At) {}
+    /// # }
+    /// # let at = At { index: quorate::Index(7), time: quorate::LogTime(1_500), ..At::default() };
+    /// # let outcome = Hosted::new(|| Demo).apply(&at, &Hosted::<Demo>::encode(&()));
+    /// # assert_eq!(Hosted::<Demo>::decode(&outcome), Some(Ok(true)));
+    /// ```
     #[must_use]
     pub fn cause(&self) -> Cause {
         self.cause

@@ -9,6 +9,18 @@ use std::time::Duration;
 /// after all, and [`CallError::ReplyUnreadable`] did; every other error means that the command did
 /// not and will not. Of a command with a serial each error concerns this attempt only: an earlier
 /// one may have taken effect, if its outcome is unknown.
+///
+/// ```
+/// use quorate::{CallError, Refused};
+///
+/// fn may_have_taken_effect(error: &CallError) -> bool {
+///     matches!(error, CallError::OutcomeUnknown | CallError::ReplyUnreadable { .. })
+/// }
+///
+/// assert!(may_have_taken_effect(&CallError::OutcomeUnknown));
+/// assert!(!may_have_taken_effect(&CallError::NoLeader));
+/// assert!(!may_have_taken_effect(&CallError::Refused(Refused::Unreadable)));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
@@ -63,6 +75,13 @@ pub enum CallError {
 }
 
 /// Why the cluster refused a command: this attempt did not and will not take effect, on any node.
+///
+/// ```
+/// use quorate::Refused;
+///
+/// let refused = Refused::TooNew { needs: 2, cluster: 1 };
+/// assert!(refused.to_string().contains("upgrade every member first"));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
@@ -94,6 +113,12 @@ pub enum Refused {
 }
 
 /// Why a query was not answered. Asking again is always safe.
+///
+/// ```
+/// use quorate::{QueryError, ReadError};
+///
+/// assert_ne!(QueryError::Read(ReadError::Witness), QueryError::Panicked { message: "no such key".into() });
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueryError {

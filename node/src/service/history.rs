@@ -69,6 +69,13 @@ pub enum Topics {
 
 impl Topics {
     /// Whether the watch selects this topic.
+    ///
+    /// ```
+    /// use quorate::Topics;
+    ///
+    /// assert!(Topics::from("a").select("a") && !Topics::from("a").select("ab"));
+    /// assert!(Topics::Prefix("a".into()).select("ab"));
+    /// ```
     #[must_use]
     pub fn select(&self, topic: &str) -> bool {
         match self {

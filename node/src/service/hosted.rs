@@ -76,6 +76,19 @@ pub struct Hosted<S: Service> {
 
 impl<S: Service> Hosted<S> {
     /// The machine of the service that `new` makes: its state before the first entry.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Hosted, Index, Service, StateMachine};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// let counter = Hosted::new(|| Counter(7));
+    /// assert_eq!(counter.query(()), 7);
+    /// ```
     pub fn new(new: impl Fn() -> S) -> Self {
         Self {
             service: new(),
@@ -91,6 +104,19 @@ impl<S: Service> Hosted<S> {
 
     /// The bytes of a command, as its entry has them.
     ///
+    /// ```
+    /// # use quorate::{At, Context, Hosted, Index, Service, StateMachine};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// let bytes = Hosted::<Counter>::encode(&3);
+    /// assert_eq!(bytes[..], [0xf1, 0, 3], "a tag, the version of the kind of command, the command");
+    /// ```
+    ///
     /// # Panics
     /// If the command's type has no form in postcard: see [`Message`](crate::Message).
     #[must_use]
@@ -100,12 +126,40 @@ impl<S: Service> Hosted<S> {
 
     /// The outcome in the bytes that [`StateMachine::apply`] returned; `None` if this release does
     /// not read them.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Hosted, Index, Service, StateMachine};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// let mut counter = Hosted::new(Counter::default);
+    /// let outcome = counter.apply(&At { index: Index(1), ..At::default() }, b"no command");
+    /// assert_eq!(Hosted::<Counter>::decode(&outcome), Some(Err(quorate::Refused::Unreadable)));
+    /// ```
     #[must_use]
     pub fn decode(outcome: &[u8]) -> Option<Result<S::Reply, Refused>> {
         envelope::read_outcome(outcome).map(|outcome| outcome.map_err(Refused::from))
     }
 
     /// Answers a query of the state after the last entry.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Hosted, Index, Service, StateMachine};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// let mut counter = Hosted::new(Counter::default);
+    /// counter.apply(&At { index: Index(1), ..At::default() }, &Hosted::<Counter>::encode(&3));
+    /// assert_eq!(counter.query(()), 3);
+    /// ```
     #[must_use]
     pub fn query(&self, query: S::Query) -> S::Answer {
         self.service.query(query, self.tables.at)
@@ -128,6 +182,19 @@ impl<S: Service> Hosted<S> {
     }
 
     /// The author's state.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Hosted, Index, Service, StateMachine};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// let counter = Hosted::new(|| Counter(7));
+    /// assert_eq!(counter.service().0, 7);
+    /// ```
     #[must_use]
     pub fn service(&self) -> &S {
         &self.service
@@ -141,6 +208,19 @@ impl<S: Service> Hosted<S> {
     }
 
     /// The entry at which the machine halted, if it did.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Hosted, Index, Service, StateMachine};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// let counter = Hosted::new(Counter::default);
+    /// assert!(counter.halted().is_none());
+    /// ```
     #[must_use]
     pub fn halted(&self) -> Option<&Halt> {
         self.halt.as_ref()

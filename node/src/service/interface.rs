@@ -13,11 +13,38 @@ use std::fmt;
 /// released message changes only by new variants at the end of an enum. Postcard has no form for
 /// `#[serde(flatten)]`, `#[serde(untagged)]` and `#[serde(skip_serializing_if)]`. Equal messages
 /// must encode equally, so prefer `BTreeMap` to `HashMap`. A recursive type must bound its depth.
+///
+/// ```
+/// fn is_message<M: quorate::Message>() {}
+///
+/// #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+/// enum Command {
+///     Put { key: String, value: Vec<u8> },
+///     Delete(String),
+/// }
+///
+/// is_message::<Command>();
+/// is_message::<Option<u64>>();
+/// ```
 pub trait Message: Serialize + DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static {}
 
 impl<T: Serialize + DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static> Message for T {}
 
 /// A message that does not exist: the type of the messages that a service does not use.
+///
+/// ```
+/// # use quorate::{At, Context, Never, Service};
+/// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+/// # struct Counter(u64);
+/// # impl Service for Counter {
+/// #     quorate::types!(u64 => u64, () => u64);
+/// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+/// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+/// # }
+/// fn has_no_events<S: Service<Event = Never>>(_: &S) {}
+///
+/// has_no_events(&Counter::default()); // `types!` named none
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Never {}
 

@@ -22,6 +22,12 @@ use std::{
 
 /// The identity of an effect, equal for every attempt to perform it: what the outside deduplicates
 /// by. Displayed as `index.nth`.
+///
+/// ```
+/// use quorate::{EffectId, Index};
+///
+/// assert_eq!(EffectId { index: Index(7), nth: 1 }.to_string(), "7.1");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct EffectId {
     /// Index of the entry that asked for it.
@@ -38,6 +44,21 @@ impl fmt::Display for EffectId {
 
 /// An effect was refused: the outbox has as many rows, or as many bytes, as the cluster allows.
 /// Equal on every node, so a service may decide by it.
+///
+/// ```
+/// # use quorate::{At, Context, OutboxFull, Service};
+/// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+/// # struct Mails;
+/// # impl Service for Mails {
+/// #     quorate::types!(String => Result<(), String>, () => (), signal (), effect String);
+/// #     fn signal(&mut self, (): (), _: &mut Context<'_, Self>) {}
+/// #     fn query(&self, (): (), _: At) {}
+/// fn apply(&mut self, mail: String, cx: &mut Context<'_, Self>) -> Result<(), String> {
+///     cx.perform("mails", mail).map_err(|OutboxFull| "try again later".to_owned())?;
+///     Ok(())
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the outbox is full: earlier effects are not completed")]
 pub struct OutboxFull;

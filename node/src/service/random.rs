@@ -39,11 +39,43 @@ impl Random {
     }
 
     /// The next 64 random bits.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Hosted, Service, StateMachine};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Demo;
+    /// # impl Service for Demo {
+    /// #     quorate::types!(() => bool, () => ());
+    /// fn apply(&mut self, (): (), cx: &mut Context<'_, Self>) -> bool {
+    ///     cx.random().next_u64() != cx.random().next_u64()
+    /// }
+    /// #     fn query(&self, (): (), _: At) {}
+    /// # }
+    /// # let at = At { index: quorate::Index(7), time: quorate::LogTime(1_500), ..At::default() };
+    /// # let outcome = Hosted::new(|| Demo).apply(&at, &Hosted::<Demo>::encode(&()));
+    /// # assert_eq!(Hosted::<Demo>::decode(&outcome), Some(Ok(true)));
+    /// ```
     pub fn next_u64(&mut self) -> u64 {
         self.0.next_u64()
     }
 
     /// A number below `end`, each equally likely; 0 if `end` is 0.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Hosted, Service, StateMachine};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Demo;
+    /// # impl Service for Demo {
+    /// #     quorate::types!(() => bool, () => ());
+    /// fn apply(&mut self, (): (), cx: &mut Context<'_, Self>) -> bool {
+    ///     cx.random().below(3) < 3
+    /// }
+    /// #     fn query(&self, (): (), _: At) {}
+    /// # }
+    /// # let at = At { index: quorate::Index(7), time: quorate::LogTime(1_500), ..At::default() };
+    /// # let outcome = Hosted::new(|| Demo).apply(&at, &Hosted::<Demo>::encode(&()));
+    /// # assert_eq!(Hosted::<Demo>::decode(&outcome), Some(Ok(true)));
+    /// ```
     pub fn below(&mut self, end: u64) -> u64 {
         // Lemire's method: products with a low half below the remainder would favour some numbers.
         let remainder = end.wrapping_neg().checked_rem(end).unwrap_or_default();

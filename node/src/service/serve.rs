@@ -17,6 +17,25 @@ use std::{
 use tokio::{runtime::Handle, sync::watch};
 
 /// A node that is to host a service: see [`Builder::serve`].
+///
+/// ```
+/// # use quorate::{At, Context, Node, NodeId, Service, storage::Memory, transport::MemoryNetwork};
+/// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+/// # struct Counter(u64);
+/// # impl Service for Counter {
+/// #     quorate::types!(u64 => u64, () => u64);
+/// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+/// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+/// # }
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let node = Node::builder(NodeId(1), "demo").voters([(NodeId(1), "")]);
+/// # let node = node.network(MemoryNetwork::new().endpoint(NodeId(1))).storage(Memory::new());
+/// let serve = node.serve(Counter::default); // does not run yet
+/// let node = serve.start().await?;
+/// # node.shutdown().await;
+/// # Ok(()) }
+/// ```
 #[must_use = "a node runs once it is started"]
 pub struct Serve<S: Service> {
     builder: Builder,
@@ -130,6 +149,25 @@ impl<S: Service> Serve<S> {
 
     /// Starts the node, as [`Builder::start`] does.
     ///
+    /// ```
+    /// # use quorate::{At, Context, Node, NodeId, Service, storage::Memory, transport::MemoryNetwork};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let node = Node::builder(NodeId(1), "demo").voters([(NodeId(1), "")]);
+    /// # let node = node.network(MemoryNetwork::new().endpoint(NodeId(1))).storage(Memory::new());
+    /// let node = node.serve(Counter::default).start().await?; // on a thread of its own
+    /// assert_eq!(node.call(3).await?.reply, 3);
+    /// # node.shutdown().await;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`Builder::start`]; and if the service has effects, but no handler, or the future is not
     /// awaited in a tokio runtime, where a handler could run.
@@ -143,6 +181,29 @@ impl<S: Service> Serve<S> {
     }
 
     /// Starts the node on the current thread, as [`Builder::start_local`] does.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Node, NodeId, Service, storage::Memory, transport::MemoryNetwork};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let node = Node::builder(NodeId(1), "demo").voters([(NodeId(1), "")]);
+    /// # let node = node.network(MemoryNetwork::new().endpoint(NodeId(1))).storage(Memory::new());
+    /// let tasks = tokio::task::LocalSet::new();
+    /// tasks.run_until(async {
+    ///     let node = node.serve(Counter::default).start_local().await?;
+    ///     assert_eq!(node.call(3).await?.reply, 3);
+    ///     node.shutdown().await;
+    ///     Ok(())
+    /// }).await
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Builder::start_local`] and [`Serve::start`].
