@@ -119,20 +119,23 @@ impl Batch {
     }
 
     /// The records, in log order.
+    #[inline]
     pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        let mut at = 0;
+        let mut rest = &self.bytes[..];
         core::iter::from_fn(move || {
-            (at < self.bytes.len()).then(|| {
-                let end = record_end(&self.bytes, at);
-                let record = &self.bytes[at..end];
-                at = end;
-                Record {
-                    id: EntryId::new(self.term, Index(read_u64(record, 16))),
-                    kind: Kind::from_byte(record[24]).unwrap_or(Kind::Noop),
-                    previous_checksum: read_u32(record, 28),
-                    checksum: read_u32(record, record.len() - TRAILER_BYTES),
-                    payload: &record[HEADER_BYTES..record.len() - TRAILER_BYTES],
-                }
+            if rest.is_empty() {
+                return None;
+            }
+            let (record, after) = rest.split_at(record_end(rest, 0));
+            rest = after;
+            let (header, body) = record.split_at(HEADER_BYTES);
+            let (payload, trailer) = body.split_at(body.len() - TRAILER_BYTES);
+            Some(Record {
+                id: EntryId::new(self.term, Index(read_u64(header, 16))),
+                kind: Kind::from_byte(header[24]).unwrap_or(Kind::Noop),
+                previous_checksum: read_u32(header, 28),
+                checksum: read_u32(trailer, 0),
+                payload,
             })
         })
     }

@@ -148,14 +148,25 @@ pub(crate) fn header(
     header
 }
 
+#[inline]
 pub(crate) fn record_end(bytes: &[u8], at: usize) -> usize {
     at + OVERHEAD_BYTES + read_u32(bytes, at) as usize
 }
 
+#[inline]
 pub(crate) fn read_u32(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    u32::from_le_bytes(read(bytes, at))
 }
 
+#[inline]
 pub(crate) fn read_u64(bytes: &[u8], at: usize) -> u64 {
-    u64::from(read_u32(bytes, at)) | u64::from(read_u32(bytes, at + 4)) << 32
+    u64::from_le_bytes(read(bytes, at))
+}
+
+/// One bounds check for all bytes: every entry is read by every node, often.
+#[inline]
+fn read<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut number = [0; N];
+    number.copy_from_slice(&bytes[at..at + N]);
+    number
 }
