@@ -55,7 +55,7 @@ impl Line {
 #[derive(Debug)]
 pub struct Asking {
     answer: BufReader<OwnedReadHalf>,
-    line: String,
+    line: Vec<u8>,
     _open: OwnedWriteHalf,
 }
 
@@ -70,7 +70,7 @@ pub async fn ask(data: &Path, request: &str) -> io::Result<Asking> {
         .map_err(|error| io::Error::new(error.kind(), format!("no node serves {}: {error}", socket.display())))?;
     let (read, mut write) = stream.into_split();
     write.write_all(format!("{request}\n").as_bytes()).await?;
-    Ok(Asking { answer: BufReader::new(read), line: String::new(), _open: write })
+    Ok(Asking { answer: BufReader::new(read), line: Vec::new(), _open: write })
 }
 
 impl Asking {
@@ -79,8 +79,8 @@ impl Asking {
     /// # Errors
     /// If the node ends before the answer does: the outcome of a command is unknown.
     pub async fn next(&mut self) -> io::Result<Line> {
-        self.answer.read_line(&mut self.line).await?;
-        let line = Line::decode(&std::mem::take(&mut self.line));
+        self.answer.read_until(b'\n', &mut self.line).await?;
+        let line = str::from_utf8(&std::mem::take(&mut self.line)).ok().and_then(Line::decode);
         line.ok_or_else(|| io::Error::new(ErrorKind::UnexpectedEof, "no reply: the outcome is unknown; ask again"))
     }
 }

@@ -9,7 +9,7 @@ mod server;
 
 pub use client::{Asking, Line, ask};
 
-use quorate::{Builder, Serve, Service, ServiceNode, Topics};
+use quorate::{Builder, Index, Serve, Service, ServiceNode, Topics};
 use std::{error::Error, process::ExitCode, time::Duration};
 
 /// The time for a command to be accepted by a leader, for a query to be answered, and for a
@@ -52,8 +52,9 @@ pub enum Answer {
     Yes(String),
     /// It is not, though nothing failed: the client's exit code is 1.
     No(String),
-    /// The events from now on, a line each, until the client leaves or the watch ends.
-    Watch(Topics),
+    /// The events after this index, or from now on, a line each with its index, until the client
+    /// leaves or the watch ends.
+    Watch(Topics, Option<Index>),
 }
 
 /// Runs the program by its arguments: `--config FILE` is a node, `DATA_DIRECTORY REQUEST` a client.

@@ -5,7 +5,7 @@ use crate::{
     client::{Line, too_long},
 };
 use quorate::{
-    Node, NodeId, ServiceNode, Topics,
+    Index, Node, NodeId, ServiceNode, Topics,
     storage::Wal,
     transport::{Quic, QuicOptions},
 };
@@ -144,18 +144,24 @@ async fn last<F: Front>(
             Ok(Line::Yes(last.into()))
         }
         Ok(Answer::No(text)) => Ok(Line::No(text)),
-        Ok(Answer::Watch(topics)) => watch(topics, write, node, front).await,
+        Ok(Answer::Watch(topics, after)) => watch(topics, after, write, node, front).await,
         Err(error) => Ok(Line::Error(error.to_string())),
     }
 }
 
 async fn watch<F: Front>(
     topics: Topics,
+    after: Option<Index>,
     write: &mut OwnedWriteHalf,
     node: &ServiceNode<F::Service>,
     front: &F,
 ) -> io::Result<Line> {
-    let mut watch = match node.watch(topics).await {
+    let watching = node.watch(topics);
+    let watch = match after {
+        Some(index) => watching.after(index).await,
+        None => watching.await,
+    };
+    let mut watch = match watch {
         Ok(watch) => watch,
         Err(error) => return Ok(Line::Error(error.to_string())),
     };

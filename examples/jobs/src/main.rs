@@ -1,6 +1,6 @@
 //! One node of the job queues, and the command line of submitters and workers.
 
-use quorate::{Builder, Serve, ServiceNode};
+use quorate::{Builder, Index, Serve, ServiceNode};
 use quorate_host::{Answer, Failure, Front, WITHIN};
 use quorate_jobs::{Change, Command, Id, Job, Jobs, Phase, Query, Reply, Work};
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ impl Front for Queues {
         submit QUEUE NAME BODY [priority=0] [delay=0] [attempts=5] [backoff=1000]; \
         take QUEUE WORKER MILLISECONDS [wait]; renew QUEUE NAME TOKEN MILLISECONDS; complete QUEUE NAME TOKEN; \
         fail QUEUE NAME TOKEN REASON; revive QUEUE NAME; discard QUEUE NAME; show QUEUE NAME; \
-        list QUEUE [FROM_NAME]; dead QUEUE [FROM_NAME]; watch QUEUE; leader. Times are milliseconds";
+        list QUEUE [FROM_NAME]; dead QUEUE [FROM_NAME]; watch QUEUE [AFTER_INDEX]; leader. Times are milliseconds";
     const LINE_MAX: u64 = 8 * 1024;
 
     fn serve(&self, builder: Builder) -> Serve<Jobs> {
@@ -51,7 +51,8 @@ impl Front for Queues {
             ["list", queue, from] => return list(node, queue, from, false).await,
             ["dead", queue] => return list(node, queue, "", true).await,
             ["dead", queue, from] => return list(node, queue, from, true).await,
-            ["watch", queue] => return Ok(Answer::Watch(queue.into())),
+            ["watch", queue] => return Ok(Answer::Watch(queue.into(), None)),
+            ["watch", queue, after] => return Ok(Answer::Watch(queue.into(), Some(Index(after.parse()?)))),
             _ => return Err(Self::USAGE.into()),
         };
         Ok(answer(node.call(command).within(WITHIN).await?.reply))

@@ -1,6 +1,6 @@
 //! One node of the lock service, and the command line of its clients.
 
-use quorate::{Builder, Serve, ServiceNode};
+use quorate::{Builder, Index, Serve, ServiceNode};
 use quorate_host::{Answer, Failure, Front, WITHIN};
 use quorate_locks::{Change, Command, Grant, Locks, Reply, Wish};
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ impl Front for Requests {
 
     const USAGE: &'static str = "locks --config FILE, or locks DATA_DIRECTORY REQUEST, where REQUEST is one of: \
                                  acquire NAME OWNER MILLISECONDS [wait]; renew NAME TOKEN MILLISECONDS; \
-                                 release NAME TOKEN; holder NAME; watch NAME; leader";
+                                 release NAME TOKEN; holder NAME; watch NAME [AFTER_INDEX]; leader";
 
     fn serve(&self, builder: Builder) -> Serve<Locks> {
         builder.serve(Locks::default)
@@ -39,7 +39,8 @@ impl Front for Requests {
                 let holder = node.query(name.into()).within(WITHIN).await?.value;
                 return Ok(holder.map_or(Answer::No("free".into()), |grant| Answer::Yes(held("held", &grant))));
             }
-            ["watch", name] => return Ok(Answer::Watch(name.into())),
+            ["watch", name] => return Ok(Answer::Watch(name.into(), None)),
+            ["watch", name, after] => return Ok(Answer::Watch(name.into(), Some(Index(after.parse()?)))),
             _ => return Err(Self::USAGE.into()),
         };
         Ok(match node.call(command).within(WITHIN).await?.reply {

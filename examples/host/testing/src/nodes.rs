@@ -50,8 +50,13 @@ impl<S: Service> Nodes<S> {
     pub async fn lose_leader(&mut self) {
         let is_leader = |node: &ServiceNode<S>| node.status().borrow().role == NodeRole::Leader;
         let leader = self.nodes.iter().position(is_leader).expect("a leader");
-        soon("the end", self.nodes[leader].shutdown()).await;
-        self.nodes[leader] = self.start_one(leader).await;
+        self.restart(leader).await;
+    }
+
+    /// Ends a node, counted from 0, and starts another from its log. Handles of the first are stopped.
+    pub async fn restart(&mut self, nth: usize) {
+        soon("the end", self.nodes[nth].shutdown()).await;
+        self.nodes[nth] = self.start_one(nth).await;
     }
 
     /// The reply to a command, which is sent to the first node until its outcome is known.

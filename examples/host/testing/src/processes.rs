@@ -2,8 +2,7 @@
 
 use quorate::{NodeId, transport::certificates::Authority};
 use quorate_ports::Port;
-pub use rustix::process::Signal;
-use rustix::process::{Pid, kill_process};
+pub use rustix::process::{Pid, Signal, kill_process};
 use std::{
     collections::BTreeMap,
     fmt::Write,
