@@ -1,7 +1,7 @@
 //! A service of job queues: priorities, visibility timeouts, retries with back-off, dead letters.
 //!
 //! A worker takes a job for the time of a lease, which is a timer in log time, and completes it by the
-//! token of that lease. A job whose lease has ended goes to another worker under a higher token,
+//! token of that lease. After the end of a lease the job goes to another worker under a higher token,
 //! and the completion of the first worker is refused: each job is completed once, though its work
 //! may be done more than once.
 
@@ -83,14 +83,14 @@ pub struct Job {
 pub enum Phase {
     /// The next worker may take it, in its turn.
     Ready,
-    /// It becomes ready by itself at `until`.
-    Resting { until: LogTime },
+    /// It becomes ready by itself at `until`; `reason` is that of the failed attempt.
+    Resting { until: LogTime, reason: String },
     /// The worker has it until the end of its lease. The token is higher than that of every earlier
     /// lease of any job.
     Taken { worker: String, token: u128, until: LogTime },
     /// It was completed by this token.
     Done { token: u128 },
-    /// Its last attempt failed, for this reason.
+    /// Its last attempt failed, for this reason; `late` if the lease ended.
     Dead { reason: String },
 }
 
@@ -109,7 +109,8 @@ pub enum Command {
         worker: String,
         ms: u32,
     },
-    /// Starts the lease anew, if the token is that of the present one. So for the next two.
+    /// Makes the lease last this long from now, unless it lasts longer, if the token is that of the
+    /// present one. So for the next two.
     Renew {
         id: Id,
         token: u128,
@@ -156,7 +157,7 @@ pub enum Reply {
     NotDead,
 }
 
-/// The first [`LIST_MAX`] jobs of a queue whose names are `from` or later, or the dead ones of them.
+/// The first [`LIST_MAX`] jobs of a queue from a name on, or the dead ones of them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Query {
@@ -194,7 +195,7 @@ impl Service for Jobs {
 
     fn signal(&mut self, Due(id): Due, cx: &mut Context<'_, Self>) {
         match self.phase(&id) {
-            Some(Phase::Taken { .. }) => self.fail(&id, "its lease ended".into(), cx),
+            Some(Phase::Taken { .. }) => self.fail(&id, "late".into(), cx),
             _ => self.begin(&id, Phase::Ready, cx),
         };
     }
@@ -215,8 +216,8 @@ impl Jobs {
         if self.jobs.len() - self.done.len() == JOBS_MAX {
             return Reply::Full;
         }
-        let until = cx.now() + for_ms(work.delay_ms.into());
-        let phase = if work.delay_ms == 0 { Phase::Ready } else { Phase::Resting { until } };
+        let resting = Phase::Resting { until: cx.now() + for_ms(work.delay_ms.into()), reason: "it is new".into() };
+        let phase = if work.delay_ms == 0 { Phase::Ready } else { resting };
         self.jobs.insert(id.clone(), Job { work, attempts: 0, phase: phase.clone(), number: cx.at().index.0 });
         self.begin(&id, phase, cx)
     }
@@ -234,8 +235,9 @@ impl Jobs {
     }
 
     fn renew(&mut self, id: &Id, ms: u32, cx: &mut Context<'_, Self>) -> Reply {
-        let Some(Phase::Taken { worker, token, .. }) = self.phase(id).cloned() else { return Reply::NotHeld };
-        self.begin(id, Phase::Taken { worker, token, until: cx.now() + for_ms(ms.into()) }, cx)
+        let Some(Phase::Taken { worker, token, until }) = self.phase(id).cloned() else { return Reply::NotHeld };
+        // Never shorter: this may be an earlier renewal that was delayed.
+        self.begin(id, Phase::Taken { worker, token, until: until.max(cx.now() + for_ms(ms.into())) }, cx)
     }
 
     fn complete(&mut self, id: Id, token: u128, cx: &mut Context<'_, Self>) -> Reply {
@@ -254,7 +256,7 @@ impl Jobs {
         }
         let ms = (u64::from(work.backoff_ms) << (*attempts - 1).min(31)).min(MS_MAX.into());
         let until = cx.now() + for_ms(ms - cx.random().below(ms / 2 + 1));
-        self.begin(id, Phase::Resting { until }, cx)
+        self.begin(id, Phase::Resting { until, reason }, cx)
     }
 
     fn discard(&mut self, id: Id, cx: &mut Context<'_, Self>) -> Reply {
@@ -281,7 +283,9 @@ impl Jobs {
             Phase::Resting { .. } | Phase::Dead { .. } => {}
         }
         match phase {
-            Phase::Resting { until } | Phase::Taken { until, .. } => cx.after(until.since(cx.now()), Due(id.clone())),
+            Phase::Resting { until, .. } | Phase::Taken { until, .. } => {
+                cx.after(until.since(cx.now()), Due(id.clone()))
+            }
             Phase::Ready | Phase::Done { .. } | Phase::Dead { .. } => drop(cx.cancel(&Due(id.clone()))),
         }
         job.phase = phase.clone();

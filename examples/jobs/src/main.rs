@@ -136,7 +136,7 @@ fn line(name: &str, Job { work, attempts, phase, .. }: &Job) -> String {
 fn text(phase: &Phase) -> String {
     match phase {
         Phase::Ready => "ready".into(),
-        Phase::Resting { until } => format!("resting {}", until.0),
+        Phase::Resting { until, reason } => format!("resting {} {reason}", until.0),
         Phase::Taken { worker, token, .. } => format!("taken {worker} {token}"),
         Phase::Done { token } => format!("done {token}"),
         Phase::Dead { reason } => format!("dead {reason}"),

@@ -73,6 +73,9 @@ fn a_repeated_take_gets_the_same_lease_and_a_renewed_lease_lasts() {
             matches!(three.job("a").await.expect("there").phase, Phase::Taken { token: same, .. } if same == token)
         );
         assert_eq!(three.job("a").await.expect("there").attempts, 1);
+        let before = three.job("a").await;
+        assert_eq!(three.nodes.call(Command::Renew { id: id("q", &name), token, ms: 1 }).await, Reply::Ok);
+        assert_eq!(three.job("a").await, before, "a delayed renewal makes no lease shorter");
         assert_eq!(three.complete(&name, token).await, Reply::Ok);
         assert_eq!(three.taken("w", 1_000).await.0, "b");
     });
@@ -83,15 +86,15 @@ fn failed_attempts_are_retried_with_growing_pauses_and_the_last_one_makes_a_dead
     simulate(async {
         let mut three = start(3).await;
         three.submit("a", Work { attempts_max: 4, backoff_ms: 1_000, ..work() }).await;
-        let mut reasons = ["it is broken", "its lease ended", "it is broken", "it is broken"].into_iter();
+        let mut reasons = ["it is broken", "late", "it is broken", "it is broken"].into_iter();
         for (attempt, backoff_ms) in (1..).zip([1_000, 2_000, 4_000]) {
             let token = three.until_taken("w", 1_000).await;
             match reasons.next() {
-                Some("its lease ended") => sleep(Duration::from_millis(1_100)).await,
+                Some("late") => sleep(Duration::from_millis(1_100)).await,
                 _ => assert_eq!(three.fail("a", token).await, Reply::Ok),
             }
             let job = three.job("a").await.expect("there");
-            let Phase::Resting { until } = job.phase else { panic!("{job:?}") };
+            let Phase::Resting { until, .. } = job.phase else { panic!("{job:?}") };
             assert_eq!(job.attempts, attempt);
             let ended = three.events().await.into_iter().rfind(|(_, change)| change.1 == Some(job.phase.clone()));
             let pause = until.since(ended.expect("the event of the rest").0);
@@ -137,14 +140,15 @@ fn a_delayed_job_becomes_ready_in_time_and_a_watch_sees_every_phase_once() {
         three.nodes.call(Command::Discard { id: id("q", "a") }).await;
         let events = three.events().await;
         let phases: Vec<_> = events.iter().map(|(_, change)| change.1.as_ref()).collect();
-        let [Some(Phase::Resting { until: rested }), Some(Phase::Ready), Some(taken), Some(dead), None] = phases[..]
+        let [Some(Phase::Resting { until: rested, .. }), Some(Phase::Ready), Some(taken), Some(dead), None] =
+            phases[..]
         else {
             panic!("{events:?}")
         };
         assert_eq!(events[1].0, *rested, "at its own time");
         let Phase::Taken { worker, token: by, until } = taken else { panic!("{taken:?}") };
         assert_eq!((worker.as_str(), *by), ("w", token));
-        assert_eq!((dead, events[3].0), (&Phase::Dead { reason: "its lease ended".into() }, *until));
+        assert_eq!((dead, events[3].0), (&Phase::Dead { reason: "late".into() }, *until));
     });
 }
 
@@ -232,7 +236,7 @@ fn jobs_texts_and_times_are_bounded() {
         let day = Duration::from_millis(MS_MAX.into());
         let job = one.job(&"n".repeat(NAME_MAX)).await.expect("there");
         assert!(
-            matches!(job.phase, Phase::Resting { until } if until.since(LogTime(0)) < day + Duration::from_secs(9))
+            matches!(job.phase, Phase::Resting { until, .. } if until.since(LogTime(0)) < day + Duration::from_secs(9))
         );
 
         for number in 1..JOBS_MAX {
@@ -377,7 +381,7 @@ fn check_phases(events: &[(LogTime, Change)]) {
         let next = phase.as_ref().expect("none is discarded");
         let is_legal = match (phases.insert(name, next), next) {
             (None, Phase::Ready | Phase::Resting { .. }) => true,
-            (Some(Phase::Resting { until }), Phase::Ready) => time >= until,
+            (Some(Phase::Resting { until, .. }), Phase::Ready) => time >= until,
             (Some(Phase::Ready), Phase::Taken { .. }) => true,
             (Some(Phase::Taken { token, .. }), Phase::Taken { token: same, .. } | Phase::Done { token: same }) => {
                 token == same
