@@ -3,6 +3,10 @@
 //! A lease is a timer in log time, which counts while a leader leads: a lease outlives the loss of
 //! a leader, and lasts longer on the wall clock by the time without one.
 
+mod elect;
+
+pub use elect::{Failure, Standing, Way, elect};
+
 use quorate::{At, Context, LogTime, Service};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -55,7 +59,8 @@ pub struct Wish {
 pub enum Command {
     /// Grants a free lock; renews the lease of an owner that holds it already.
     Acquire { name: String, wish: Wish, wait: bool },
-    /// Starts the lease anew, if the token is that of the present grant.
+    /// Makes the lease last this long from now, unless it lasts longer, if the token is that of the
+    /// present grant.
     Renew { name: String, token: u128, ttl_ms: u32 },
     /// Passes the lock to the next waiter, if the token is that of the present grant.
     Release { name: String, token: u128 },
@@ -171,8 +176,10 @@ impl Locks {
 impl Lock {
     fn lease(&mut self, name: String, ttl_ms: u32, cx: &mut Context<'_, Locks>) -> Grant {
         let ttl = Duration::from_millis(ttl_ms.min(TTL_MS_MAX).into());
-        self.grant.until = cx.now() + ttl;
-        cx.after(ttl, Expire(name)); // in place of the timer that an equal signal had before
+        // Never shorter: this may be an earlier request that was delayed.
+        self.grant.until = self.grant.until.max(cx.now() + ttl);
+        let left = self.grant.until.since(cx.now());
+        cx.after(left, Expire(name)); // in place of the timer that an equal signal had before
         self.grant.clone()
     }
 }

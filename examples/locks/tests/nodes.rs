@@ -2,10 +2,12 @@
 
 use quorate::LogTime;
 use quorate_host_testing::nodes::{Nodes, simulate, soon};
-use quorate_locks::{Command, Grant, LOCKS_MAX, Locks, Reply, TTL_MS_MAX, WAITERS_MAX, Wish};
+use quorate_locks::{Command, Grant, LOCKS_MAX, Locks, Reply, TTL_MS_MAX, WAITERS_MAX, Wish, elect};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    rc::Rc,
     time::Duration,
 };
 use tokio::time::sleep;
@@ -60,6 +62,67 @@ fn a_renewed_lease_outlives_its_leaders() {
 }
 
 #[test]
+fn no_delayed_request_makes_a_lease_shorter() {
+    simulate(async {
+        let three = start(3).await;
+        let grant = three.granted("x", 10_000).await;
+        let renew = Command::Renew { name: "lock".into(), token: grant.token, ttl_ms: 1 };
+        assert_eq!(three.call(renew).await, Reply::Granted(grant.clone()));
+        assert_eq!(three.acquire("x", 1_000, false).await, Reply::Granted(grant.clone()));
+        sleep(Duration::from_millis(9_000)).await;
+        assert_eq!(three.holder().await, Some(grant));
+        sleep(Duration::from_millis(2_000)).await;
+        assert_eq!(three.holder().await, None);
+    });
+}
+
+#[test]
+fn one_candidate_leads_at_a_time_until_it_is_done_or_cut_off() {
+    simulate(async {
+        let mut three = start(3).await;
+        let runs = Rc::new(RefCell::new(Vec::new()));
+        let candidate = |node: quorate::ServiceNode<Locks>, owner: &'static str, run: Duration| {
+            let runs = Rc::clone(&runs);
+            let leads = async move {
+                let wish = Wish { owner: owner.into(), ttl_ms: 3_000 };
+                let task = |token| {
+                    runs.borrow_mut().push((owner, token));
+                    sleep(run)
+                };
+                elect(&node, "lock", &wish, task).await.expect("it is elected");
+            };
+            tokio::task::spawn_local(leads)
+        };
+        let first = candidate(three.nodes.last().clone(), "first", Duration::from_secs(20));
+        while runs.borrow().is_empty() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        let second = candidate(three.nodes.first().clone(), "second", Duration::from_secs(1));
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(three.holder().await.expect("held").owner, "first", "for more than one lease");
+        assert!(!first.is_finished() && !second.is_finished());
+        soon("the end of the first", first).await.expect("it is done");
+        let released = tokio::time::Instant::now();
+        soon("the end of the second", second).await.expect("it is done");
+        assert!(released.elapsed() < Duration::from_millis(1_500), "it did not wait for the end of a lease");
+        assert_eq!(three.holder().await, None);
+
+        // A candidate without its node stops before another is elected, though it is not done.
+        let cut_off = candidate(three.nodes.first().clone(), "cut off", Duration::from_secs(600));
+        while runs.borrow().len() < 3 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        three.nodes.restart(0).await;
+        let next = candidate(three.nodes.last().clone(), "next", Duration::from_secs(1));
+        soon("the end of the next", next).await.expect("it is done");
+        cut_off.abort();
+        let runs = runs.borrow();
+        assert_eq!(runs.iter().map(|(owner, _)| *owner).collect::<Vec<_>>(), ["first", "second", "cut off", "next"]);
+        assert!(runs.is_sorted_by(|one, next| one.1 < next.1), "{runs:?}");
+    });
+}
+
+#[test]
 fn every_token_has_one_holder_and_only_the_present_one_is_accepted() {
     simulate(async {
         for seed in 0..20 {
@@ -71,7 +134,8 @@ fn every_token_has_one_holder_and_only_the_present_one_is_accepted() {
                 let owner = ["x", "y", "z"][random.random_range(0..3)].to_owned();
                 let before = nodes.holder_of(&name).await;
                 let old: Vec<_> = holds.keys().copied().collect();
-                let token = if old.is_empty() { 0 } else { old[random.random_range(0..old.len())] };
+                let oldest = if random.random() { old.len().saturating_sub(2) } else { 0 };
+                let token = if old.is_empty() { 0 } else { old[random.random_range(oldest..old.len())] };
                 let ttl_ms = random.random_range(1..3_000);
                 let (command, claims) = match random.random_range(0..5) {
                     0..3 => {

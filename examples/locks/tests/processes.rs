@@ -1,14 +1,18 @@
 //! The lock server as three processes over QUIC, and its command line.
 
 use quorate_host::{Line, ask};
-use quorate_host_testing::processes::{Cluster, PATIENCE, Signal};
+use quorate_host_testing::processes::{Cluster, PATIENCE, Pid, Signal, kill_process};
 use std::{
     collections::BTreeMap,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::Path,
+    time::Duration,
 };
-use tokio::{process::Command, time::timeout};
+use tokio::{
+    process::{Child, Command},
+    time::{Instant, sleep, timeout},
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_locks");
 
@@ -94,6 +98,62 @@ async fn other_users_are_kept_out_whatever_the_umask_and_a_socket_that_is_gone_i
     granted(&cluster, 1, "acquire db alice 600000", "alice").await;
     fs::remove_file(data.join("socket")).expect("removed");
     cluster.stop(1, Signal::TERM).await;
+}
+
+#[tokio::test]
+async fn one_program_of_the_candidates_runs_and_keeps_its_lease_through_a_lost_leader() {
+    let mut cluster = Cluster::prepare(BINARY, 3);
+    for id in 1..=3 {
+        cluster.start(id).await;
+    }
+    let leader = cluster.leader(1).await;
+    let (other, third) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    let dir = cluster.dir().to_owned();
+    let runs = |name: &str| dir.join(format!("runs-{name}"));
+    let candidate = |cluster: &Cluster, id: u64, name: &str, then: &str| {
+        let script = format!("echo $LOCK_TOKEN >> {}; {then}", runs(name).display());
+        cluster.command(&[&format!("data{id}"), "elect", "job", name, "3000", "sh", "-c", &script])
+    };
+    let run = async |name: &str| {
+        let started = Instant::now();
+        loop {
+            let tokens: Vec<u128> = fs::read_to_string(runs(name))
+                .map(|text| text.lines().map(|line| line.parse().expect("a token")).collect())
+                .unwrap_or_default();
+            if !tokens.is_empty() {
+                break tokens;
+            }
+            assert!(started.elapsed() < PATIENCE, "{name} is not elected");
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let mut first = candidate(&cluster, other, "first", "exec sleep 600").spawn().expect("it runs");
+    let token = run("first").await;
+    let mut second = candidate(&cluster, other, "second", "exit 7").spawn().expect("it runs");
+    let mut third = candidate(&cluster, third, "third", "exec sleep 600").spawn().expect("it runs");
+
+    // Two leases long, the leader is dead for a part of it.
+    cluster.kill(leader).await;
+    sleep(Duration::from_millis(6_000)).await;
+    assert_eq!((run("first").await, first.try_wait().expect("its status")), (token.clone(), None), "one hold, one run");
+    assert!(!runs("second").exists() && !runs("third").exists(), "the others wait");
+
+    stop(&mut first).await;
+    let next = run("second").await;
+    assert!(next[0] > token[0]);
+    assert_eq!(timeout(PATIENCE, second.wait()).await.expect("it stops").expect("it ends").code(), Some(7));
+    let last = run("third").await;
+    assert!(last[0] > next[0], "it was released by its program's end");
+    stop(&mut third).await;
+    assert_eq!(cluster.ask(other, "elect job x 3000").await.0, Some(2));
+    cluster.stop_all().await;
+}
+
+/// Stops a candidate, which kills its program.
+async fn stop(candidate: &mut Child) {
+    let pid = candidate.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).expect("it runs");
+    kill_process(pid, Signal::TERM).expect("sent");
+    assert_eq!(timeout(PATIENCE, candidate.wait()).await.expect("it stops").expect("it ends").code(), Some(2));
 }
 
 /// A protected resource: it refuses tokens lower than the highest that it has seen.
