@@ -1,4 +1,5 @@
-//! The service under the trial of services: equal to its twin and to a plain map, while keys expire.
+//! The service under the trial of services: equal to its twin and to a plain map, while keys
+//! expire.
 
 use quorate::At;
 use quorate_kv::machine::{

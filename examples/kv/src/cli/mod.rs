@@ -54,8 +54,8 @@ enum Command {
         /// Use VALUE literally, even if it is `-` or starts with `@`
         #[arg(long)]
         literal: bool,
-        /// Let the key expire after this time, such as 30s, in which some node leads; without it the
-        /// key stays, also if it had a time to live before
+        /// Let the key expire after this time, such as 30s, in which some node leads; without it
+        /// the key stays, also if it had a time to live before
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         ttl: Option<Duration>,
         #[command(flatten)]
@@ -76,8 +76,8 @@ enum Command {
         #[command(flatten)]
         connection: Connection,
     },
-    /// Print the keys of a range and their values, ordered by key, all of one state: a line for each
-    /// pair, with a tab between key and value, and control characters escaped
+    /// Print the keys of a range and their values, ordered by key, all of one state: a line for
+    /// each pair, with a tab between key and value, and control characters escaped
     List(list::Args),
     /// Remove a key
     Delete {
@@ -105,9 +105,9 @@ enum Command {
     /// Compare several keys, and then set, remove and print several, all or none at one log index;
     /// fails if a comparison does
     Txn(txn::Args),
-    /// Print the changes of a key, or of all keys with a prefix, as they happen: a line for each, with
-    /// its index, `put`, `delete` or `expire`, the key and the value; `put-long` if the value is too
-    /// long for that
+    /// Print the changes of a key, or of all keys with a prefix, as they happen: a line for each,
+    /// with its index, `put`, `delete` or `expire`, the key and the value; `put-long` if the value
+    /// is too long for that
     Watch(watch::Args),
     /// Show the status of the node at each endpoint
     Status {

@@ -178,8 +178,8 @@ impl Client {
         self.put_for(key, value, None).await
     }
 
-    /// Sets a key to a value, which expires after `ttl` of log time: at least a millisecond, and at most
-    /// ten years.
+    /// Sets a key to a value, which expires after `ttl` of log time: at least a millisecond, and at
+    /// most ten years.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -245,8 +245,8 @@ impl Client {
     }
 
     /// Lists keys and their values, page by page. Later pages are asked with the index and the last
-    /// key of the page before, and come from the same node; if that lost the state, the error has the
-    /// code `gone`.
+    /// key of the page before, and come from the same node; if that lost the state, the error has
+    /// the code `gone`.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -353,8 +353,8 @@ impl Client {
         self.download(&ask, self.limit.max(BACKUP_LIMIT), self.limit).await
     }
 
-    /// Sends `ask` to one endpoint after the other, from the one of the last success on, and returns
-    /// the answer as it arrives.
+    /// Sends `ask` to one endpoint after the other, from the one of the last success on, and
+    /// returns the answer as it arrives.
     async fn download(
         &mut self,
         ask: &ApiRequest,

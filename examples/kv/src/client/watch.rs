@@ -42,8 +42,8 @@ pub struct Watching<'a> {
 }
 
 impl Client {
-    /// Watches keys. It begins at once, so that no later change is missed, also if the next endpoint
-    /// must go on.
+    /// Watches keys. It begins at once, so that no later change is missed, also if the next
+    /// endpoint must go on.
     ///
     /// # Errors
     /// See [`ClientError`]; `gone` if changes after the index are not kept any more.
@@ -65,8 +65,8 @@ impl Watching<'_> {
         self.request.after
     }
 
-    /// The changes of the next entry. If the endpoint fails, the watch goes on at the next one, for as
-    /// long as the client waits for an answer.
+    /// The changes of the next entry. If the endpoint fails, the watch goes on at the next one, for
+    /// as long as the client waits for an answer.
     ///
     /// # Errors
     /// See [`ClientError`]; `gone` if the next changes are not kept any more.
@@ -91,8 +91,8 @@ impl Watching<'_> {
         }
     }
 
-    /// The changes of the next message, `None` if it has none; of the present endpoint, unless there
-    /// is none.
+    /// The changes of the next message, `None` if it has none; of the present endpoint, unless
+    /// there is none.
     async fn try_next(&mut self) -> Result<Option<WatchAnswer>, ClientError> {
         if self.arriving.is_none() {
             self.begin().await?;

@@ -245,8 +245,8 @@ impl Config {
         Self::read(file, &text, environment, flags)
     }
 
-    /// As [`Config::load`], for a file with the contents `text`: for a service that has it elsewhere
-    /// than on a disk.
+    /// As [`Config::load`], for a file with the contents `text`: for a service that has it
+    /// elsewhere than on a disk.
     ///
     /// # Errors
     /// As [`Config::load`], but for a file that cannot be read.

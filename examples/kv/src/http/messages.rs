@@ -374,9 +374,9 @@ pub struct TransferAnswer {
 /// The body of every refusal.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ErrorAnswer {
-    /// The code for programs: `bad_request`, `not_found`, `gone`, `no_leader`, `too_stale`, `witness`,
-    /// `overloaded`, `storage_full`, `stopping`, `too_large`, `outcome_unknown`, `conflict`,
-    /// `session_expired`, `stale_serial`, …
+    /// The code for programs: `bad_request`, `not_found`, `gone`, `no_leader`, `too_stale`,
+    /// `witness`, `overloaded`, `storage_full`, `stopping`, `too_large`, `outcome_unknown`,
+    /// `conflict`, `session_expired`, `stale_serial`, …
     pub error: String,
     /// The message for people: one line with problem and remedy.
     pub message: String,

@@ -60,8 +60,8 @@ use tokio::time::Instant;
 /// The memory budget of all request bodies in bytes; at least twice the share of one client.
 const BODIES_BYTES_MAX: usize = 256 << 20;
 
-/// The memory budget of all pages and transactions' answers that are being made or sent, in bytes of
-/// keys and values; a client may have half of it. JSON may be six times as long.
+/// The memory budget of all pages and transactions' answers that are being made or sent, in bytes
+/// of keys and values; a client may have half of it. JSON may be six times as long.
 const ANSWERS_BYTES_MAX: usize = 256 << 20;
 /// The length from which on JSON is parsed and written off the task, where it delays no other.
 const LONG_JSON_BYTES: usize = 64 << 10;
@@ -215,8 +215,8 @@ impl CasRequest {
         Ok(request)
     }
 
-    /// The maximum length of a body in bytes: JSON may encode a byte as `\u00XX`, six bytes, and the
-    /// body has two values.
+    /// The maximum length of a body in bytes: JSON may encode a byte as `\u00XX`, six bytes, and
+    /// the body has two values.
     #[must_use]
     pub fn body_bytes_max(value_bytes_max: usize) -> usize {
         value_bytes_max * 12 + 1024

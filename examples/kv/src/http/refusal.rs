@@ -25,7 +25,8 @@ pub enum Refusal {
     NotFound(String),
     /// The state of an earlier page is not kept any more: begin the listing again.
     Gone(String),
-    /// The changes after the position of a watch were evicted from the history: read the state anew.
+    /// The changes after the position of a watch were evicted from the history: read the state
+    /// anew.
     ChangesGone {
         /// Index of the last entry that was evicted.
         floor: Index,

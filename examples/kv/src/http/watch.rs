@@ -2,10 +2,10 @@
 //!
 //! A watch is a position in the replicated history of changes, so it goes on at any node, after its
 //! last id. Nothing is queued for it: the changes of the next entry are read when the connection
-//! has taken those before. A client that is too slow loses its place in the history, and is told so.
+//! has taken those before. A client that is too slow is told that its place in the history is gone.
 //!
-//! **Bounded:** at most [`WATCHES_MAX`] watches, half of them of one client; each has one message in
-//! memory, with the changes of one entry, which have no large values.
+//! **Bounded:** at most [`WATCHES_MAX`] watches, half of them of one client; each has one message
+//! in memory, with the changes of one entry, which have no large values.
 
 use super::{
     Api, Refusal,

@@ -56,8 +56,8 @@ pub enum Reply {
     Txn(TxnReply),
 }
 
-/// A change of a key: the event under the topic of that key. It is in the history, which has a bound
-/// on its bytes, so it has no large value.
+/// A change of a key: the event under the topic of that key. It is in the history, which has a
+/// bound on its bytes, so it has no large value.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Change {
     /// The key was set.

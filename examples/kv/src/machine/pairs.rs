@@ -1,9 +1,10 @@
-//! The map: small ordered maps for consecutive ranges of keys, each shared with its copies until one
-//! of them changes it.
+//! The map: small ordered maps for consecutive ranges of keys, each shared with its copies until
+//! one of them changes it.
 //!
 //! A copy of the map copies two references per [`Shard`]. The first change of a shard after that
-//! copies the shard, but not its keys and values; this costs some ten nanoseconds per key, for a few
-//! hundred keys at a time. A persistent map would avoid this cost, but every change would be slower.
+//! copies the shard, but not its keys and values; this costs some ten nanoseconds per key, for a
+//! few hundred keys at a time. A persistent map would avoid this cost, but every change would be
+//! slower.
 
 use quorate::LogTime;
 use rapidhash::v3::{RapidSecrets, RapidStreamHasherV3};

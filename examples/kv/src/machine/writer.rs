@@ -1,5 +1,5 @@
-//! The writes of one command or timer: each changes the pairs, sets or cancels the timer of the key,
-//! and publishes the change.
+//! The writes of one command or timer: each changes the pairs, sets or cancels the timer of the
+//! key, and publishes the change.
 
 use super::{Key, Value};
 use super::{
