@@ -4,6 +4,7 @@
 use super::{
     observer::SharedObserver,
     registers::{Command, GROUP_KEYS, State},
+    service::Typed,
     timers::Timers,
 };
 use bytes::Bytes;
@@ -16,8 +17,9 @@ pub(super) struct Registers {
     node: NodeId,
     state: State,
     applied: Index,
-    /// `None` if the service does not use time.
+    /// `None` if the service does not use time, as the typed one.
     timers: Option<Timers>,
+    typed: Option<Typed>,
     /// Bytes of padding in a snapshot, so that it takes more than one piece.
     ballast: usize,
     observer: SharedObserver,
@@ -25,8 +27,8 @@ pub(super) struct Registers {
 
 impl Registers {
     pub(super) fn new(node: NodeId, uses_time: bool, ballast: usize, observer: SharedObserver) -> Self {
-        let timers = uses_time.then(Timers::default);
-        Self { node, state: State::default(), applied: Index(0), timers, ballast, observer }
+        let (timers, typed) = (uses_time.then(Timers::default), uses_time.then(Typed::default));
+        Self { node, state: State::default(), applied: Index(0), timers, typed, ballast, observer }
     }
 
     pub(super) fn get(&self, key: u64) -> Option<u64> {
@@ -54,18 +56,34 @@ impl StateMachine for Registers {
         if let Some(timers) = &mut self.timers {
             observer.timer_set(self.node, command.operation, timers.applied(at, command.operation));
         }
+        if let Some(typed) = &mut self.typed {
+            let checked = typed.applied(&mut observer.twin, at, command.operation);
+            observer.served(self.node, checked);
+        }
         observer.applied(self.node, index, &command, changed, &self.state);
         Bytes::from_static(if changed { b"1" } else { b"0" })
     }
 
     fn ticked(&mut self, at: &At, tick: &Tick) {
-        if let Some(timers) = &mut self.timers {
-            self.observer.lock().timers_fired(self.node, at.index, timers.ticked(at, tick));
-        }
+        let (Some(timers), Some(typed)) = (&mut self.timers, &mut self.typed) else { return };
+        let mut observer = self.observer.lock();
+        observer.timers_fired(self.node, at.index, timers.ticked(at, tick));
+        let checked = typed.ticked(&mut observer.twin, at, tick);
+        observer.served(self.node, checked);
+        timers.stops_at(typed.next_due());
     }
 
     fn next_due(&self) -> Option<LogTime> {
-        self.timers.as_ref()?.waiting.first().map(|(due, _)| *due)
+        let of_timers = self.timers.as_ref()?.waiting.first().map(|(due, _)| *due);
+        of_timers.into_iter().chain(self.typed.as_ref()?.next_due()).min()
+    }
+
+    fn flush(&mut self, applied: Index) {
+        if let Some(typed) = &mut self.typed {
+            let mut observer = self.observer.lock();
+            let checked = typed.flushed(&mut observer.twin, self.node, applied);
+            observer.served(self.node, checked);
+        }
     }
 
     fn uses_time(&self) -> bool {
@@ -75,7 +93,7 @@ impl StateMachine for Registers {
     fn snapshot(&self) -> Option<WriteState> {
         let (state, applied, ballast) = (self.state.clone(), self.applied, self.ballast);
         let Timers { waiting, ticked, now } = self.timers.clone().unwrap_or_default();
-        let observer = self.observer.clone();
+        let (observer, typed) = (self.observer.clone(), self.typed.as_ref().map(Typed::written));
         Some(Box::new(move |writer: &mut dyn Write| {
             let mut words = vec![applied.0, state.history];
             words.extend(state.values.iter().flat_map(|(key, value)| [*key, *value]));
@@ -88,6 +106,9 @@ impl StateMachine for Registers {
             for word in words {
                 writer.write_all(&word.to_le_bytes())?;
             }
+            let typed = typed.transpose()?.unwrap_or_default();
+            writer.write_all(&(typed.len() as u64).to_le_bytes())?;
+            writer.write_all(&typed)?;
             writer.write_all(&vec![0x5a; ballast])?;
             observer.lock().report.count("snapshots", 1);
             Ok(())
@@ -108,6 +129,10 @@ impl StateMachine for Registers {
         let waiting = timers.collect::<io::Result<_>>()?;
         if let Some(timers) = &mut self.timers {
             *timers = Timers { waiting, ticked, now };
+        }
+        let length = number()?;
+        if let Some(typed) = &mut self.typed {
+            typed.restore(&mut (&mut *from).take(length))?;
         }
         io::copy(from, &mut io::sink())?;
         (self.state, self.applied) = (State { values, history }, applied);

@@ -12,7 +12,8 @@
 //! - [`faults`]: the plan's faults of nodes, and [`damage`] of disks, where [`sound_disks`] permits it.
 //! - [`member`]: the state of a node that outlives its processes: the clock, the faults in effect.
 //! - [`process`]: one life of a node. Dropping it is a crash.
-//! - [`machine`]: its state machine, which carries out the commands of [`registers`] and has [`timers`].
+//! - [`machine`]: its state machine, which carries out the commands of [`registers`] has [`timers`], and
+//!   a typed [`service`] beside it.
 //! - [`observed_storage`]: its storage, and [`promised`]: the durability reports of the storage.
 //! - [`wire`]: the network; [`frames`]: the codec.
 //! - [`clients`]: the callers and their answers; [`sessions`]: their retries; [`operators`]:
@@ -34,6 +35,7 @@ mod operators;
 mod process;
 mod promised;
 mod registers;
+mod service;
 mod sessions;
 mod sound_disks;
 mod timers;

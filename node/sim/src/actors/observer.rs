@@ -14,7 +14,7 @@ use super::{
     frames,
     promised::Promised,
     registers::{Command, State},
-    timers,
+    service, timers,
 };
 use crate::{plan::Plan, report::Report, trace::Trace};
 use quorate::{Index, LogTime, NodeId};
@@ -53,6 +53,7 @@ pub(super) struct Observer {
     oracle: Oracle,
     disks: Disks,
     pub(super) timers: timers::Seen,
+    pub(super) twin: service::Twin,
     /// The state after each command.
     states: BTreeMap<Index, State>,
     /// The first reply of the state machine to each operation's command.
@@ -97,6 +98,7 @@ impl Observer {
             oracle,
             disks: Disks { of: BTreeMap::new(), witness: plan.witness, emptied: BTreeSet::new() },
             timers: timers::Seen::new(plan),
+            twin: service::Twin::default(),
             states: BTreeMap::from([(Index(0), State::default())]),
             replies: BTreeMap::new(),
         }
@@ -204,6 +206,13 @@ impl Observer {
         match set {
             Ok(due) => due.into_iter().for_each(|_| self.timers.set(operation)),
             Err(violation) => self.fail(format!("{violation}, on {node}")),
+        }
+    }
+
+    /// A typed service did what the twin checks.
+    pub(super) fn served(&mut self, node: NodeId, checked: Result<(), String>) {
+        if let Err(violation) = checked {
+            self.fail(format!("{violation}, on {node}"));
         }
     }
 

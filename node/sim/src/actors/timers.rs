@@ -15,8 +15,7 @@ use std::{
     time::Duration,
 };
 
-/// Timers that one tick fires: more get another tick. More than are ever due at once in a run: at a
-/// command between two such ticks log time is late, so a timer that it sets fires early.
+/// Timers that one tick fires: more get another tick. More than are ever due at once in a run.
 const FIRES_MAX: usize = 1_000;
 
 /// Whether the service of this plan uses time: in three of eight runs, one of them with sessions.
@@ -50,7 +49,8 @@ impl Timers {
         if let Some((due, of)) = self.waiting.first().filter(|(due, _)| *due < at.time) {
             return Err(format!("timers: that of {of}, due at {due:?}, waits at {}, {:?}", at.index, at.time));
         }
-        let Some(delay) = delay_of(operation) else { return Ok(None) };
+        // Log time is late where a tick has left a part: a timer that is set there fires early.
+        let Some(delay) = delay_of(operation).filter(|_| at.time == self.ticked) else { return Ok(None) };
         self.waiting.insert((at.time + delay, operation));
         Ok(Some(at.time + delay))
     }
@@ -77,6 +77,11 @@ impl Timers {
             self.now = self.now.min(*due);
         }
         Ok(fired)
+    }
+
+    /// Log time stops where the typed service has left a part of what is due.
+    pub(super) fn stops_at(&mut self, due: Option<LogTime>) {
+        self.now = due.map_or(self.now, |due| due.min(self.now));
     }
 
     fn reached(&mut self, time: LogTime) -> Result<(), String> {
