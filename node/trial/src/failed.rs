@@ -26,6 +26,8 @@ pub enum Property {
     Panics,
     /// No thread is started.
     Threads,
+    /// The handler of effects does not panic.
+    Effects,
     /// The cluster serves and agrees once its faults stop, and tells each caller the truth. It is
     /// the runtime's fault if it does not.
     Cluster,
@@ -44,6 +46,7 @@ impl fmt::Display for Property {
             Self::Refusals => "a command is refused",
             Self::Panics => "the service panics",
             Self::Threads => "the service starts a thread",
+            Self::Effects => "the handler of effects panics",
             Self::Cluster => "the cluster does not keep its promises",
         })
     }

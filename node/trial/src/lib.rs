@@ -42,6 +42,8 @@
 //!   them.
 //! - **No panic**, no thread started in [`apply`](quorate::Service::apply) or
 //!   [`signal`](quorate::Service::signal), no command that the newest version refuses.
+//! - **Effects**, with [`Trial::effects`]: some calls of the handler are lost with their leader and
+//!   made again by the next one, under a higher fence. The handler does not panic.
 //! - The author's [invariants](Trial::invariant) after every entry, and the
 //!   [model](Trial::model) at every reply.
 //!
@@ -77,7 +79,7 @@
 //! # What is not found
 //!
 //! Files, sockets and environment variables, which are equal for both copies; a pool of threads that
-//! was started before; system calls of the service's own. Effects are asked for and not performed.
+//! was started before; system calls of the service's own. A cluster performs no effects.
 //! Clocks, entropy and threads are those of a
 //! world on Linux with the GNU C library only: there this crate defines `clock_gettime`,
 //! `getrandom` and `pthread_create` for the test's executable. Elsewhere a clock is found if both
@@ -85,6 +87,7 @@
 
 mod cluster;
 mod failed;
+mod outside;
 mod rng;
 mod shrink;
 mod side;

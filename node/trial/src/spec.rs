@@ -1,6 +1,6 @@
 //! The author's part of a trial.
 
-use crate::rng::Rng;
+use crate::{outside::NewHandler, rng::Rng};
 use quorate::{At, Service};
 
 /// The verdict of an author's check; the error says what does not hold.
@@ -20,4 +20,5 @@ pub(crate) struct Spec<S: Service> {
     pub(crate) queries: Option<Queries<S>>,
     pub(crate) invariants: Vec<Invariant<S>>,
     pub(crate) model: Option<Model<S>>,
+    pub(crate) effects: Option<NewHandler<S>>,
 }

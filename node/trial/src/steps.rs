@@ -23,6 +23,12 @@ pub(crate) enum Step<S: Service> {
     Upgrade,
     /// The twin is saved and loaded.
     Load,
+    /// The leader performs one of the effects that may be performed.
+    Perform {
+        nth: u64,
+        /// Another leader comes before the result is in the log.
+        is_lost: bool,
+    },
     /// An entry of a cluster's log.
     Logged(At, Entry),
 }
@@ -51,6 +57,9 @@ impl<'a, S: Service> Drawn<'a, S> {
         match rng.below(100) {
             0..20 => Step::Pass(pass(rng, walk.until_due())),
             20..30 => Step::Load,
+            50..65 if spec.effects.is_some() && walk.has_effects() => {
+                Step::Perform { nth: rng.next_u64(), is_lost: rng.one_in(4) }
+            }
             30..33 => Step::Lead,
             33..40 if walk.is_old() => Step::Upgrade,
             40..50 if let Some(queries) = &spec.queries => Step::Query(queries(rng)),
@@ -81,6 +90,8 @@ impl<S: Service> fmt::Debug for Step<S> {
             Self::Lead => f.write_str("a new leader"),
             Self::Upgrade => f.write_str("the cluster's version rises"),
             Self::Load => f.write_str("the twin is saved and loaded"),
+            Self::Perform { is_lost: false, .. } => f.write_str("perform"),
+            Self::Perform { is_lost: true, .. } => f.write_str("perform, and a new leader before the result counts:"),
             Self::Logged(_, Entry::Tick(tick)) => write!(f, "log time is {} ms", tick.time.0),
             Self::Logged(_, Entry::Internal(payload)) => write!(f, "{:?}", Internal::decode(payload)),
             Self::Logged(_, Entry::Command(bytes)) => match command_of::<S>(bytes) {

@@ -3,6 +3,7 @@
 use crate::{
     cluster,
     failed::{Failed, Fault, Found},
+    outside,
     rng::Rng,
     shrink::{self, Ended},
     spec::Spec,
@@ -10,7 +11,7 @@ use crate::{
     walk::Walk,
     world::World,
 };
-use quorate::{At, Index, Service};
+use quorate::{At, Index, Perform, Service};
 use std::{collections::hash_map::RandomState, fmt, hint::black_box, panic, sync::Arc, thread};
 
 /// The seeds of a trial that says nothing else.
@@ -44,7 +45,14 @@ impl<S: Service> Trial<S> {
     /// Trial::new(Counter::default).commands(|rng, _replies| rng.below(10)).run();
     /// ```
     pub fn new(new: impl Fn() -> S + Send + Sync + 'static) -> Self {
-        let spec = Spec { new: Box::new(new), commands: None, queries: None, invariants: Vec::new(), model: None };
+        let spec = Spec {
+            new: Box::new(new),
+            commands: None,
+            queries: None,
+            invariants: Vec::new(),
+            model: None,
+            effects: None,
+        };
         Self { spec, seeds: SEEDS, clusters: CLUSTERS }
     }
 
@@ -150,6 +158,41 @@ impl<S: Service> Trial<S> {
             let (mut model, follows) = (new(), Arc::clone(&follows));
             Box::new(move |command, reply, at| follows(&mut model, command, reply, at))
         }));
+        self
+    }
+
+    /// The handler of effects. `new` makes one for each seed, so that a handler may keep what it did
+    /// as the outside would, and assert that nothing is done twice.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Service, Ticket};
+    /// # use quorate_trial::Trial;
+    /// # use std::{collections::BTreeMap, sync::{Arc, Mutex}};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Mails { open: u64, sent: u64 }
+    /// # impl Service for Mails {
+    /// #     quorate::types!(String => bool, () => u64, signal bool, effect String);
+    /// #     fn apply(&mut self, mail: String, cx: &mut Context<'_, Self>) -> bool {
+    /// #         let taken = cx.perform("mails", mail).is_ok();
+    /// #         self.open += u64::from(taken);
+    /// #         taken
+    /// #     }
+    /// #     fn signal(&mut self, _: bool, _: &mut Context<'_, Self>) { (self.open, self.sent) = (self.open - 1, self.sent + 1) }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.sent }
+    /// # }
+    /// Trial::new(Mails::default)
+    ///     .commands(|rng, _| rng.below(10).to_string())
+    ///     .effects(|| {
+    ///         let sent = Arc::new(Mutex::new(BTreeMap::new()));
+    ///         move |mail: String, ticket: Ticket| {
+    ///             let is_first = sent.lock().is_ok_and(|mut sent| sent.insert(ticket.id, mail).is_none());
+    ///             async move { Ok(is_first) } // the signal
+    ///         }
+    ///     })
+    ///     .run();
+    /// ```
+    pub fn effects<P: Perform<S>>(mut self, new: impl Fn() -> P + Send + Sync + 'static) -> Self {
+        self.spec.effects = Some(outside::boxed(new));
         self
     }
 
@@ -388,6 +431,8 @@ pub struct Passed {
     pub ticks: u64,
     /// Timers that fired and were not set again at once.
     pub fired: u64,
+    /// Calls of the handler of effects.
+    pub performed: u64,
     /// Times that the twin was saved and loaded.
     pub loads: u64,
     /// New leaders, each with a later term.
@@ -411,6 +456,7 @@ impl Passed {
             queries,
             ticks,
             fired,
+            performed,
             loads,
             leaders,
             clusters,
@@ -424,6 +470,7 @@ impl Passed {
         self.queries += queries;
         self.ticks += ticks;
         self.fired += fired;
+        self.performed += performed;
         self.loads += loads;
         self.leaders += leaders;
         self.clusters += clusters;
@@ -442,6 +489,7 @@ impl fmt::Display for Passed {
             queries,
             ticks,
             fired,
+            performed,
             loads,
             leaders,
             clusters,
@@ -452,7 +500,7 @@ impl fmt::Display for Passed {
         write!(
             f,
             "{seeds} seeds passed: {commands} commands, {refused} refused, {queries} queries, {ticks} ticks, \
-             {fired} timers fired, {loads} loads, {leaders} leaders; {clusters} clusters: {answered} answers, \
+             {fired} timers fired, {performed} effects performed, {loads} loads, {leaders} leaders; {clusters} clusters: {answered} answers, \
              {unknown} unknown outcomes, {crashes} crashes"
         )
     }

@@ -2,6 +2,7 @@
 
 use crate::{
     failed::{Fault, Property, shown},
+    outside::Outside,
     rng::Rng,
     side::{Entry, Saved, Side},
     spec::{Follows, Spec},
@@ -11,7 +12,11 @@ use crate::{
 };
 use quorate::{
     At, Hosted, Index, Message, Service, Term, Topics,
-    service::{history::Next, internal::Internal, windows::WINDOW},
+    service::{
+        history::Next,
+        internal::{Done, Internal},
+        windows::WINDOW,
+    },
 };
 use quorate_raft::{
     session::LogTime,
@@ -37,6 +42,7 @@ pub(crate) struct Walk<'a, S: Service> {
     bounds: Bounds,
     generation: u32,
     model: Option<Follows<S>>,
+    outside: Option<Outside<S>>,
     replies: Vec<S::Reply>,
     passed: Passed,
     /// Size of the state when it was last saved.
@@ -69,6 +75,7 @@ impl<'a, S: Service> Walk<'a, S> {
             bounds,
             generation: if rng.one_in(8) { 1_600_000_000 } else { 0 },
             model: spec.model.as_ref().map(|model| model()),
+            outside: spec.effects.as_ref().map(Outside::new),
             replies: Vec::new(),
             passed: Passed { seeds: 1, ..Passed::default() },
             size: 0,
@@ -85,6 +92,11 @@ impl<'a, S: Service> Walk<'a, S> {
     pub(crate) fn until_due(&self) -> Option<u64> {
         let due = self.first.hosted().tables().timers.next_due()?;
         Some(due.0.saturating_sub(self.at.time.0))
+    }
+
+    /// Whether an effect can be performed.
+    pub(crate) fn has_effects(&self) -> bool {
+        !self.first.hosted().tables().outbox.is_empty()
     }
 
     /// Whether the cluster's version can rise.
@@ -120,14 +132,13 @@ impl<'a, S: Service> Walk<'a, S> {
             Step::Query(query) => self.query(query),
             Step::Pass(ms) => self.pass(*ms),
             Step::Lead => {
-                self.passed.leaders += 1;
-                self.at.term = self.at.term.next();
-                self.at.index = self.at.index.next();
+                self.lead();
                 Ok(())
             }
             Step::Upgrade if self.is_old() => self.raise(self.at.version + 1),
             Step::Upgrade => Ok(()),
             Step::Load => self.load(),
+            Step::Perform { nth, is_lost } => self.perform(*nth, *is_lost),
             Step::Logged(at, entry) => self.follow(at, entry).map(drop),
         }
     }
@@ -172,6 +183,46 @@ impl<'a, S: Service> Walk<'a, S> {
         self.has_begun = true;
         self.tick(LogTime(0))?;
         self.raise(self.at.version)
+    }
+
+    fn lead(&mut self) {
+        self.passed.leaders += 1;
+        self.at.term = self.at.term.next();
+        self.at.index = self.at.index.next();
+    }
+
+    /// Performs one of the effects that may be performed: the oldest of each key.
+    fn perform(&mut self, nth: u64, is_lost: bool) -> Result<(), Fault> {
+        let outbox = &self.first.hosted().tables().outbox;
+        let heads: Vec<_> = outbox.heads().collect();
+        let (Some(outside), Some(nth)) = (&mut self.outside, nth.checked_rem(heads.len() as u64)) else {
+            return Ok(());
+        };
+        let id = heads[nth as usize];
+        let Some(row) = outbox.get(id) else { return Ok(()) };
+        let unread = |error| Fault::new(Property::Encoding, format!("the effect can't be read back: {error}"));
+        let effect: S::Effect = postcard::from_bytes(&row.effect).map_err(unread)?;
+        let (key, what) = (row.key.clone(), shown(&effect));
+        survives("the effect", &effect)?;
+        let signal = outside.perform((self.generation, self.at.term), (id, &key), effect);
+        self.passed.performed += 1;
+        self.tell_more(|| format!("{what} of {key:?}"));
+        let signal = signal?;
+        self.tell_more(|| signal.as_ref().map_or("=> again".into(), |signal| format!("=> {}", shown(signal))));
+        match signal {
+            _ if is_lost => {
+                self.lead();
+                Ok(())
+            }
+            None => Ok(()),
+            Some(signal) => {
+                survives("the signal", &signal)?;
+                let (term, signal) = (self.at.term, encoded("the signal", &signal)?);
+                let done = Internal::Done(Done { id, term, signal: &signal }).encode();
+                let done = done.map_err(|error| Fault::new(Property::Encoding, error.to_string()))?;
+                self.apply(&Entry::Internal(done)).map(drop)
+            }
+        }
     }
 
     fn command(&mut self, command: &S::Command) -> Result<(), Fault> {

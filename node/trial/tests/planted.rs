@@ -1,15 +1,15 @@
 //! Mistakes that authors make, each planted in a small service: the trial finds every one, and finds
 //! none in services without.
 
-use quorate::{At, Context, Service, State, WriteState};
+use quorate::{At, Context, Retry, Service, State, Ticket, WriteState};
 use quorate_trial::{Failed, Property, Trial};
 use rand::{Rng as _, SeedableRng, rngs::SmallRng};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io::{self, Read},
     sync::{
-        OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -411,6 +411,58 @@ fn a_model_that_disagrees() {
     assert!(failed.to_string().contains("as the model has it") && failed.story().len() >= 6, "{failed}");
 }
 
+/// Payments, each of which is an effect. Its result is counted.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Payments {
+    asked: u64,
+    paid: u64,
+}
+
+impl Service for Payments {
+    quorate::types!(u64 => bool, () => u64, signal u64, effect u64);
+
+    fn apply(&mut self, account: u64, cx: &mut Context<'_, Self>) -> bool {
+        let is_taken = cx.perform(&format!("account {account}"), account).is_ok();
+        self.asked += u64::from(is_taken);
+        is_taken
+    }
+
+    fn signal(&mut self, _: u64, _: &mut Context<'_, Self>) {
+        self.paid += 1;
+    }
+
+    fn query(&self, (): (), _: At) -> u64 {
+        self.paid
+    }
+}
+
+/// A bank that knows the payments that it made, by the id of the effect if it is a good one.
+fn payments(is_good: bool) -> Trial<Payments> {
+    let bank = move || {
+        let made = Arc::new(Mutex::new(BTreeSet::new()));
+        move |account: u64, ticket: Ticket| {
+            let is_new = made.lock().expect("no panic").insert(ticket.id);
+            async move {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                assert!(is_new || is_good, "payment {} is made twice", ticket.id);
+                if ticket.attempt == 1 && account == 0 { Err(Retry::because("the line is busy")) } else { Ok(account) }
+            }
+        }
+    };
+    Trial::new(Payments::default).commands(|rng, _| rng.below(3)).clusters(0).effects(bank).invariant(|payments, _| {
+        if payments.paid <= payments.asked { Ok(()) } else { Err("more is paid than was asked for".into()) }
+    })
+}
+
+#[test]
+fn an_effect_that_is_performed_twice_is_found_where_the_outside_does_not_know_its_id() {
+    let passed = payments(true).check().expect("it knows the ids");
+    assert!(passed.performed > 500, "{passed}");
+    let failed = found(payments(false));
+    assert_eq!(failed.property(), Property::Effects, "{failed}");
+    assert!(failed.to_string().contains("is made twice"), "{failed}");
+}
+
 /// A command whose version is later than the newest.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Unreleased;
@@ -462,7 +514,7 @@ impl Service for Once {
 fn a_number_that_two_callers_set_at_once_is_found_in_a_cluster() {
     let trial = Trial::new(Once::default)
         .commands(|_, replies| replies.iter().max().map_or(1, |last| last + 1))
-        .invariant(|once, _| match once.0.iter().collect::<std::collections::BTreeSet<_>>().len() == once.0.len() {
+        .invariant(|once, _| match once.0.iter().collect::<BTreeSet<_>>().len() == once.0.len() {
             true => Ok(()),
             false => Err("a number was set twice".into()),
         });
