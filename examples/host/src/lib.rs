@@ -10,6 +10,7 @@ mod server;
 pub use client::{Asking, Line, ask};
 
 use quorate::{Builder, Index, Serve, Service, ServiceNode, Topics};
+use serde::de::DeserializeOwned;
 use std::{error::Error, process::ExitCode, time::Duration};
 
 /// The time for a command to be accepted by a leader, for a query to be answered, and for a
@@ -23,6 +24,8 @@ pub type Failure = Box<dyn Error + Send + Sync>;
 pub trait Front: Send + Sync + 'static {
     /// The service that it hosts.
     type Service: Service;
+    /// The table `service` of the configuration file, which may be absent.
+    type Settings: DeserializeOwned + Default;
 
     /// The forms of the command line: those of the program, then the requests. `leader` is
     /// answered for every service.
@@ -31,7 +34,7 @@ pub trait Front: Send + Sync + 'static {
     const LINE_MAX: u64 = 1024;
 
     /// Hosts the service.
-    fn serve(&self, builder: Builder) -> Serve<Self::Service>;
+    fn serve(&self, builder: Builder, settings: Self::Settings) -> Serve<Self::Service>;
 
     /// Answers a request. Its errors are the client's exit code 2; a request in another form than
     /// [`Front::USAGE`] has is one. Dropped after 10 s.

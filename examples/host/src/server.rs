@@ -34,7 +34,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The configuration file. Paths are relative to the working directory.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
+struct Config<T> {
     id: u64,
     cluster: String,
     data: PathBuf,
@@ -42,6 +42,8 @@ struct Config {
     cert: PathBuf,
     key: PathBuf,
     members: Vec<Member>,
+    #[serde(default)]
+    service: T,
 }
 
 /// An initial voter. The node with this id listens at the address, UDP, and the others dial it.
@@ -54,7 +56,7 @@ struct Member {
 
 pub(crate) async fn serve<F: Front>(front: F, file: &str) -> Result<(), Failure> {
     let text = fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
-    let config: Config = toml::from_str(&text).map_err(|error| format!("{file}: {error}"))?;
+    let config: Config<F::Settings> = toml::from_str(&text).map_err(|error| format!("{file}: {error}"))?;
     let own = config.members.iter().find(|member| member.id == config.id);
     let own = own.ok_or_else(|| format!("{file}: no member has the id {}", config.id))?;
     let listen = own.address.parse().map_err(|error| format!("{file}: {}: {error}", own.address))?;
@@ -67,7 +69,7 @@ pub(crate) async fn serve<F: Front>(front: F, file: &str) -> Result<(), Failure>
         .voters(config.members.iter().map(|member| (NodeId(member.id), member.address.clone())))
         .network(Quic::new(QuicOptions::new(listen, config.ca, config.cert, config.key))?)
         .storage(Wal::at(config.data.join("log")));
-    let node = front.serve(builder).start().await?;
+    let node = front.serve(builder, config.service).start().await?;
     // A socket that is there was left by a killed node: the running one has the lock of the log.
     let socket = config.data.join("socket");
     let _ = fs::remove_file(&socket);

@@ -5,7 +5,7 @@
 //! and the completion of the first worker is refused: each job is completed once, though its work
 //! may be done more than once.
 
-use quorate::{At, Context, LogTime, Service};
+use quorate::{At, Cause, Context, EffectId, LogTime, Service};
 use serde::{Deserialize, Serialize};
 use std::{
     cmp::Reverse,
@@ -90,8 +90,9 @@ pub enum Phase {
     Taken { worker: String, token: u128, until: LogTime },
     /// It was completed by this token.
     Done { token: u128 },
-    /// Its last attempt failed, for this reason; `late` if the lease ended.
-    Dead { reason: String },
+    /// Its last attempt failed, for this reason; `late` if the lease ended. The effect is its
+    /// [`Notice`]; none if that was given, or waits for room in the outbox.
+    Dead { reason: String, notice: Option<EffectId> },
 }
 
 /// Commands, each of which may be repeated when its outcome is unknown.
@@ -170,12 +171,21 @@ pub struct Query {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Change(pub String, pub Option<Phase>);
 
-/// The timer of a job: the end of its lease, its delay or its back-off.
+/// The effect: the outside is told that a job is dead, for this reason.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Notice(pub Id, pub String);
+
+/// The inputs from inside.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Due(Id);
+pub enum Signal {
+    /// The timer of a job: the end of its lease, its delay or its back-off.
+    Due(Id),
+    /// The notice of a dead job was given.
+    Told(Id),
+}
 
 impl Service for Jobs {
-    quorate::types!(Command => Reply, Query => Vec<(String, Job)>, event Change, signal Due);
+    quorate::types!(Command => Reply, Query => Vec<(String, Job)>, event Change, signal Signal, effect Notice);
 
     fn apply(&mut self, command: Command, cx: &mut Context<'_, Self>) -> Reply {
         match command {
@@ -193,10 +203,16 @@ impl Service for Jobs {
         }
     }
 
-    fn signal(&mut self, Due(id): Due, cx: &mut Context<'_, Self>) {
-        match self.phase(&id) {
-            Some(Phase::Taken { .. }) => self.fail(&id, "late".into(), cx),
-            _ => self.begin(&id, Phase::Ready, cx),
+    fn signal(&mut self, signal: Signal, cx: &mut Context<'_, Self>) {
+        let (Signal::Due(id) | Signal::Told(id)) = &signal;
+        match self.phase(id).cloned() {
+            Some(Phase::Taken { .. }) if cx.cause() == Cause::Timer => self.fail(id, "late".into(), cx),
+            Some(Phase::Resting { .. }) if cx.cause() == Cause::Timer => self.begin(id, Phase::Ready, cx),
+            Some(Phase::Dead { reason, .. }) if cx.cause() == Cause::Timer => self.bury(id, reason, cx),
+            Some(Phase::Dead { reason, notice: Some(told) }) if cx.cause() == Cause::Effect(told) => {
+                self.begin(id, Phase::Dead { reason, notice: None }, cx)
+            }
+            _ => Reply::NotDead, // it was revived or discarded before its notice was given
         };
     }
 
@@ -252,11 +268,21 @@ impl Jobs {
     fn fail(&mut self, id: &Id, reason: String, cx: &mut Context<'_, Self>) -> Reply {
         let Some(Job { work, attempts, .. }) = self.jobs.get(id) else { return Reply::NotHeld };
         if *attempts >= work.attempts_max {
-            return self.begin(id, Phase::Dead { reason }, cx);
+            return self.bury(id, reason, cx);
         }
         let ms = (u64::from(work.backoff_ms) << (*attempts - 1).min(31)).min(MS_MAX.into());
         let until = cx.now() + for_ms(ms - cx.random().below(ms / 2 + 1));
         self.begin(id, Phase::Resting { until, reason }, cx)
+    }
+
+    /// Makes the job a dead letter, and asks for its notice; again in a second if the outbox is full.
+    fn bury(&mut self, id: &Id, reason: String, cx: &mut Context<'_, Self>) -> Reply {
+        let notice = cx.perform(&id.name, Notice(id.clone(), reason.clone())).ok();
+        self.begin(id, Phase::Dead { reason, notice }, cx);
+        if notice.is_none() {
+            cx.after(Duration::from_secs(1), Signal::Due(id.clone()));
+        }
+        Reply::Ok
     }
 
     fn discard(&mut self, id: Id, cx: &mut Context<'_, Self>) -> Reply {
@@ -272,10 +298,13 @@ impl Jobs {
         match &job.phase {
             Phase::Ready => drop(self.ready.remove(&place)),
             Phase::Taken { worker, .. } => drop(self.taken.remove(&(id.queue.clone(), worker.clone()))),
-            Phase::Dead { .. } => job.attempts = 0,
-            Phase::Resting { .. } | Phase::Done { .. } => {}
+            Phase::Resting { .. } | Phase::Done { .. } | Phase::Dead { .. } => {}
         }
-        job.attempts += u32::from(job.phase == Phase::Ready && phase != Phase::Ready);
+        match (&job.phase, &phase) {
+            (Phase::Ready, Phase::Taken { .. }) => job.attempts += 1,
+            (Phase::Dead { .. }, Phase::Ready) => job.attempts = 0,
+            _ => {}
+        }
         match &phase {
             Phase::Ready => drop(self.ready.insert(place, id.clone())),
             Phase::Taken { worker, .. } => drop(self.taken.insert((id.queue.clone(), worker.clone()), id.clone())),
@@ -284,9 +313,9 @@ impl Jobs {
         }
         match phase {
             Phase::Resting { until, .. } | Phase::Taken { until, .. } => {
-                cx.after(until.since(cx.now()), Due(id.clone()))
+                cx.after(until.since(cx.now()), Signal::Due(id.clone()))
             }
-            Phase::Ready | Phase::Done { .. } | Phase::Dead { .. } => drop(cx.cancel(&Due(id.clone()))),
+            Phase::Ready | Phase::Done { .. } | Phase::Dead { .. } => drop(cx.cancel(&Signal::Due(id.clone()))),
         }
         job.phase = phase.clone();
         cx.publish(&id.queue, Change(id.name.clone(), Some(phase)));

@@ -1,10 +1,15 @@
 //! One node of the job queues, and the command line of submitters and workers.
 
-use quorate::{Builder, Index, Serve, ServiceNode};
+use quorate::{Builder, Index, Perform, Retry, Serve, ServiceNode, Ticket};
 use quorate_host::{Answer, Failure, Front, WITHIN};
-use quorate_jobs::{Change, Command, Id, Job, Jobs, Phase, Query, Reply, Work};
-use std::process::ExitCode;
-use tokio::time::{Instant, timeout_at};
+use quorate_jobs::{Change, Command, Id, Job, Jobs, Notice, Phase, Query, Reply, Signal, Work};
+use serde::Deserialize;
+use std::{io, path::PathBuf, process::ExitCode};
+use tokio::{
+    fs::OpenOptions,
+    io::AsyncWriteExt,
+    time::{Instant, timeout_at},
+};
 
 struct Queues;
 
@@ -15,6 +20,7 @@ async fn main() -> ExitCode {
 
 impl Front for Queues {
     type Service = Jobs;
+    type Settings = Settings;
 
     const USAGE: &'static str = "jobs --config FILE, or jobs DATA_DIRECTORY REQUEST, where REQUEST is one of: \
         submit QUEUE NAME BODY [priority=0] [delay=0] [attempts=5] [backoff=1000]; \
@@ -23,8 +29,8 @@ impl Front for Queues {
         list QUEUE [FROM_NAME]; dead QUEUE [FROM_NAME]; watch QUEUE [AFTER_INDEX]; leader. Times are milliseconds";
     const LINE_MAX: u64 = 8 * 1024;
 
-    fn serve(&self, builder: Builder) -> Serve<Jobs> {
-        builder.serve(Jobs::default)
+    fn serve(&self, builder: Builder, settings: Settings) -> Serve<Jobs> {
+        builder.serve(Jobs::default).effects(settings)
     }
 
     async fn answer(&self, node: &ServiceNode<Jobs>, words: &[&str]) -> Result<Answer, Failure> {
@@ -62,6 +68,33 @@ impl Front for Queues {
         let phase = phase.as_ref().map_or("discarded".into(), text);
         format!("{name} {phase}")
     }
+}
+
+/// The table `service` of the configuration file.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Settings {
+    /// The file to which the notices of dead jobs are appended; without one they go to the standard error of the leader.
+    notices: Option<PathBuf>,
+}
+
+/// A notice is a line: its id, the fence, queue and name of the job, and the reason. It may be
+/// there more than once, always with the same id.
+impl Perform<Jobs> for Settings {
+    async fn perform(&self, Notice(id, reason): Notice, ticket: Ticket) -> Result<Signal, Retry> {
+        let line = format!("{} {} {} {} {reason}\n", ticket.id, ticket.fence, id.queue, id.name);
+        match &self.notices {
+            None => eprint!("dead: {line}"),
+            Some(file) => append(file, &line).await.map_err(Retry::because)?,
+        }
+        Ok(Signal::Told(id))
+    }
+}
+
+async fn append(file: &PathBuf, line: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(file).await?;
+    file.write_all(line.as_bytes()).await?;
+    file.sync_data().await
 }
 
 /// Takes a job, and waits for one if none is ready.
@@ -139,6 +172,7 @@ fn text(phase: &Phase) -> String {
         Phase::Resting { until, reason } => format!("resting {} {reason}", until.0),
         Phase::Taken { worker, token, .. } => format!("taken {worker} {token}"),
         Phase::Done { token } => format!("done {token}"),
-        Phase::Dead { reason } => format!("dead {reason}"),
+        Phase::Dead { reason, notice: None } => format!("dead {reason}"),
+        Phase::Dead { reason, notice: Some(notice) } => format!("dead {reason} (notice {notice} is to be given)"),
     }
 }

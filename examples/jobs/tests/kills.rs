@@ -6,7 +6,8 @@ use quorate_host_testing::{
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    fs,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -37,6 +38,7 @@ async fn every_job_is_completed_once_while_a_thousand_leaders_are_killed() {
 
 async fn run(kills: u64) {
     let mut cluster = Cluster::prepare(env!("CARGO_BIN_EXE_jobs"), 3);
+    cluster.configure(3, "[service]\nnotices = \"notices\"");
     for id in 1..=3 {
         cluster.start(id).await;
     }
@@ -71,19 +73,29 @@ async fn run(kills: u64) {
     while let Some(worker) = workers.join_next().await {
         worker.expect("it ends in order");
     }
-    check(kills, &ways, &ledger, &jobs);
     cluster.stop_all().await;
+    let notices = fs::read_to_string(cluster.dir().join("notices")).expect("dead jobs had notices");
+    check(kills, &ways, &ledger, &jobs, &notices);
 }
 
 /// Compares the events with the answers that submitters and workers got, and prints the counts.
-fn check(kills: u64, ways: &Ways, ledger: &Ledger, jobs: &BTreeMap<String, Seen>) {
+fn check(kills: u64, ways: &Ways, ledger: &Ledger, jobs: &BTreeMap<String, Seen>, notices: &str) {
     let (accepted, submitted) = (ledger.accepted.lock().expect("no task panicked"), ledger.submitted.load(Relaxed));
     assert_eq!(jobs.len() as u64, submitted, "every submitted job, and no other one");
     let total = |count: fn(&Seen) -> u64| jobs.values().map(count).sum::<u64>();
     let (done, dead) = (total(|job| job.done), total(|job| job.dead));
     assert_eq!(done + dead, submitted, "every job ended once");
+    let mut ids = BTreeMap::<&str, BTreeSet<&str>>::new();
+    for line in notices.lines() {
+        // A killed node may have left a part of a line.
+        if let [id, _, "q", name, "broken" | "late"] = line.split(' ').collect::<Vec<_>>()[..] {
+            ids.entry(name).or_default().insert(id);
+        }
+    }
     for (name, job) in jobs {
         assert_eq!((job.done, job.dead), if is_poison(name) { (0, 1) } else { (1, 0) }, "{name}: {job:?}");
+        assert_eq!(job.told, job.dead, "{name}: the effect of a dead job was completed once");
+        assert_eq!(ids.get(name.as_str()).map_or(0, |ids| ids.len() as u64), job.dead, "{name}: one effect, performed");
         assert_eq!(job.rests, job.rests_ended, "{name}: each rest ended once");
         if let Some(token) = accepted.get(name) {
             assert_eq!(job.token, Some(*token), "{name}: the accepted completion is that of the event");
@@ -95,10 +107,13 @@ fn check(kills: u64, ways: &Ways, ledger: &Ledger, jobs: &BTreeMap<String, Seen>
         "{kills} kills of the leader: {answers} requests answered, {retries} attempts without an answer\n\
          {submitted} jobs: {done} completed once each, {dead} dead once each; {} attempts\n\
          {} completions acknowledged, and {late} refused: the lease had ended\n\
-         {} timers fired once each: {leases} ended a lease, {rests} a delay or a back-off",
+         {} timers fired once each: {leases} ended a lease, {rests} a delay or a back-off\n\
+         {} effects, each completed once: performed {} times",
         total(|job| job.attempts),
         accepted.len(),
-        leases + rests
+        leases + rests,
+        total(|job| job.told),
+        notices.lines().count()
     );
     assert!(done > kills && dead > 0 && late > 0 && leases > 0 && rests > 0);
 }
@@ -193,6 +208,8 @@ struct Seen {
     leases_ended: u64,
     done: u64,
     dead: u64,
+    /// Completions of the effect that announces its death.
+    told: u64,
 }
 
 /// Checks that each job goes through legal phases only, until all have ended.
@@ -221,8 +238,13 @@ async fn watch(ways: &Ways, ledger: &Ledger) -> BTreeMap<String, Seen> {
             }
             ("taken", "resting") => job.leases_ended += u64::from(event.ends_with(" late")),
             ("taken", "dead") => {
-                job.leases_ended += u64::from(event.ends_with(" late"));
+                job.leases_ended += u64::from(event.contains(" late "));
                 job.dead += 1;
+                assert!(event.ends_with(" is to be given)"), "{event}: there is room in the outbox");
+            }
+            ("dead", "dead") => {
+                job.told += 1;
+                assert!(!event.ends_with(')'), "{event}, of {job:?}");
                 ledger.ended.fetch_add(1, Relaxed);
             }
             _ => panic!("{event}, of {job:?}"),

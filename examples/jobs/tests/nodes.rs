@@ -1,9 +1,10 @@
 //! The rules of the job queues, on whole nodes in simulated time.
 
-use quorate::{LogTime, WatchError};
+use quorate::{Builder, LogTime, Retry, Ticket, WatchError};
 use quorate_host_testing::nodes::{Nodes, simulate, soon};
 use quorate_jobs::{
-    BODY_MAX, Change, Command, DONE_MAX, Id, JOBS_MAX, Job, Jobs, LIST_MAX, MS_MAX, NAME_MAX, Phase, Query, Reply, Work,
+    BODY_MAX, Change, Command, DONE_MAX, Id, JOBS_MAX, Job, Jobs, LIST_MAX, MS_MAX, NAME_MAX, Notice, Phase, Query,
+    Reply, Signal, Work,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{
@@ -104,8 +105,11 @@ fn failed_attempts_are_retried_with_growing_pauses_and_the_last_one_makes_a_dead
         }
         let token = three.until_taken("w", 1_000).await;
         assert_eq!(three.fail("a", token).await, Reply::Ok);
-        assert_eq!(three.job("a").await.expect("there").phase, Phase::Dead { reason: "it is broken".into() });
+        let dead = three.job("a").await.expect("there").phase;
+        assert!(matches!(&dead, Phase::Dead { reason, notice: Some(_) } if reason == "it is broken"), "{dead:?}");
         sleep(Duration::from_secs(60)).await;
+        let job = three.job("a").await.expect("there");
+        assert_eq!((job.phase, job.attempts), (Phase::Dead { reason: "it is broken".into(), notice: None }, 4));
         assert_eq!(three.take("w", 1_000).await, Reply::Empty, "it does not return by itself");
         assert_eq!(three.dead().await, ["a"]);
 
@@ -140,7 +144,7 @@ fn a_delayed_job_becomes_ready_in_time_and_a_watch_sees_every_phase_once() {
         three.nodes.call(Command::Discard { id: id("q", "a") }).await;
         let events = three.events().await;
         let phases: Vec<_> = events.iter().map(|(_, change)| change.1.as_ref()).collect();
-        let [Some(Phase::Resting { until: rested, .. }), Some(Phase::Ready), Some(taken), Some(dead), None] =
+        let [Some(Phase::Resting { until: rested, .. }), Some(Phase::Ready), Some(taken), Some(dead), Some(told), None] =
             phases[..]
         else {
             panic!("{events:?}")
@@ -148,7 +152,44 @@ fn a_delayed_job_becomes_ready_in_time_and_a_watch_sees_every_phase_once() {
         assert_eq!(events[1].0, *rested, "at its own time");
         let Phase::Taken { worker, token: by, until } = taken else { panic!("{taken:?}") };
         assert_eq!((worker.as_str(), *by), ("w", token));
-        assert_eq!((dead, events[3].0), (&Phase::Dead { reason: "late".into() }, *until));
+        assert!(matches!(dead, Phase::Dead { reason, notice: Some(_) } if reason == "late"), "{dead:?}");
+        assert_eq!((events[3].0, told), (*until, &Phase::Dead { reason: "late".into(), notice: None }));
+    });
+}
+
+#[test]
+fn each_dead_job_has_its_notice_given_though_the_outbox_is_full_at_first() {
+    simulate(async {
+        let serve = |builder: Builder| builder.serve(Jobs::default).effects(tell).outbox(1, 1 << 20);
+        let one = Queue { nodes: Nodes::start(1, serve).await };
+        for name in ["a", "b"] {
+            one.submit(name, Work { attempts_max: 1, delay_ms: 10, ..work() }).await;
+            let token = one.until_taken("w", 10_000).await;
+            assert_eq!(one.fail(name, token).await, Reply::Ok);
+        }
+        sleep(Duration::from_secs(5)).await;
+        let events = one.events().await;
+        let dead = |of: &str| -> Vec<bool> {
+            let of = events.iter().filter(|(_, Change(name, _))| name == of);
+            of.filter_map(|(_, Change(_, phase))| match phase {
+                Some(Phase::Dead { notice, .. }) => Some(notice.is_some()),
+                _ => None,
+            })
+            .collect()
+        };
+        assert_eq!((dead("a"), dead("b")), (vec![true, false], vec![false, true, false]), "{events:?}");
+
+        // The notice of an earlier death says nothing about a later one.
+        for _ in 0..2 {
+            assert_eq!(one.nodes.call(Command::Revive { id: id("q", "a") }).await, Reply::Ok);
+            let token = one.taken("w", 10_000).await.1;
+            assert_eq!(one.fail("a", token).await, Reply::Ok);
+        }
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(
+            one.job("a").await.expect("there").phase,
+            Phase::Dead { reason: "it is broken".into(), notice: None }
+        );
     });
 }
 
@@ -294,7 +335,13 @@ struct Queue {
 }
 
 async fn start(count: usize) -> Queue {
-    Queue { nodes: Nodes::start(count, |builder| builder.serve(Jobs::default)).await }
+    let serve = |builder: Builder| builder.serve(Jobs::default).effects(tell);
+    Queue { nodes: Nodes::start(count, serve).await }
+}
+
+/// Gives a notice at the second attempt.
+async fn tell(Notice(id, _): Notice, ticket: Ticket) -> Result<Signal, Retry> {
+    if ticket.attempt == 1 { Err(Retry::because("the first attempt fails")) } else { Ok(Signal::Told(id)) }
 }
 
 fn id(queue: &str, name: &str) -> Id {
@@ -386,7 +433,8 @@ fn check_phases(events: &[(LogTime, Change)]) {
             (Some(Phase::Taken { token, .. }), Phase::Taken { token: same, .. } | Phase::Done { token: same }) => {
                 token == same
             }
-            (Some(Phase::Taken { .. }), Phase::Resting { .. } | Phase::Dead { .. }) => true,
+            (Some(Phase::Taken { .. }), Phase::Resting { .. } | Phase::Dead { notice: Some(_), .. }) => true,
+            (Some(Phase::Dead { notice: Some(_), .. }), Phase::Dead { notice: None, .. }) => true,
             _ => false,
         };
         assert!(is_legal, "{name} at {time:?}: {next:?}, of {events:?}");

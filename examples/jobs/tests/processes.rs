@@ -52,6 +52,7 @@ async fn a_job_of_a_worker_that_is_gone_is_completed_once_by_another_though_the_
 #[tokio::test]
 async fn each_request_has_its_answer_and_a_file_that_makes_no_sense_is_refused() {
     let mut cluster = Cluster::prepare(BINARY, 1);
+    cluster.configure(1, "[service]\nnotices = \"notices\"");
     cluster.start(1).await;
     cluster.until(1, "submit q a body attempts=1", |reply| reply == "ok").await;
     let yes = |text: &str| (Some(0), text.to_owned());
@@ -66,7 +67,9 @@ async fn each_request_has_its_answer_and_a_file_that_makes_no_sense_is_refused()
     assert_eq!(cluster.ask(1, &format!("renew q a {token} 600000")).await, yes("ok"));
     assert_eq!(cluster.ask(1, &format!("complete q a {}", token + 1)).await, no("not held"));
     assert_eq!(cluster.ask(1, &format!("fail q a {token} broken")).await, yes("ok"));
-    assert_eq!(cluster.ask(1, "dead q").await, yes("a dead broken priority 0 attempt 1 of 1: body\n1 jobs"));
+    cluster.until(1, "dead q", |reply| reply == "a dead broken priority 0 attempt 1 of 1: body\n1 jobs").await;
+    let notice = fs::read_to_string(cluster.dir().join("notices")).expect("it was given");
+    assert!(notice.ends_with(" q a broken\n"), "{notice}");
     assert_eq!(cluster.ask(1, "discard q a").await, yes("ok"));
     assert_eq!(cluster.ask(1, "revive q a").await, no("not dead"));
     assert_eq!(cluster.ask(1, "list q").await, yes("0 jobs"));
@@ -92,7 +95,11 @@ async fn each_request_has_its_answer_and_a_file_that_makes_no_sense_is_refused()
     assert_eq!(cluster.ask(1, "list q").await.0, Some(2), "no node serves");
 
     let good = fs::read_to_string(cluster.dir().join("node1.toml")).expect("a file");
-    for (bad, names) in [(format!("colour = 1\n{good}"), "colour"), (good.replacen("id = 1", "id = 7", 1), "7")] {
+    for (bad, names) in [
+        (format!("colour = 1\n{good}"), "colour"),
+        (good.replacen("id = 1", "id = 7", 1), "7"),
+        (good + "colour = 1", "colour"),
+    ] {
         fs::write(cluster.dir().join("bad.toml"), bad).expect("written");
         let output = cluster.run(&["--config", "bad.toml"]).await;
         let error = String::from_utf8_lossy(&output.stderr).into_owned();

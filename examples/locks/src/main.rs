@@ -101,13 +101,14 @@ impl Way for Client {
 
 impl Front for Requests {
     type Service = Locks;
+    type Settings = ();
 
     const USAGE: &'static str = "locks --config FILE, or locks DATA_DIRECTORY REQUEST, where REQUEST is one of: \
                                  acquire NAME OWNER MILLISECONDS [wait]; renew NAME TOKEN MILLISECONDS; \
                                  release NAME TOKEN; holder NAME; watch NAME [AFTER_INDEX]; leader; \
                                  elect NAME OWNER MILLISECONDS PROGRAM [ARGUMENT...]";
 
-    fn serve(&self, builder: Builder) -> Serve<Locks> {
+    fn serve(&self, builder: Builder, (): ()) -> Serve<Locks> {
         builder.serve(Locks::default)
     }
 

@@ -54,6 +54,15 @@ impl Cluster {
         Self { binary, dir, nodes: BTreeMap::new(), _ports: ports }
     }
 
+    /// Adds a table to the file of each node of a cluster of this many.
+    pub fn configure(&self, count: u64, table: &str) {
+        for id in 1..=count {
+            let file = self.dir.path().join(format!("node{id}.toml"));
+            let text = fs::read_to_string(&file).expect("a file");
+            fs::write(file, format!("{text}\n{table}\n")).expect("written");
+        }
+    }
+
     /// The directory of all files.
     #[must_use]
     pub fn dir(&self) -> &Path {
