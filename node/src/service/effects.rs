@@ -60,6 +60,14 @@ where
 }
 
 /// One call of a handler. All but [`Ticket::id`] and [`Ticket::key`] differ from call to call.
+///
+/// ```
+/// use quorate::Ticket;
+///
+/// fn idempotency_key(ticket: &Ticket) -> String {
+///     format!("{}/{}", ticket.key, ticket.id) // the same in every call for the effect
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ticket {
     /// Identity of the effect, the same in every call for it: the outside deduplicates by it.
@@ -76,6 +84,13 @@ pub struct Ticket {
 }
 
 /// A handler could not perform its effect: it is to be called again.
+///
+/// ```
+/// use quorate::Retry;
+///
+/// let retry = Retry::because("the mail server is busy");
+/// assert_eq!((retry.why.as_str(), retry.after), ("the mail server is busy", None));
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Retry {
     /// For the log.
@@ -86,12 +101,29 @@ pub struct Retry {
 
 impl Retry {
     /// After the pause that doubles.
+    ///
+    /// ```
+    /// use quorate::Retry;
+    ///
+    /// fn of(error: std::io::Error) -> Retry {
+    ///     Retry::because(error)
+    /// }
+    /// assert_eq!(of(std::io::Error::other("no route")).why, "no route");
+    /// ```
     #[must_use]
     pub fn because(why: impl fmt::Display) -> Self {
         Self { why: why.to_string(), after: None }
     }
 
     /// After this pause.
+    ///
+    /// ```
+    /// use quorate::Retry;
+    /// use std::time::Duration;
+    ///
+    /// let retry = Retry::because("closed until noon").after(Duration::from_secs(60));
+    /// assert_eq!(retry.after, Some(Duration::from_secs(60)));
+    /// ```
     #[must_use]
     pub fn after(self, pause: Duration) -> Self {
         Self { after: Some(pause), ..self }

@@ -12,7 +12,9 @@ use std::fmt;
 /// Messages are encoded in postcard, and its format is the order of fields and variants: a
 /// released message changes only by new variants at the end of an enum. Postcard has no form for
 /// `#[serde(flatten)]`, `#[serde(untagged)]` and `#[serde(skip_serializing_if)]`. Equal messages
-/// must encode equally, so prefer `BTreeMap` to `HashMap`. A recursive type must bound its depth.
+/// must encode equally, so prefer `BTreeMap` to `HashMap`. A recursive type must bound its depth: a
+/// command that is nested deeper than the stack ends every node. Nor may a list have elements
+/// without bytes, such as `Vec<()>`: its length is not bounded by the bytes of a command.
 ///
 /// ```
 /// fn is_message<M: quorate::Message>() {}
@@ -117,6 +119,35 @@ pub trait Service: State + Sized {
     /// The version that introduced this kind of command; at most [`Service::VERSION`]. A command
     /// newer than the cluster's version is refused by every node. Wrong numbers let replicas of two
     /// releases take different decisions.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Hosted, Refused, Service, StateMachine};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Clone, Default, Serialize, Deserialize)]
+    /// # struct Counter(u64);
+    /// #[derive(Clone, Debug, Serialize, Deserialize)]
+    /// enum Command {
+    ///     Add(u64),
+    ///     Reset, // the second release added it
+    /// }
+    ///
+    /// impl Service for Counter {
+    ///     quorate::types!(Command => (), () => u64);
+    ///     const VERSION: u32 = 1;
+    ///
+    ///     fn since(command: &Command) -> u32 {
+    ///         match command {
+    ///             Command::Add(_) => 0,
+    ///             Command::Reset => 1,
+    ///         }
+    ///     }
+    /// #     fn apply(&mut self, _: Command, _: &mut Context<'_, Self>) {}
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// }
+    /// # let outcome = Hosted::new(Counter::default).apply(&At::default(), &Hosted::<Counter>::encode(&Command::Reset));
+    /// # let refused = Refused::TooNew { needs: 1, cluster: 0 };
+    /// # assert_eq!(Hosted::<Counter>::decode(&outcome), Some(Err(refused)));
+    /// ```
     fn since(_command: &Self::Command) -> u32 {
         0
     }

@@ -154,6 +154,26 @@ impl<S: Service> Node<Hosted<S>> {
 
 /// A task that runs while its node leads: see [`Node::while_leading`]. To drop this ends it for good.
 /// It does not keep the node running.
+///
+/// ```
+/// # use quorate::{At, Context, Node, NodeId, Service, storage::Memory, transport::MemoryNetwork};
+/// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+/// # struct Counter(u64);
+/// # impl Service for Counter {
+/// #     quorate::types!(u64 => u64, () => u64);
+/// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+/// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+/// # }
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let node = Node::builder(NodeId(1), "demo").voters([(NodeId(1), "")]);
+/// # let node = node.network(MemoryNetwork::new().endpoint(NodeId(1))).storage(Memory::new());
+/// # let node = node.serve(Counter::default).start().await?;
+/// let task = node.while_leading(|fence| async move { println!("leads with {fence}") });
+/// drop(task);
+/// # node.shutdown().await;
+/// # Ok(()) }
+/// ```
 #[must_use = "the task ends when this is dropped"]
 pub struct LeaderTask(JoinHandle<()>);
 
