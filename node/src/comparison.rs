@@ -46,7 +46,7 @@ pub struct Open {
     pub sound_up_to: Index,
     /// The nodes with claims of it, or of a later window, that differ without a majority.
     pub disputing: BTreeSet<NodeId>,
-    /// The nodes that have claimed it, or a later one.
+    /// The nodes that have claimed the last window that is over.
     pub claimed: BTreeSet<NodeId>,
 }
 

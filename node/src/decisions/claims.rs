@@ -151,22 +151,24 @@ impl Claims {
     pub fn may_send(
         &mut self,
         now: Moment,
-        peer: NodeId,
+        (this, peer): (NodeId, NodeId),
         ends: Index,
         claimants: impl Iterator<Item = NodeId>,
     ) -> bool {
-        let Some(Open { disputing, claimed, .. }) =
-            self.comparison.open.as_ref().filter(|open| ends > open.sound_up_to)
-        else {
+        let open = self.comparison.open.as_ref().filter(|open| ends > open.sound_up_to);
+        let Some(Open { disputing, claimed, .. }) = open else {
             self.waiting.remove(&peer);
             return true;
         };
         if !disputing.is_empty() {
             return disputing.contains(&peer) && self.lost.contains(&peer);
         }
-        let is_missing = claimants.into_iter().any(|node| node != peer && !claimed.contains(&node));
+        let others: Vec<_> = claimants.filter(|node| ![this, peer].contains(node)).collect();
+        // Its own claim counts once it is in the log, as those that it is compared with.
+        let is_missing = |node: &NodeId| !claimed.contains(node);
+        let awaits = !others.is_empty() && (is_missing(&this) || others.iter().any(is_missing));
         let since = *self.waiting.entry(peer).or_insert(now);
-        if is_missing && now.since(since) < WAIT_MAX {
+        if awaits && now.since(since) < WAIT_MAX {
             return false;
         }
         self.waiting.remove(&peer);

@@ -31,7 +31,10 @@ pub(super) struct Comparing {
     full_copies: BTreeSet<NodeId>,
     /// The claims of the windows that were over since the state is this one: the latest [`KEPT`].
     ended: BTreeMap<u64, Claim>,
-    /// Whether the state came from another node.
+    /// The window of the entry with which a snapshot ends, if the state is one: its hash began
+    /// elsewhere, or in an earlier run. A claim of it would make two claims of one copy's outcomes.
+    begun: Option<u64>,
+    /// Whether that snapshot came from another node.
     is_received: bool,
     /// The copies that a majority was found to differ from, with the window.
     judged: BTreeSet<(u64, NodeId)>,
@@ -45,6 +48,9 @@ pub(super) struct Comparing {
 impl Comparing {
     /// A window is over: this node's claim of it.
     pub(super) fn ended(&mut self, window: u64, claim: Claim) {
+        if self.is_received && self.begun == Some(window) {
+            return;
+        }
         self.ended.insert(window, claim);
         if self.ended.len() > KEPT {
             self.ended.pop_first();
@@ -57,10 +63,11 @@ impl Comparing {
         self.ended.last_key_value().map(|(window, claim)| (*window, *claim))
     }
 
-    /// The state is that of a snapshot.
-    pub(super) fn restored(&mut self) {
+    /// The state is that of a snapshot that ends at this entry.
+    pub(super) fn restored(&mut self, ends: Index) {
         let (this, full_copies) = (self.this, std::mem::take(&mut self.full_copies));
-        *self = Self { this, full_copies, is_restored: true, has_changed: true, ..Self::default() };
+        let begun = Some(window_of(ends));
+        *self = Self { this, full_copies, begun, is_restored: true, has_changed: true, ..Self::default() };
     }
 
     /// That snapshot came from another node.
@@ -110,35 +117,35 @@ impl Comparing {
         is_new
     }
 
-    /// The comparison, if it has changed since this was last called.
-    pub(super) fn changed(&mut self, claims: &Claims) -> Option<Comparison> {
+    /// The comparison after the entry `at`, if it has changed since this was last called.
+    pub(super) fn changed(&mut self, at: Index, claims: &Claims) -> Option<Comparison> {
         if !std::mem::take(&mut self.has_changed) {
             return None;
         }
         let verdict = |window| claims.verdict(window, &self.full_copies);
-        let is_agreed = |window: &u64| matches!(verdict(*window), Verdict::Agreed | Verdict::Diverged(_));
+        let is_majority = |window: u64| matches!(verdict(window), Verdict::Agreed | Verdict::Diverged(_));
+        let is_agreed = |window: &u64| is_majority(*window) && self.is_of_majority(*window, claims);
         let agreed = claims.windows().rev().find(is_agreed);
-        let is_later = |window: &u64| agreed.is_none_or(|agreed| *window > agreed);
-        let open: BTreeSet<u64> = self.ended.keys().copied().chain(claims.windows()).filter(is_later).collect();
-        let disputing = |window: &u64| match verdict(*window) {
+        let first = agreed.map_or(0, |agreed| agreed + 1);
+        let disputing = |window: u64| match verdict(window) {
             Verdict::Disputed => {
-                claims.differing(*window, &self.full_copies).map_or_else(BTreeMap::new, |(_, of, _)| of)
+                claims.differing(window, &self.full_copies).map_or_else(BTreeMap::new, |(_, of, _)| of)
             }
             _ => BTreeMap::new(),
         };
-        let disputing = |window: &u64| disputing(window).into_keys();
-        let open = open.first().map(|first| Open {
-            sound_up_to: last_of(*first),
-            disputing: open.iter().flat_map(disputing).collect(),
-            claimed: claims
+        let last = window_of(at).checked_sub(1).filter(|last| *last >= first);
+        let open = last.map(|last| Open {
+            sound_up_to: last_of(first),
+            disputing: claims
                 .windows()
-                .filter(|window| window >= first)
-                .flat_map(|window| claims.nodes(window))
+                .filter(|window| *window >= first)
+                .flat_map(|of| disputing(of).into_keys())
                 .collect(),
+            claimed: claims.nodes(last).collect(),
         });
         let is_owed = |window: &u64| {
             let is_new = claims.of(*window, self.this).is_none() && *window >= claims.oldest();
-            is_new && self.full_copies.contains(&self.this)
+            is_new && self.begun.is_none_or(|begun| *window > begun) && self.full_copies.contains(&self.this)
         };
         let owes = self.ended.iter().filter(|(window, _)| is_owed(window));
         Some(Comparison {
@@ -149,6 +156,15 @@ impl Comparing {
             found: self.found.clone(),
             disagreement: self.disagreement(claims).map(Arc::new),
         })
+    }
+
+    /// Whether the state has the majority's value of a window. A state of another node had it, if it
+    /// was over by then: none else is sent.
+    fn is_of_majority(&self, window: u64, claims: &Claims) -> bool {
+        match self.ended.get(&window).copied().or_else(|| claims.of(window, self.this)) {
+            Some(mine) => claims.majority(window, &self.full_copies).against(&mine).is_none(),
+            None => self.is_received && self.begun.is_some_and(|begun| window < begun),
+        }
     }
 
     /// The difference in the latest window that has one, if no later one agreed.
@@ -198,9 +214,9 @@ mod tests {
         assert_eq!(add(&mut comparing, &mut claims, (4_001, 2, 3, 8)), None, "two differ, and none is a majority");
         let diverged = Failure::Diverged { after: Index(2_047), up_to: Index(3_071), mine: 8, theirs: 7 };
         assert_eq!(add(&mut comparing, &mut claims, (4_002, 2, 2, 7)), Some(diverged));
-        let comparison = comparing.changed(&claims).expect("it changed");
-        assert_eq!((comparison.found, comparison.open), ([(MINE, Index(4_002))].into(), None));
-        assert_eq!(comparing.changed(&claims), None, "it did not change since");
+        let comparison = comparing.changed(Index(6_000), &claims).expect("it changed");
+        assert_eq!(comparison.found, [(MINE, Index(4_002))].into());
+        assert_eq!(comparing.changed(Index(6_000), &claims), None, "it did not change since");
     }
 
     #[test]
@@ -210,7 +226,7 @@ mod tests {
         for claimed in [(4_000, 2, 1, 7), (4_001, 2, 3, 7), (4_002, 2, 2, 8)] {
             assert_eq!(add(&mut comparing, &mut claims, claimed), None);
         }
-        let comparison = comparing.changed(&claims).expect("it changed");
+        let comparison = comparing.changed(Index(6_000), &claims).expect("it changed");
         assert_eq!(comparison.found, [(NodeId(2), Index(4_002))].into());
         let disagreement = comparison.disagreement.expect("node 2 differs");
         assert_eq!((disagreement.majority, disagreement.differing().collect()), (Some(7), vec![NodeId(2)]));
@@ -218,7 +234,7 @@ mod tests {
             assert_eq!(add(&mut comparing, &mut claims, claimed), None);
         }
         assert_eq!(
-            comparing.changed(&claims).and_then(|comparison| comparison.disagreement),
+            comparing.changed(Index(6_000), &claims).and_then(|comparison| comparison.disagreement),
             None,
             "a later one agreed"
         );
@@ -244,14 +260,18 @@ mod tests {
         for (at, window, node, hash) in [(4_000, 2, 3, 8), (4_001, 2, 1, 7), (4_002, 2, 2, 7)] {
             claims.add(Index(at), window, NodeId(node), claim(hash));
         }
-        comparing.restored();
+        comparing.restored(Index(4_500));
         comparing.configured(MINE, [1, 2, 3, 4, 5].map(NodeId).into(), Index(4_500), &claims);
-        assert_eq!(comparing.changed(&claims).expect("it changed").found, [].into(), "two of five are no majority");
+        assert_eq!(
+            comparing.changed(Index(6_000), &claims).expect("it changed").found,
+            [].into(),
+            "two of five are no majority"
+        );
 
-        comparing.restored();
+        comparing.restored(Index(4_500));
         comparing.configured(MINE, [1, 2, 3].map(NodeId).into(), Index(4_500), &claims);
         assert_eq!(add(&mut comparing, &mut claims, (4_600, 2, 4, 7)), None, "a late claim shows nothing new");
-        assert_eq!(comparing.changed(&claims).expect("it changed").found, [(MINE, Index(4_500))].into());
+        assert_eq!(comparing.changed(Index(6_000), &claims).expect("it changed").found, [(MINE, Index(4_500))].into());
     }
 
     #[test]
@@ -260,7 +280,7 @@ mod tests {
         (1..=3).for_each(|window| comparing.ended(window, claim(window)));
         let owed = |comparing: &mut Comparing, claims: &Claims| {
             comparing.has_changed = true;
-            let owed = comparing.changed(claims).expect("it changed").owed;
+            let owed = comparing.changed(Index(6_000), claims).expect("it changed").owed;
             owed.iter().map(|owed| owed.window).collect::<Vec<_>>()
         };
         assert_eq!(owed(&mut comparing, &claims), [1, 2, 3]);
@@ -278,27 +298,44 @@ mod tests {
     }
 
     #[test]
+    fn no_window_is_claimed_that_began_before_the_state() {
+        let owed = |is_received: bool| {
+            let (mut comparing, claims) = (of_three(), Claims::default());
+            comparing.restored(Index(2_500));
+            if is_received {
+                comparing.received();
+            }
+            comparing.configured(MINE, [1, 2, 3].map(NodeId).into(), Index(2_500), &claims);
+            (2..=3).for_each(|window| comparing.ended(window, claim(window)));
+            let owed = comparing.changed(Index(6_000), &claims).expect("it changed").owed;
+            (owed.iter().map(|owed| owed.window).collect::<Vec<_>>(), comparing.ended.len())
+        };
+        assert_eq!(owed(true), (vec![3], 1), "another copy began it");
+        assert_eq!(owed(false), (vec![3], 2), "an earlier run began it");
+    }
+
+    #[test]
     fn a_window_is_open_until_a_majority_agrees_on_it_or_a_later_one() {
         let (mut comparing, mut claims) = (of_three(), Claims::default());
-        let open = |comparing: &mut Comparing, claims: &Claims| {
+        let open = |comparing: &mut Comparing, claims: &Claims, at: u64| {
             comparing.has_changed = true;
-            comparing.changed(claims).expect("it changed").open
+            comparing.changed(Index(at), claims).expect("it changed").open
         };
-        assert_eq!(open(&mut comparing, &claims), None, "no window is over");
-        (2..=3).for_each(|window| comparing.ended(window, claim(window)));
-        let none = Open { sound_up_to: Index(3_071), disputing: [].into(), claimed: [].into() };
-        assert_eq!(open(&mut comparing, &claims), Some(none.clone()), "of the third window the state was not compared");
-        add(&mut comparing, &mut claims, (5_000, 2, 1, 8));
-        add(&mut comparing, &mut claims, (5_001, 2, 3, 2));
-        let (one, three) = (NodeId(1), MINE);
-        let disputed = Open { disputing: [one, three].into(), claimed: [one, three].into(), ..none.clone() };
-        assert_eq!(open(&mut comparing, &claims), Some(disputed));
-        add(&mut comparing, &mut claims, (5_002, 3, 1, 3));
-        add(&mut comparing, &mut claims, (5_003, 3, 3, 3));
-        assert_eq!(open(&mut comparing, &claims), None, "the later one agreed");
-        comparing.ended(9, claim(9));
-        let later = Open { sound_up_to: Index(10_239), ..none };
-        assert_eq!(open(&mut comparing, &claims), Some(later));
+        assert_eq!(open(&mut comparing, &claims, 1_023), None, "no window is over");
+        let none = Open { sound_up_to: Index(1_023), disputing: [].into(), claimed: [].into() };
+        assert_eq!(open(&mut comparing, &claims, 1_024), Some(none.clone()));
+        add(&mut comparing, &mut claims, (1_025, 0, 1, 8));
+        add(&mut comparing, &mut claims, (1_026, 0, 3, 2));
+        let both: BTreeSet<_> = [NodeId(1), MINE].into();
+        let disputed = Open { disputing: both.clone(), claimed: both.clone(), ..none.clone() };
+        assert_eq!(open(&mut comparing, &claims, 1_026), Some(disputed.clone()));
+        let of_none = Open { claimed: [].into(), ..disputed };
+        assert_eq!(open(&mut comparing, &claims, 2_048), Some(of_none), "no claim of the last window is there");
+        add(&mut comparing, &mut claims, (2_049, 1, 1, 3));
+        add(&mut comparing, &mut claims, (2_050, 1, 3, 3));
+        assert_eq!(open(&mut comparing, &claims, 3_071), None, "the later one agreed");
+        let later = Open { sound_up_to: Index(3_071), ..none };
+        assert_eq!(open(&mut comparing, &claims, 3_072), Some(later));
     }
 
     fn of_three() -> Comparing {

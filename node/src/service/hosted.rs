@@ -397,7 +397,7 @@ impl<S: Service> StateMachine for Hosted<S> {
     }
 
     fn comparison(&mut self) -> Option<Comparison> {
-        self.comparing.changed(&self.tables.claims)
+        self.comparing.changed(self.tables.at.index, &self.tables.claims)
     }
 
     fn diverged(&self) -> Option<Failure> {
@@ -454,7 +454,7 @@ impl<S: Service> StateMachine for Hosted<S> {
         let tables = Tables::read(&mut from, S::VERSION)?;
         self.service.load(from.rest())?;
         (self.tables, self.halt) = (tables, None);
-        self.comparing.restored();
+        self.comparing.restored(self.tables.at.index);
         self.publisher.restored();
         Ok(())
     }

@@ -68,7 +68,7 @@ impl Consensus {
         let voters = replica.membership().voters();
         let keeps_up = |id: &NodeId| replica.keeps_up(now, *id) && !status.may_be_halted(*id);
         let claimants = voters.into_iter().filter(|id| *id != this && Some(*id) != witness && keeps_up(id));
-        self.claims.may_send(now, peer, ends, claimants)
+        self.claims.may_send(now, (this, peer), ends, claimants)
     }
 
     fn claims_view(&self) -> View {

@@ -55,7 +55,7 @@ fn a_leader_appends_each_claim_of_a_follower_once() {
 fn a_snapshot_waits_for_the_claims_of_copies_that_keep_up() {
     let mut claims = open(&[1], &[]);
     let mut may_send = |ms, ends, claimants: &[u64]| {
-        claims.may_send(at(ms), NodeId(3), Index(ends), claimants.iter().copied().map(NodeId))
+        claims.may_send(at(ms), (NodeId(1), NodeId(3)), Index(ends), claimants.iter().copied().map(NodeId))
     };
     assert!(may_send(0, 2_047, &[1, 2]), "no open window precedes its end");
     assert!(!may_send(0, 2_048, &[1, 2]), "node 2 may differ");
@@ -65,7 +65,12 @@ fn a_snapshot_waits_for_the_claims_of_copies_that_keep_up() {
     assert!(!may_send(14_999, 2_048, &[1, 2]));
     assert!(may_send(15_000, 2_048, &[1, 2]), "the wait ends");
     claims.compared(Comparison::default());
-    assert!(claims.may_send(at(0), NodeId(3), Index(1 << 40), [NodeId(1), NodeId(2)].into_iter()), "agreed");
+    let mut unclaimed = open(&[2], &[]);
+    assert!(!unclaimed.may_send(at(0), (NodeId(1), NodeId(3)), Index(2_048), [NodeId(1), NodeId(2)].into_iter()));
+    assert!(
+        claims.may_send(at(0), (NodeId(1), NodeId(3)), Index(1 << 40), [NodeId(1), NodeId(2)].into_iter()),
+        "agreed"
+    );
 }
 
 #[test]
@@ -73,13 +78,13 @@ fn in_a_dispute_only_a_copy_that_discarded_its_state_gets_a_snapshot() {
     let mut claims = open(&[1, 2], &[1, 2]);
     claims.state_lost(NodeId(3));
     for node in [2, 3] {
-        assert!(!claims.may_send(at(0), NodeId(node), Index(2_048), [].into_iter()), "no wait ends it");
-        assert!(!claims.may_send(at(99_000), NodeId(node), Index(2_048), [].into_iter()));
+        assert!(!claims.may_send(at(0), (NodeId(1), NodeId(node)), Index(2_048), [].into_iter()), "no wait ends it");
+        assert!(!claims.may_send(at(99_000), (NodeId(1), NodeId(node)), Index(2_048), [].into_iter()));
     }
     claims.state_lost(NodeId(2));
-    assert!(claims.may_send(at(0), NodeId(2), Index(2_048), [].into_iter()));
+    assert!(claims.may_send(at(0), (NodeId(1), NodeId(2)), Index(2_048), [].into_iter()));
     claims.acknowledged(NodeId(2));
-    assert!(!claims.may_send(at(0), NodeId(2), Index(2_048), [].into_iter()), "it has a state again");
+    assert!(!claims.may_send(at(0), (NodeId(1), NodeId(2)), Index(2_048), [].into_iter()), "it has a state again");
 }
 
 #[test]
