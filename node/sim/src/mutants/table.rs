@@ -10,7 +10,7 @@
 use std::mem;
 
 /// The files, in the order in which their mutants are hunted.
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 12] = [
     ("node/sim/mutants/membership.mutants", include_str!("../../mutants/membership.mutants")),
     ("node/sim/mutants/elections.mutants", include_str!("../../mutants/elections.mutants")),
     ("node/sim/mutants/replication.mutants", include_str!("../../mutants/replication.mutants")),
@@ -22,6 +22,7 @@ const FILES: [(&str, &str); 11] = [
     ("node/sim/mutants/sessions.mutants", include_str!("../../mutants/sessions.mutants")),
     ("node/sim/mutants/time.mutants", include_str!("../../mutants/time.mutants")),
     ("node/sim/mutants/services.mutants", include_str!("../../mutants/services.mutants")),
+    ("node/sim/mutants/comparison.mutants", include_str!("../../mutants/comparison.mutants")),
 ];
 
 /// A planted bug, as the table describes it.
@@ -131,8 +132,15 @@ impl Mutant {
     /// Whether it lies in a decision that the pure layer judges sooner than whole nodes do.
     #[must_use]
     pub fn is_of_judged_decisions(&self) -> bool {
-        let judged = ["automatic.rs", "operators.rs", "reads.rs", "stopping.rs"];
-        let mut files = self.hunks.iter().filter_map(|hunk| hunk.file.strip_prefix("node/src/decisions/"));
+        let judged = [
+            "decisions/automatic.rs",
+            "decisions/claims.rs",
+            "decisions/operators.rs",
+            "decisions/reads.rs",
+            "decisions/stopping.rs",
+            "service/windows.rs",
+        ];
+        let mut files = self.hunks.iter().filter_map(|hunk| hunk.file.strip_prefix("node/src/"));
         files.any(|file| judged.contains(&file))
     }
 

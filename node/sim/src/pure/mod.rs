@@ -14,6 +14,7 @@
 //!   `automation`, `snapshots` and `stopping`.
 //! - `clients`: reads and writes; `operators`: membership changes and leadership transfers.
 //! - `recovery`: the requirements at the end.
+//! - `copies`: the comparison of the copies of a service, on a log of its own.
 //!
 //! All of them act on one `Walk`. `agenda`, `client`, `decisions`, `machine` and
 //! `operator` have the state that it consists of.
@@ -27,6 +28,7 @@ mod automation;
 mod client;
 mod clients;
 mod commands;
+mod copies;
 mod damage;
 mod deciding;
 mod decisions;
@@ -51,7 +53,14 @@ use walk::Walk;
 /// Carries out a plan. The same plan has the same outcome and the same trace.
 #[must_use]
 pub fn run(plan: &Plan, trace: &mut Trace) -> Outcome {
-    Walk::new(plan, trace, None).ended()
+    let mut outcome = Walk::new(plan, trace, None).ended();
+    if outcome.violation.is_none() {
+        match copies::check(plan.seed) {
+            Ok(counts) => counts.into_iter().for_each(|(what, more)| outcome.report.count(what, more)),
+            Err(violation) => outcome.violation = Some(violation),
+        }
+    }
+    outcome
 }
 
 /// Like `run`, but checks each step twice: also by an oracle that looks at everything, and both
