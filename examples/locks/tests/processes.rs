@@ -108,43 +108,50 @@ async fn one_program_of_the_candidates_runs_and_keeps_its_lease_through_a_lost_l
     }
     let leader = cluster.leader(1).await;
     let (other, third) = (leader % 3 + 1, (leader + 1) % 3 + 1);
-    let dir = cluster.dir().to_owned();
-    let runs = |name: &str| dir.join(format!("runs-{name}"));
+    let runs = cluster.dir().join("runs");
     let candidate = |cluster: &Cluster, id: u64, name: &str, then: &str| {
-        let script = format!("echo $LOCK_TOKEN >> {}; {then}", runs(name).display());
+        let script = format!("echo {name} $LOCK_TOKEN >> {}; {then}", runs.display());
         cluster.command(&[&format!("data{id}"), "elect", "job", name, "3000", "sh", "-c", &script])
     };
-    let run = async |name: &str| {
+    // The names and tokens of the programs that ran, once there are so many.
+    let ran = async |count: usize| {
         let started = Instant::now();
         loop {
-            let tokens: Vec<u128> = fs::read_to_string(runs(name))
-                .map(|text| text.lines().map(|line| line.parse().expect("a token")).collect())
-                .unwrap_or_default();
-            if !tokens.is_empty() {
-                break tokens;
+            let text = fs::read_to_string(&runs).unwrap_or_default();
+            let parse = |line: &str| {
+                let (name, token) = line.split_once(' ').expect("a name and a token");
+                (name.to_owned(), token.parse::<u128>().expect("a token"))
+            };
+            let all: Vec<_> = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect();
+            if all.len() >= count {
+                return all.into_iter().map(|line| parse(line.trim_end())).collect::<Vec<_>>();
             }
-            assert!(started.elapsed() < PATIENCE, "{name} is not elected");
+            assert!(started.elapsed() < PATIENCE, "{count} are not elected: {text}");
             sleep(Duration::from_millis(20)).await;
         }
     };
     let mut first = candidate(&cluster, other, "first", "exec sleep 600").spawn().expect("it runs");
-    let token = run("first").await;
+    ran(1).await;
+    // Which of them waits first is not known.
     let mut second = candidate(&cluster, other, "second", "exit 7").spawn().expect("it runs");
-    let mut third = candidate(&cluster, third, "third", "exec sleep 600").spawn().expect("it runs");
+    let mut third = candidate(&cluster, third, "third", "exit 7").spawn().expect("it runs");
 
     // Two leases long, the leader is dead for a part of it.
     cluster.kill(leader).await;
     sleep(Duration::from_millis(6_000)).await;
-    assert_eq!((run("first").await, first.try_wait().expect("its status")), (token.clone(), None), "one hold, one run");
-    assert!(!runs("second").exists() && !runs("third").exists(), "the others wait");
+    assert_eq!((ran(1).await.len(), first.try_wait().expect("its status")), (1, None), "one hold, one run");
 
     stop(&mut first).await;
-    let next = run("second").await;
-    assert!(next[0] > token[0]);
-    assert_eq!(timeout(PATIENCE, second.wait()).await.expect("it stops").expect("it ends").code(), Some(7));
-    let last = run("third").await;
-    assert!(last[0] > next[0], "it was released by its program's end");
-    stop(&mut third).await;
+    for program in [&mut second, &mut third] {
+        assert_eq!(timeout(PATIENCE, program.wait()).await.expect("it is elected").expect("it ends").code(), Some(7));
+    }
+    let mut all = ran(3).await;
+    assert!(
+        all.is_sorted_by(|(_, earlier), (_, later)| earlier < later),
+        "{all:?}: the lock is released before it passes"
+    );
+    all.sort();
+    assert!(all.iter().map(|(name, _)| name).eq(["first", "second", "third"]), "{all:?}: each ran once");
     assert_eq!(cluster.ask(other, "elect job x 3000").await.0, Some(2));
     cluster.stop_all().await;
 }
