@@ -69,11 +69,11 @@ impl<S: Service> Trial<S> {
     /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
     /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
     /// # }
-    /// let at_most_the_last_reply = |rng: &mut quorate_trial::Rng, replies: &[u64]| match replies.last() {
-    ///     Some(last) => rng.between(0..=*last),
+    /// let by_the_last_reply = |rng: &mut quorate_trial::Rng, replies: &[u64]| match replies.last() {
+    ///     Some(last) => rng.below(last % 10 + 1), // larger ones would overflow the counter
     ///     None => 1,
     /// };
-    /// Trial::new(Counter::default).commands(at_most_the_last_reply).seeds(20).run();
+    /// Trial::new(Counter::default).commands(by_the_last_reply).seeds(20).run();
     /// ```
     pub fn commands(mut self, next: impl Fn(&mut Rng, &[S::Reply]) -> S::Command + Send + Sync + 'static) -> Self {
         self.spec.commands = Some(Box::new(next));
