@@ -48,6 +48,8 @@ pub(super) struct Comparing {
 impl Comparing {
     /// A window is over: this node's claim of it.
     pub(super) fn ended(&mut self, window: u64, claim: Claim) {
+        // Without a claim too: a snapshot after this window waits for the claims of it.
+        self.has_changed = true;
         if self.is_received && self.begun == Some(window) {
             return;
         }
@@ -55,7 +57,6 @@ impl Comparing {
         if self.ended.len() > KEPT {
             self.ended.pop_first();
         }
-        self.has_changed = true;
     }
 
     /// The last window that was over, with this node's claim.
@@ -336,6 +337,18 @@ mod tests {
         assert_eq!(open(&mut comparing, &claims, 3_071), None, "the later one agreed");
         let later = Open { sound_up_to: Index(3_071), ..none };
         assert_eq!(open(&mut comparing, &claims, 3_072), Some(later));
+    }
+
+    #[test]
+    fn the_end_of_a_window_is_told_though_this_node_has_no_claim_of_it() {
+        let (mut comparing, claims) = (of_three(), Claims::default());
+        comparing.restored(Index(2_500));
+        comparing.received();
+        comparing.changed(Index(2_500), &claims).expect("the state is another one");
+        comparing.ended(2, claim(7));
+        let comparison = comparing.changed(Index(3_100), &claims).expect("a window is over");
+        assert!(comparison.owed.is_empty(), "its hash began at another node");
+        assert!(comparison.open.is_some(), "a snapshot at the last entry waits for the claims of the others");
     }
 
     fn of_three() -> Comparing {
