@@ -341,6 +341,7 @@ impl<S: Service> Hosted<S> {
         let Self { service, tables, entry, comparing, publisher, .. } = self;
         debug_assert!(tables.timers.next_due().is_none_or(|due| due >= tables.at.time), "nothing overdue is pending");
         let at = At { version: tables.at.version, ..*at };
+        let before = tables.outcomes;
         let over = tables.outcomes.begin(at.index);
         // After a panic the service is not used again.
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
@@ -357,6 +358,7 @@ impl<S: Service> Hosted<S> {
             }
             Err(cause) => {
                 tables.undo(entry);
+                tables.outcomes = before;
                 // The applier drops a machine that has halted: no flush follows.
                 publisher.publish(&tables.history, at.index, Some(at.index));
                 Err(self.halt.insert(Halt { at: at.index, cause }).clone())

@@ -139,6 +139,16 @@ fn a_panic_drops_all_output_of_its_entry_and_halts_the_machine_there() {
 }
 
 #[test]
+fn a_panic_in_the_first_entry_of_a_window_keeps_the_hash_of_the_window_before() {
+    let mut machine = Hosted::new(Script::default);
+    call(&mut machine, 1, vec![]).expect("no refusal");
+    let tables = written_tables(&machine);
+    let poison = Hosted::<Script>::encode(&vec![Op::Panic]);
+    machine.command(&at(1_024), None, &poison).expect_err("it panics");
+    assert_eq!(written_tables(&machine), tables, "as before the entry");
+}
+
+#[test]
 fn a_halted_machine_that_is_applied_to_unwinds_with_the_cause() {
     let mut machine = Hosted::new(Script::default);
     let bytes = Hosted::<Script>::encode(&vec![Op::Panic]);
