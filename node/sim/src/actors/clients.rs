@@ -384,11 +384,7 @@ impl Clients {
                 observer.report.count("writes late", 1);
                 observer.refused(operation);
             }
-            // Rare: the time that a forwarded command has left runs out on its way to the leader.
-            (Told::Late, _) => {
-                observer.report.count("writes late without a deadline", 1);
-                observer.refused(operation);
-            }
+            (Told::Late, _) => observer.fail(format!("deadlines: {operation} has none, and is refused as late")),
             (Told::Unknown, _) => observer.report.count("writes unknown", 1),
             (Told::Opened { .. }, _) => observer.report.count("sessions opened", 1),
             (Told::SessionRefused { .. }, _) => {}
