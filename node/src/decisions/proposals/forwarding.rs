@@ -137,7 +137,7 @@ impl<W, C> Proposals<W, C> {
         view: &View,
         out: &mut Effects<W, C>,
     ) {
-        let mut again = Vec::new();
+        let (mut again, mut late_there) = (Vec::new(), Vec::new());
         for ForwardedOutcome { request, outcome } in outcomes {
             let reply = match outcome {
                 ProposeOutcome::Applied { reply_bytes, .. } => {
@@ -152,6 +152,12 @@ impl<W, C> Proposals<W, C> {
             let outcome = match outcome {
                 ProposeOutcome::NotLeader => {
                     again.push(proposal);
+                    continue;
+                }
+                // Every command is sent with the time that it may wait, also one without a deadline, and the
+                // leader's clock may leap. It had no effect, and the leader takes it with new time.
+                ProposeOutcome::DeadlinePassed if !proposal.is_late(now) => {
+                    late_there.push(proposal);
                     continue;
                 }
                 ProposeOutcome::Applied { index, .. } => Ok(Ok(Applied { index, reply })),
@@ -175,6 +181,7 @@ impl<W, C> Proposals<W, C> {
         } else {
             self.retry(again, now, view, out);
         }
+        self.retry(late_there, now, view, out);
         self.send_replies(view, out);
     }
 

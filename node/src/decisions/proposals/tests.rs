@@ -318,14 +318,14 @@ fn a_caller_of_an_entry_that_a_snapshot_covers_learns_that_the_outcome_is_unknow
 fn an_answer_keeps_its_meaning_on_its_way_to_the_node_that_forwarded() {
     use ProposeError::{DeadlinePassed, NoLeader, OutcomeUnknown, Overloaded, Skipped, Stopped, StorageFull, TooLarge};
     let retry_after = MS(20);
-    // The error at the leader, and what the caller is told; nothing, if the next leader
-    // is asked instead.
+    // The error at the leader, and what the caller is told; nothing, if a leader is asked again
+    // instead.
     let table = [
         (NoLeader, None),
         (StorageFull, None),
         (Stopped, None),
         (Overloaded { retry_after: MS(1_000) }, Some(Err(Overloaded { retry_after }))),
-        (DeadlinePassed, Some(Err(DeadlinePassed))),
+        (DeadlinePassed, None),
         (TooLarge { bytes: 7, max: 5 }, Some(Err(TooLarge { bytes: 7, max: 5 }))),
         (OutcomeUnknown, Some(Err(OutcomeUnknown))),
         (Skipped, Some(Ok(Err(Refusal::Skipped)))),
@@ -338,6 +338,27 @@ fn an_answer_keeps_its_meaning_on_its_way_to_the_node_that_forwarded() {
         assert_eq!(world.told.get(&caller), told.as_ref(), "{error}");
         assert_eq!(world.proposals.is_empty(), told.is_some(), "{error}");
     }
+}
+
+#[test]
+fn a_command_that_is_late_by_the_leaders_clock_alone_goes_there_again() {
+    let timeout = World::following(OTHER, 1).timing().proposal_timeout;
+    let deadline = timeout / 2;
+    let of = |until: Option<Duration>, waited: Duration| {
+        let mut world = World::following(OTHER, 1);
+        let caller = match until {
+            Some(until) => world.offer_until("command", world.now.plus(until)),
+            None => world.offer("command"),
+        };
+        let request = world.sent_to(OTHER).commands[0].request;
+        world.now = world.now.plus(waited);
+        world.answer(OTHER, 1, request, ProposeOutcome::DeadlinePassed);
+        (world.last_receiver(), world.error_of(caller))
+    };
+    assert_eq!(of(None, MS(1)), (Some(OTHER), None), "it has no deadline");
+    assert_eq!(of(None, timeout), (None, Some(ProposeError::NoLeader)), "no caller waits longer");
+    assert_eq!(of(Some(deadline), deadline - MS(1)), (Some(OTHER), None));
+    assert_eq!(of(Some(deadline), deadline), (None, Some(ProposeError::DeadlinePassed)));
 }
 
 #[test]
