@@ -35,11 +35,11 @@ enum Command {
     /// Sets a timer with no delay, and again whenever it fires.
     Loop,
     EndLoop,
-    /// Sets timers with numbers from here on: so many, after this many milliseconds.
+    /// Sets timers: the first one's number, their count, and their delay in milliseconds.
     Timers(u64, u32, u32),
-    /// Publishes so many events of so many bytes.
+    /// Publishes events: their count, and the bytes of each.
     Publish(u32, u32),
-    /// Asks for so many effects of so many bytes.
+    /// Asks for effects: their count, and the bytes of each.
     Perform(u32, u32),
 }
 

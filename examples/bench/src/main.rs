@@ -10,7 +10,7 @@
 //! quorate-bench steady SECONDS VALUE_BYTES         as durable, full load, elections counted
 //! quorate-bench recovery BYTES                     a log, then a snapshot, of this size is opened again
 //! quorate-bench snapshot BYTES [BYTES_PER_SECOND]  a follower gets a state of this size during writes
-//! quorate-bench watch [WATCHES [SECONDS]]          one node in memory, watched by so many
+//! quorate-bench watch [WATCHES [SECONDS]]          one node in memory, with this many watches
 //! ```
 //!
 //! Proposals are closed-loop (each client waits for its answer before the next proposal) through
