@@ -40,8 +40,16 @@ pub struct Claims {
     stated: Option<Stated>,
     /// The peers that said that they have no state.
     lost: BTreeSet<NodeId>,
-    /// The peers whose snapshot waits for claims, each with the begin of the wait.
-    waiting: BTreeMap<NodeId, Moment>,
+    /// The peers whose snapshot waits for claims, or has waited for them.
+    waiting: BTreeMap<NodeId, Wait>,
+}
+
+/// The wait of a peer's snapshot.
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    since: Moment,
+    /// The last time that it was asked for. After a longer pause another wait begins.
+    asked: Moment,
 }
 
 /// What was last stated to a leader.
@@ -112,11 +120,12 @@ impl Claims {
         Step::State { to, payloads }
     }
 
-    /// A follower stated its claim of a window. Whether it is appended now.
-    pub fn heard(&mut self, from: NodeId, window: u64, view: &View) -> bool {
+    /// A follower stated its claim of a window. Whether it is appended now. `current` is the window of
+    /// the last entry in the log: a claim is of an earlier one, as its copy has applied a later entry.
+    pub fn heard(&mut self, from: NodeId, window: u64, current: u64, view: &View) -> bool {
         let Comparison { oldest, claimed, .. } = &self.comparison;
         let is_applied = claimed.get(&from).is_some_and(|windows| windows.contains(&window));
-        if !view.is_leader || window < *oldest || is_applied {
+        if !view.is_leader || window < *oldest || window >= current || is_applied {
             return false;
         }
         self.leads(view.term);
@@ -167,12 +176,18 @@ impl Claims {
         // Its own claim counts once it is in the log, as those that it is compared with.
         let is_missing = |node: &NodeId| !claimed.contains(node);
         let awaits = !others.is_empty() && (is_missing(&this) || others.iter().any(is_missing));
-        let since = *self.waiting.entry(peer).or_insert(now);
-        if awaits && now.since(since) < WAIT_MAX {
-            return false;
+        if !awaits {
+            self.waiting.remove(&peer);
+            return true;
         }
-        self.waiting.remove(&peer);
-        true
+        let begun = Wait { since: now, asked: now };
+        let wait = self.waiting.entry(peer).or_insert(begun);
+        if now.since(wait.asked) > WAIT_MAX {
+            *wait = begun;
+        }
+        wait.asked = now;
+        // It stays after the wait: the same snapshot is asked for again once its file is open.
+        now.since(wait.since) >= WAIT_MAX
     }
 }
 

@@ -286,9 +286,10 @@ impl World {
             Step::Append(payloads) => payloads.iter().for_each(|payload| self.append(Content::Claim(payload.to_vec()))),
             Step::State { payloads, .. } => {
                 let (from, leads) = (self.copies[at].id(), self.view_of(self.leader));
+                let current = window_of(Index(self.last()));
                 for payload in payloads.iter().filter(|_| !is_lost) {
                     let Some(Internal::Claim(claimed)) = Internal::decode(payload) else { continue };
-                    if self.copies[self.leader].claims.heard(from, claimed.window, &leads) {
+                    if self.copies[self.leader].claims.heard(from, claimed.window, current, &leads) {
                         self.append(Content::Claim(payload.to_vec()));
                     }
                 }
@@ -344,8 +345,10 @@ impl World {
         let running = |copy: &&Copy| copy.node <= self.full_copies && !copy.is_stopped && copy.machine.is_some();
         let claimants: Vec<_> = self.copies.iter().filter(running).map(Copy::id).collect();
         let (now, mut claims) = (self.now, std::mem::take(&mut self.copies[leader].claims));
-        let may_send =
-            claims.may_send(now, (self.copies[leader].id(), receiver), snapshot.ends, claimants.iter().copied());
+        // Once before its file is opened, and once after.
+        let may_send = (0..2).all(|_| {
+            claims.may_send(now, (self.copies[leader].id(), receiver), snapshot.ends, claimants.iter().copied())
+        });
         self.copies[leader].claims = claims;
         if !may_send {
             *self.counts.entry("snapshots held back").or_default() += 1;

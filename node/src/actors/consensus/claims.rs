@@ -10,7 +10,10 @@ use crate::{
         claims::{Step, View},
         internal_entries::InternalEntry,
     },
-    service::internal::{Claimed, Internal},
+    service::{
+        internal::{Claimed, Internal},
+        windows::window_of,
+    },
 };
 use actix::Context;
 use bytes::{Bytes, BytesMut};
@@ -41,12 +44,12 @@ impl Consensus {
         if term != view.term || !self.replica.membership().is_voter(from) {
             return;
         }
-        let mut rest = propose.payloads.clone();
+        let (mut rest, current) = (propose.payloads.clone(), window_of(self.replica.log().last().index));
         for command in &propose.commands {
             let payload = rest.split_to(rest.len().min(command.length as usize));
             match Internal::decode(&payload) {
                 Some(Internal::Claim(Claimed { node, window, .. })) if node == from => {
-                    if self.claims.heard(from, window, &view) {
+                    if self.claims.heard(from, window, current, &view) {
                         // The log keeps it longer than the message.
                         self.append_claim(view.term, Bytes::copy_from_slice(&payload));
                     }

@@ -45,10 +45,14 @@ fn a_leader_appends_each_claim_of_a_follower_once() {
     for (from, window, is_taken) in
         [(2, 4, false), (2, 6, true), (2, 6, false), (3, 2, false), (3, 3, true), (2, 5, true), (2, 5, false)]
     {
-        assert_eq!(claims.heard(NodeId(from), window, &LEADS), is_taken, "of node {from}, window {window}");
+        assert_eq!(claims.heard(NodeId(from), window, 9, &LEADS), is_taken, "of node {from}, window {window}");
     }
-    assert!(!claims.heard(NodeId(2), 7, &FOLLOWS), "it does not lead");
-    assert!(claims.heard(NodeId(2), 5, &View { term: Term(4), ..LEADS }), "the last leadership may have lost it");
+    assert!(!claims.heard(NodeId(2), 7, 9, &FOLLOWS), "it does not lead");
+    assert!(claims.heard(NodeId(2), 5, 9, &View { term: Term(4), ..LEADS }), "the last leadership may have lost it");
+    for window in [9, 10, 1 << 40, u64::MAX] {
+        assert!(!claims.heard(NodeId(2), window, 9, &LEADS), "window {window} is not over");
+    }
+    assert!(claims.heard(NodeId(2), 8, 9, &LEADS));
 }
 
 #[test]
@@ -64,6 +68,8 @@ fn a_snapshot_waits_for_the_claims_of_copies_that_keep_up() {
     assert!(!may_send(5_000, 2_048, &[1, 2]));
     assert!(!may_send(14_999, 2_048, &[1, 2]));
     assert!(may_send(15_000, 2_048, &[1, 2]), "the wait ends");
+    assert!(may_send(15_100, 2_048, &[1, 2]), "its file is open now");
+    assert!(!may_send(25_101, 2_048, &[1, 2]), "after a pause another wait begins");
     claims.compared(Comparison::default());
     let mut unclaimed = open(&[2], &[]);
     assert!(!unclaimed.may_send(at(0), (NodeId(1), NodeId(3)), Index(2_048), [NodeId(1), NodeId(2)].into_iter()));
