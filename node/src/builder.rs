@@ -205,7 +205,8 @@ impl Builder {
     /// snapshot was taken yet, all entries are applied anew.
     ///
     /// For one start: give it again only if that one was interrupted before the snapshot had
-    /// arrived. The only voter has no other copy to take it from, and does not start.
+    /// arrived, or if the node stops once more for the same entries: after a restart it takes its
+    /// claim of them in the log for its own again. The only voter has no other copy to take it from, and does not start.
     #[must_use]
     pub fn discard_state(mut self) -> Self {
         self.discards_state = true;

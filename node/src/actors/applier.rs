@@ -168,6 +168,9 @@ impl<M: StateMachine> Applier<M> {
                         let membership = Membership::decode(record.payload)
                             .map_err(|source| Failure::Unreadable { entry: index, source })?;
                         machine.configured(self.id, full_copies(&membership));
+                        if let Some(diverged) = machine.diverged() {
+                            return Err(diverged);
+                        }
                         nothing()
                     }
                     (Kind::Command, Some(_)) if skips => Err(Refusal::Skipped),

@@ -5,7 +5,7 @@
 //! shows this. It goes on in two cases:
 //! - it applied the window anew since, and has the majority's value now: its claim in the log is
 //!   that of an earlier run;
-//! - its state came from another node after that window.
+//! - its state came from another node after that window, since the last start: a restart forgets it.
 //!
 //! Its own snapshot cures nothing: that may have been taken between the difference and the claims.
 
@@ -76,24 +76,32 @@ impl Comparing {
         self.is_received = true;
     }
 
-    /// The full copies are these; `at` is the last entry that was applied.
-    pub(super) fn configured(&mut self, this: NodeId, full_copies: BTreeSet<NodeId>, at: Index, claims: &Claims) {
+    /// The full copies are these; `at` is the last entry that was applied. Fewer of them may make a
+    /// majority of claims that are in the log. Returns the failure of this node, if it has to stop.
+    pub(super) fn configured(
+        &mut self,
+        this: NodeId,
+        full_copies: BTreeSet<NodeId>,
+        at: Index,
+        claims: &Claims,
+    ) -> Option<Failure> {
         (self.this, self.full_copies, self.has_changed) = (this, full_copies, true);
-        if std::mem::take(&mut self.is_restored) {
-            // The snapshot has the state after these verdicts.
-            for window in claims.windows().collect::<Vec<_>>() {
-                self.judge(at, window, claims);
-            }
-        }
+        // The snapshot has the state after these verdicts.
+        let is_restored = std::mem::take(&mut self.is_restored);
+        let judged: Vec<_> = claims.windows().filter(|window| self.judge(at, *window, claims)).collect();
+        judged.into_iter().filter(|_| !is_restored).find_map(|window| self.failure(window, claims))
     }
 
     /// A claim of `window` was added at the entry `at`. Returns the failure of this node, if it has
     /// to stop here.
     pub(super) fn claimed(&mut self, at: Index, window: u64, claims: &Claims) -> Option<Failure> {
         self.has_changed = true;
-        if !self.judge(at, window, claims) {
-            return None;
-        }
+        self.judge(at, window, claims).then(|| self.failure(window, claims)).flatten()
+    }
+
+    /// The failure of this node, from which a majority differs in a window; `None` if the claim that
+    /// shows it is not of this node's present state.
+    fn failure(&self, window: u64, claims: &Claims) -> Option<Failure> {
         let mine = match (self.ended.get(&window), self.is_received) {
             (Some(again), _) => *again,
             (None, true) => return None,
@@ -124,24 +132,17 @@ impl Comparing {
             return None;
         }
         let verdict = |window| claims.verdict(window, &self.full_copies);
-        let is_majority = |window: u64| matches!(verdict(window), Verdict::Agreed | Verdict::Diverged(_));
+        let disputing = |window| claims.disputing(window, &self.full_copies);
+        let is_majority = |window: u64| {
+            matches!(verdict(window), Verdict::Agreed | Verdict::Diverged(_)) && disputing(window).is_empty()
+        };
         let is_agreed = |window: &u64| is_majority(*window) && self.is_of_majority(*window, claims);
         let agreed = claims.windows().rev().find(is_agreed);
         let first = agreed.map_or(0, |agreed| agreed + 1);
-        let disputing = |window: u64| match verdict(window) {
-            Verdict::Disputed => {
-                claims.differing(window, &self.full_copies).map_or_else(BTreeMap::new, |(_, of, _)| of)
-            }
-            _ => BTreeMap::new(),
-        };
         let last = window_of(at).checked_sub(1).filter(|last| *last >= first);
         let open = last.map(|last| Open {
             sound_up_to: last_of(first),
-            disputing: claims
-                .windows()
-                .filter(|window| *window >= first)
-                .flat_map(|of| disputing(of).into_keys())
-                .collect(),
+            disputing: claims.windows().filter(|window| *window >= first).flat_map(disputing).collect(),
             claimed: claims.nodes(last).collect(),
         });
         let is_owed = |window: &u64| {
@@ -349,6 +350,30 @@ mod tests {
         let comparison = comparing.changed(Index(3_100), &claims).expect("a window is over");
         assert!(comparison.owed.is_empty(), "its hash began at another node");
         assert!(comparison.open.is_some(), "a snapshot at the last entry waits for the claims of the others");
+    }
+
+    #[test]
+    fn a_majority_on_the_outcomes_settles_no_dispute_about_states() {
+        let (mut comparing, mut claims) = (of_three(), Claims::default());
+        for (node, outcomes, state) in [(1, 7, Some(5)), (2, 7, Some(6)), (3, 8, None)] {
+            claims.add(Index(4_000), 2, NodeId(node), Claim { state, ..claim(outcomes) });
+            comparing.claimed(Index(4_000), 2, &claims);
+        }
+        let open = comparing.changed(Index(6_000), &claims).and_then(|comparison| comparison.open);
+        assert_eq!(open.expect("it is not decided").disputing, [1, 2].map(NodeId).into());
+    }
+
+    #[test]
+    fn a_majority_that_a_smaller_configuration_makes_stops_the_copy_that_differs() {
+        let (mut comparing, mut claims) = (Comparing::default(), Claims::default());
+        let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect();
+        assert_eq!(comparing.configured(MINE, ids(&[1, 2, 3, 4]), Index(0), &claims), None);
+        comparing.ended(2, claim(8));
+        for (node, hash) in [(1, 7), (2, 7), (3, 8)] {
+            assert_eq!(add(&mut comparing, &mut claims, (4_000, 2, node, hash)), None, "two of four are no majority");
+        }
+        let diverged = Failure::Diverged { after: Index(2_047), up_to: Index(3_071), mine: 8, theirs: 7 };
+        assert_eq!(comparing.configured(MINE, ids(&[1, 2, 3]), Index(4_100), &claims), Some(diverged));
     }
 
     fn of_three() -> Comparing {

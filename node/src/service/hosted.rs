@@ -391,7 +391,8 @@ impl<S: Service> StateMachine for Hosted<S> {
     }
 
     fn configured(&mut self, this: NodeId, full_copies: BTreeSet<NodeId>) {
-        self.comparing.configured(this, full_copies, self.tables.at.index, &self.tables.claims);
+        let failure = self.comparing.configured(this, full_copies, self.tables.at.index, &self.tables.claims);
+        self.diverged = self.diverged.take().or(failure);
     }
 
     fn received(&mut self) {

@@ -158,6 +158,20 @@ impl Claims {
         }
     }
 
+    /// The full copies that claim different values of a window where no majority agrees on one:
+    /// outcomes or states, each by itself. One may be disputed where a majority agrees on the other.
+    pub(super) fn disputing(&self, window: u64, full_copies: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        let mut disputing = BTreeSet::new();
+        for values in [OUTCOMES, STATE].map(|value| self.values(window, full_copies, value)) {
+            if compare(&values, full_copies.len()) == Verdict::Disputed {
+                let differs = |version| values.keys().filter(|(other, _)| *other == version).count() > 1;
+                let differing = values.iter().filter(|((version, _), _)| differs(*version));
+                disputing.extend(differing.flat_map(|(_, nodes)| nodes));
+            }
+        }
+        disputing
+    }
+
     /// The values of a window that a majority of the full copies has claimed.
     pub(super) fn majority(&self, window: u64, full_copies: &BTreeSet<NodeId>) -> Majority {
         let of = |value| majority(&self.values(window, full_copies, value), full_copies.len());
