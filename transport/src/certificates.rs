@@ -1,5 +1,5 @@
-//! A private certificate authority, and what it issues: one certificate and key a node,
-//! and for clients.
+//! A private certificate authority, and what it issues: certificates and keys of nodes, clients and
+//! operators, each with one role ([`crate::identity`]).
 //!
 //! The authority's key signs. A holder of that key can be any node, so it belongs on none of them.
 //! Certificates are ECDSA P-256, which every TLS client speaks. The authority's own lasts 10 years,
@@ -8,7 +8,7 @@
 //! Files: `ca.pem`, `ca.key`, and `NAME.pem`, `NAME.key` for each certificate issued. Nothing is
 //! ever overwritten, and keys can be read by their owner alone.
 
-use crate::identity::{check_cluster, is_reserved, node_name};
+use crate::identity::{Identity, Role, check_cluster, is_reserved};
 use quorate_raft::NodeId;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -23,7 +23,7 @@ use x509_parser::prelude::FromDer;
 
 /// How long an authority's certificate lasts: 10 years.
 pub const AUTHORITY_LASTS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// How long a node's or client's certificate lasts: 1 year.
+/// How long a node's, client's or operator's certificate lasts: 1 year.
 pub const ISSUED_LASTS: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The mode of a key's file.
 pub const KEY_MODE: u32 = 0o600;
@@ -108,35 +108,52 @@ impl Authority {
     /// other TLS clients may reach it, such as over HTTPS; nodes among themselves need none.
     ///
     /// # Errors
-    /// [`CertificateError::Name`] if a host can't stand in a certificate, or would name a node.
+    /// [`CertificateError::Name`] if a host can't stand in a certificate, or lies in the reserved
+    /// zone and so would name a node, client or operator.
     pub fn issue_node(&self, node: NodeId, hosts: &[String]) -> Result<Issued, CertificateError> {
-        if let Some(host) = hosts.iter().find(|host| is_reserved(host)) {
-            return Err(CertificateError::Name(format!("host {host:?} would name a node: give a host's own name")));
-        }
-        let name = node_name(node, &self.cluster);
-        let names: Vec<String> = std::iter::once(name.clone()).chain(hosts.iter().cloned()).collect();
-        let params = CertificateParams::new(names)
-            .map_err(|_| CertificateError::Name(format!("hosts {hosts:?} can't stand in a certificate")))?;
-        self.issue(params, &name, vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth])
+        let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.issue(Role::Node(node), hosts, usages)
     }
 
-    /// A certificate for a client of the nodes' HTTPS endpoints. It names no node, so no node takes
-    /// it for one.
+    /// A certificate for a client of the nodes' HTTPS endpoints.
     ///
     /// # Errors
-    /// If no certificate can be made.
+    /// [`CertificateError::Name`] if `name` is not one DNS label.
     pub fn issue_client(&self, name: &str) -> Result<Issued, CertificateError> {
-        self.issue(CertificateParams::default(), name, vec![ExtendedKeyUsagePurpose::ClientAuth])
+        self.issue(Role::Client(name.to_owned()), &[], vec![ExtendedKeyUsagePurpose::ClientAuth])
+    }
+
+    /// A certificate for an operator: for administration over the nodes' HTTPS endpoints.
+    ///
+    /// # Errors
+    /// [`CertificateError::Name`] if `name` is not one DNS label.
+    pub fn issue_operator(&self, name: &str) -> Result<Issued, CertificateError> {
+        self.issue(Role::Operator(name.to_owned()), &[], vec![ExtendedKeyUsagePurpose::ClientAuth])
     }
 
     fn issue(
         &self,
-        params: CertificateParams,
-        common_name: &str,
+        role: Role,
+        hosts: &[String],
         usages: Vec<ExtendedKeyUsagePurpose>,
     ) -> Result<Issued, CertificateError> {
+        let identity = Identity { cluster: self.cluster.clone(), role };
+        identity.check().map_err(CertificateError::Name)?;
+        if let Some(host) = hosts.iter().find(|host| is_reserved(host)) {
+            return Err(CertificateError::Name(format!(
+                "host {host:?} would name a node, client or operator: give a host's own name"
+            )));
+        }
+        let names: Vec<String> = std::iter::once(identity.dns_name()).chain(hosts.iter().cloned()).collect();
+        let params = CertificateParams::new(names)
+            .map_err(|_| CertificateError::Name(format!("hosts {hosts:?} can't stand in a certificate")))?;
         let mut params = lasting(params, ISSUED_LASTS);
         params.distinguished_name = rcgen::DistinguishedName::new();
+        // For people; X.509 allows 64 characters, and the name that counts may be longer.
+        let common_name = match &identity.role {
+            Role::Client(name) | Role::Operator(name) => name.clone(),
+            Role::Node(_) => identity.to_string(),
+        };
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -6,7 +6,7 @@ use quorate_raft::NodeId;
 use quorate_transport::{
     Quic,
     certificates::{Authority, Issued},
-    identity::node_name,
+    identity::{Role, identity_of, node_name},
     network::{Introduction, NetworkError},
 };
 use quorate_transport_testing::conformance::TestNode;
@@ -32,6 +32,14 @@ fn a_peer_that_proves_no_node_of_this_cluster_is_refused_and_counted() {
                 None,
             ),
             ("a client's certificate", Some(pki.authority.issue_client("app").unwrap()), "refused_identity", None),
+            ("an operator's certificate", Some(pki.authority.issue_operator("ann").unwrap()), "refused_identity", None),
+            ("no name in the zone", Some(signed(&["host.example".into()])), "refused_identity", None),
+            (
+                "a node and an operator at once",
+                Some(signed(&[node_name(NodeId(2), CLUSTER), format!("ann.operator.{CLUSTER}.quorate.internal")])),
+                "refused_identity",
+                None,
+            ),
             ("another cluster", Some(signed(&[node_name(NodeId(2), "other")])), "refused_identity", None),
             ("this node itself", Some(pki.issue(NodeId(1))), "refused_identity", None),
             (
@@ -126,7 +134,73 @@ fn a_peer_that_keeps_coming_back_fills_no_log() {
     let lines: Vec<_> =
         log.text().lines().filter(|line| line.contains("refused_identity")).map(str::to_owned).collect();
     assert_eq!(lines.len(), 1, "20 refusals, one line: {lines:?}");
-    assert!(lines[0].contains("the certificate names no node"), "it says why: {}", lines[0]);
+    let why = "its certificate is of client app, and this port is for nodes alone";
+    assert!(lines[0].contains(why), "it says why: {}", lines[0]);
+}
+
+#[test]
+fn each_role_but_a_node_s_is_refused_by_name_with_one_line_in_the_log() {
+    for (role, is_node, line) in [
+        (Role::Node(NodeId(2)), true, ""),
+        (Role::Client("app".into()), false, "its certificate is of client app, and this port is for nodes alone"),
+        (Role::Operator("ann".into()), false, "its certificate is of operator ann, and this port is for nodes alone"),
+    ] {
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
+        let _guards = (tracing::subscriber::set_default(subscriber), another_subscriber());
+        run(async {
+            let mut pki = Pki::new();
+            let victim = TestNode::start(&mut pki, NodeId(1)).await;
+            let address = victim.links.local_address().expect("it is bound");
+            let issued = issue(&pki, &role);
+            let endpoint = support::stranger::client(&pki, Some(&issued), ALPN);
+            let connection = connect(&endpoint, address).await.expect("the authority's signature is good");
+            let introduced = support::stranger::try_introduce(&connection, NodeId(2)).await;
+            assert_eq!(introduced.is_some(), is_node, "{role}");
+            let (result, other) =
+                if is_node { ("accepted", "refused_identity") } else { ("refused_identity", "accepted") };
+            victim.counts.until(|counts| counts.connections(result) == 1).await;
+            assert_eq!(victim.counts.connections(other), 0, "{role}");
+        });
+        let text = log.text();
+        let refusals: Vec<_> = text.lines().filter(|line| line.contains("refused_identity")).collect();
+        assert_eq!(refusals.len(), usize::from(!is_node), "{role}: {text}");
+        assert!(refusals.iter().all(|refusal| refusal.contains(line)), "{role}: {text}");
+    }
+}
+
+#[test]
+fn a_dialler_takes_no_role_but_a_node_s_at_the_other_end() {
+    run(async {
+        let mut pki = Pki::new();
+        let one = TestNode::start(&mut pki, NodeId(1)).await;
+        let others = [NodeId(2), NodeId(3)].map(|id| node_name(id, CLUSTER));
+        let mut refused = 0;
+        for (role, issued, result) in [
+            ("client", pki.authority.issue_client("app").unwrap(), "refused_certificate"),
+            ("operator", pki.authority.issue_operator("ann").unwrap(), "refused_certificate"),
+            // TLS's verifier alone is content with these two: one of the names is the dialled one.
+            ("two nodes", issue_names(&pki, &others), "refused_identity"),
+            ("every node", issue_names(&pki, &[format!("*.{CLUSTER}.quorate.internal")]), "refused_identity"),
+        ] {
+            let server = support::stranger::server(&issued);
+            let address = server.local_addr().expect("it is bound").to_string();
+            tokio::task::spawn_local(async move {
+                while let Some(incoming) = server.accept().await {
+                    if let Ok(connection) = incoming.await {
+                        connection.closed().await;
+                    }
+                }
+            });
+            let before = one.counts.connections_of(result, Some(NodeId(2)));
+            let link = one.links.link(NodeId(2), &address);
+            one.counts.until(|counts| counts.connections_of(result, Some(NodeId(2))) > before).await;
+            assert_eq!(one.counts.connections("connected"), 0, "{role}");
+            drop(link);
+            refused += 1;
+        }
+        assert_eq!(refused, 4);
+    });
 }
 
 #[test]
@@ -150,6 +224,8 @@ fn files_that_make_no_node_are_refused_with_their_name_and_a_remedy() {
     let good = pki.options(NodeId(1), None);
     pki.options(NodeId(2), None);
     pki.authority.issue_client("app").unwrap().write(pki.dir.path(), "app").unwrap();
+    pki.authority.issue_operator("ann").unwrap().write(pki.dir.path(), "ann").unwrap();
+    issue_names(&pki, &["host.example".into()]).write(pki.dir.path(), "host").unwrap();
     Authority::create(CLUSTER).unwrap().write(&make_dir(&pki, "other")).unwrap();
     issue_expired(&pki).write(pki.dir.path(), "expired").unwrap();
     fs::write(pki.path("garbage"), "no PEM").unwrap();
@@ -172,7 +248,9 @@ fn files_that_make_no_node_are_refused_with_their_name_and_a_remedy() {
         (with("ca.pem", "node-1.pem", "garbage"), "garbage", "no private key in PEM"),
         (with("ca.pem", "node-1.pem", "shown.key"), "shown.key", "chmod 600"),
         (with("ca.pem", "node-1.pem", "node-2.key"), "node-2.key", "is not the key of"),
-        (with("ca.pem", "app.pem", "app.key"), "app.pem", "names no node"),
+        (with("ca.pem", "app.pem", "app.key"), "app.pem", "is of client app, which is no node"),
+        (with("ca.pem", "ann.pem", "ann.key"), "ann.pem", "is of operator ann, which is no node"),
+        (with("ca.pem", "host.pem", "host.key"), "host.pem", "names no node"),
         (with("ca.pem", "expired.pem", "expired.key"), "expired.pem", "issue a new one"),
         (with("ca.pem", "node-2.pem", "node-2.key"), "node-2.pem", "give its own"),
         (with("other/ca.pem", "node-1.pem", "node-1.key"), "node-1.pem", "give one that it issued"),
@@ -230,6 +308,11 @@ fn certificates_are_never_overwritten_and_their_keys_are_private() {
     let quic = Quic::new(pki.options(NodeId(7), None)).expect("a loaded authority issues as the created one does");
     quic.check(CLUSTER, NodeId(7)).expect("it is that node's");
     assert!(loaded.issue_node(NodeId(7), &[node_name(NodeId(8), CLUSTER)]).is_err(), "no host is a node");
+    for name in ["", "Ann", "a.b", "-a", "a-", "a_b", &"a".repeat(64)] {
+        for issued in [loaded.issue_client(name), loaded.issue_operator(name)] {
+            assert!(issued.expect_err(name).to_string().contains(&format!("name {name:?}")), "{name}");
+        }
+    }
     assert!(Authority::create("No Label").is_err());
     assert!(Authority::load(&make_dir(&pki, "empty")).is_err());
 }
@@ -242,6 +325,34 @@ fn the_end_of_the_own_certificate_is_reported() {
         let expected = expected.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         assert!(one.counts.certificate_expires().abs_diff(expected) < 60);
     });
+}
+
+#[test]
+fn a_certificate_says_its_role_and_only_a_node_s_is_for_servers() {
+    let pki = Pki::new();
+    let longest = "a".repeat(63);
+    for (role, is_for_servers) in
+        [(Role::Node(NodeId(1)), true), (Role::Client(longest.clone()), false), (Role::Operator(longest), false)]
+    {
+        let pem = issue(&pki, &role).certificate_pem;
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).expect("PEM");
+        let identity = identity_of(&pem.contents).expect("an identity");
+        assert_eq!((identity.cluster.as_str(), &identity.role), (CLUSTER, &role));
+        let certificate = pem.parse_x509().expect("a certificate");
+        let usages = certificate.extended_key_usage().expect("well-formed").expect("present").value;
+        assert_eq!((usages.client_auth, usages.server_auth, usages.any), (true, is_for_servers, false), "{role}");
+        let common_name = certificate.subject().iter_common_name().next().expect("one").as_str().expect("text");
+        assert!(common_name.len() <= 64, "{common_name}");
+    }
+}
+
+fn issue(pki: &Pki, role: &Role) -> Issued {
+    let issued = match role {
+        Role::Node(id) => pki.authority.issue_node(*id, &[]),
+        Role::Client(name) => pki.authority.issue_client(name),
+        Role::Operator(name) => pki.authority.issue_operator(name),
+    };
+    issued.expect("a certificate")
 }
 
 /// A certificate of the cluster's authority with any names, by way of its files.

@@ -1,12 +1,15 @@
 //! `certs`: a private authority for one cluster, and a certificate for each of its
-//! nodes and clients.
+//! nodes, clients and operators.
 //!
 //! A later run on the same directory signs further certificates with the existing authority. All
 //! checks for existing files happen before the first write.
 
 use quorate::{
     NodeId,
-    transport::certificates::{Authority, CertificateError},
+    transport::{
+        certificates::{Authority, CertificateError},
+        identity::Role,
+    },
 };
 use std::{
     fs::DirBuilder,
@@ -26,9 +29,12 @@ pub struct Args {
     /// A node, and the hosts at which HTTPS clients reach it, separated by commas; repeatable
     #[arg(long = "node", value_name = "ID=HOST_OR_IP", value_parser = node)]
     pub nodes: Vec<(NodeId, Vec<String>)>,
-    /// A client that needs a certificate; repeatable
-    #[arg(long = "client", value_name = "NAME", value_parser = file_name)]
+    /// A client that needs a certificate: 1 to 63 of a-z, 0-9 and -; repeatable
+    #[arg(long = "client", value_name = "NAME", value_parser = client)]
     pub clients: Vec<String>,
+    /// An operator that needs a certificate: 1 to 63 of a-z, 0-9 and -; repeatable
+    #[arg(long = "operator", value_name = "NAME", value_parser = operator)]
+    pub operators: Vec<String>,
 }
 
 /// Creates the requested certificates; returns the names of the written files.
@@ -37,7 +43,8 @@ pub struct Args {
 /// If a file exists or cannot be written, or the directory has another cluster's authority.
 pub fn make(args: &Args) -> Result<Vec<PathBuf>, CertsError> {
     let nodes = args.nodes.iter().map(|(id, _)| format!("node-{id}"));
-    let names: Vec<_> = nodes.chain(args.clients.iter().cloned()).collect();
+    let others = args.clients.iter().chain(&args.operators).cloned();
+    let names: Vec<_> = nodes.chain(others).collect();
     if let Some(twice) = names.iter().enumerate().find_map(|(at, name)| names[..at].contains(name).then_some(name)) {
         return Err(CertsError::Twice(twice.clone()));
     }
@@ -58,6 +65,9 @@ pub fn make(args: &Args) -> Result<Vec<PathBuf>, CertsError> {
     }
     for client in &args.clients {
         authority.issue_client(client)?.write(&args.dir, client)?;
+    }
+    for operator in &args.operators {
+        authority.issue_operator(operator)?.write(&args.dir, operator)?;
     }
     Ok(written)
 }
@@ -83,7 +93,7 @@ pub enum CertsError {
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     /// A name was given twice.
-    #[error("{0} is given twice; name every node and client once")]
+    #[error("{0} is given twice; name every node, client and operator once, each by a name of its own")]
     Twice(String),
     /// The directory belongs to another cluster.
     #[error("{} has the authority of cluster {is:?}, not {asked:?}: choose another directory", dir.display())]
@@ -105,10 +115,20 @@ fn node(text: &str) -> Result<(NodeId, Vec<String>), String> {
     if hosts.iter().any(String::is_empty) { Err(shape()) } else { Ok((NodeId(id), hosts)) }
 }
 
-fn file_name(text: &str) -> Result<String, String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if text.is_empty() || text == "ca" || text.starts_with('.') || !text.chars().all(fits) {
-        return Err("it becomes a file name: use letters, digits, -, _ and .; \"ca\" is reserved".to_owned());
+fn client(name: &str) -> Result<String, String> {
+    Role::Client(name.to_owned()).check()?;
+    file_name(name)
+}
+
+fn operator(name: &str) -> Result<String, String> {
+    Role::Operator(name.to_owned()).check()?;
+    file_name(name)
+}
+
+/// The name of the files of a client or operator.
+fn file_name(name: &str) -> Result<String, String> {
+    if name == "ca" {
+        return Err("it becomes a file name, and \"ca\" is reserved: choose another".to_owned());
     }
-    Ok(text.to_owned())
+    Ok(name.to_owned())
 }

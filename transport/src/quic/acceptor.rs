@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     codec::Hello,
-    identity::identity_of,
+    identity::{Role, identity_of},
     network::{ConnectionResult, Lane},
 };
 use quinn::{Connection, Endpoint, Incoming};
@@ -99,7 +99,8 @@ async fn introduce(
     Ok((hello, [control, append]))
 }
 
-fn identify(shared: &Shared, connection: &Connection) -> Result<NodeId, Refusal> {
+/// The node of this cluster, other than this one, that the peer's certificate proves.
+pub(super) fn identify(shared: &Shared, connection: &Connection) -> Result<NodeId, Refusal> {
     let certificates = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     let certificate = certificates.as_ref().and_then(|chain| chain.first());
     let identity = identity_of(certificate.ok_or_else(|| Refusal::identity("it shows no certificate"))?)
@@ -108,10 +109,15 @@ fn identify(shared: &Shared, connection: &Connection) -> Result<NodeId, Refusal>
         let (theirs, ours) = (identity.cluster, &shared.cluster);
         return Err(Refusal::identity(format!("its certificate is of cluster {theirs:?}, this is {ours:?}")));
     }
-    if identity.node == shared.node {
-        return Err(Refusal::identity(format!("its certificate is of node {}, which is this node", identity.node)));
+    match identity.role {
+        Role::Node(node) if node == shared.node => {
+            Err(Refusal::identity(format!("its certificate is of node {node}, which is this node")))
+        }
+        Role::Node(node) => Ok(node),
+        Role::Client(_) | Role::Operator(_) => {
+            Err(Refusal::identity(format!("its certificate is of {identity}, and this port is for nodes alone")))
+        }
     }
-    Ok(identity.node)
 }
 
 async fn lane(shared: &Shared, connection: &Connection, lane: Lane, peer: NodeId) -> Result<(Opened, Hello), Refusal> {

@@ -3,7 +3,7 @@
 
 use crate::{
     certificates::check_private,
-    identity::{Identity, check_cluster, identity_of, node_name},
+    identity::{Role, check_cluster, identity_of, node_name},
     network::{Cause, NetworkError},
 };
 use quorate_raft::NodeId;
@@ -26,8 +26,10 @@ pub(super) struct Credentials {
     pub(super) roots: Arc<RootCertStore>,
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
-    /// The node and cluster that the certificate names.
-    pub(super) identity: Identity,
+    /// The node that the certificate names.
+    node: NodeId,
+    /// The cluster that it names.
+    cluster: String,
     /// The certificate's end, in seconds since 1970.
     pub(super) expires_unix_seconds: u64,
     provider: Arc<CryptoProvider>,
@@ -66,6 +68,10 @@ impl Credentials {
         let identity = identity_of(&chain[0]).map_err(|what| {
             failed(certificate, format_args!("{what}: give a node's certificate, made by `quorate-kv certs`"))
         })?;
+        let Role::Node(node) = identity.role else {
+            let problem = format_args!("is of {identity}, which is no node: give a node's certificate");
+            return Err(failed(certificate, problem));
+        };
         let expires_unix_seconds = check_validity(certificate, &chain[0])?;
         let (certificate_path, authority_path) = (certificate.to_owned(), authority.to_owned());
         let roots = Arc::new(roots);
@@ -73,7 +79,8 @@ impl Credentials {
             roots,
             chain,
             key: key_der,
-            identity,
+            node,
+            cluster: identity.cluster,
             expires_unix_seconds,
             provider,
             certificate_path,
@@ -85,8 +92,8 @@ impl Credentials {
     /// authority will accept them.
     pub(super) fn check(&self, cluster: &str, node: NodeId) -> Result<(), NetworkError> {
         check_cluster(cluster).map_err(NetworkError::Identity)?;
-        let Identity { node: certified, cluster: of } = &self.identity;
-        if (*certified, of.as_str()) != (node, cluster) {
+        let (certified, of) = (self.node, self.cluster.as_str());
+        if (certified, of) != (node, cluster) {
             return Err(failed(
                 &self.certificate_path,
                 format_args!(

@@ -2,6 +2,7 @@
 //! the node holds.
 
 use super::{
+    acceptor::identify,
     backoff::{DialBackoff, Doubt},
     close::Close,
     hello::{Opened, Refusal, agree, hear, say},
@@ -398,7 +399,13 @@ async fn dial(
         connection.close(Close::Goodbye.code(), b"not needed");
         return Err(Refusal::not_needed());
     }
-    let introduced = introduce(&shared, peer, &connection).await;
+    let introduced = match identify(&shared, &connection) {
+        Ok(proved) => {
+            debug_assert_eq!(proved, peer, "TLS compared the certificate with another name");
+            introduce(&shared, peer, &connection).await
+        }
+        Err(refusal) => Err(refusal),
+    };
     if let Err(refusal) = &introduced {
         connection.close(refusal.close.code(), refusal.why.as_bytes());
     }

@@ -41,7 +41,7 @@ struct Cli {
 enum Command {
     /// Run a cluster on this machine, kill its leader, and check that no acknowledged write is lost
     Demo(demo::Args),
-    /// Make a private certificate authority, and certificates for nodes and clients
+    /// Make a private certificate authority, and certificates for nodes, clients and operators
     Certs(certs::Args),
     /// Run one node in the foreground
     Serve(Box<serve::Args>),

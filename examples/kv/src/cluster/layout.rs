@@ -67,6 +67,7 @@ impl Layout {
             cluster: options.name.clone(),
             nodes: (1..=options.all()).map(|id| (NodeId(id), hosts.clone())).collect(),
             clients: Vec::new(),
+            operators: Vec::new(),
         })?;
         let mut layout = Self { options, nodes: BTreeMap::new() };
         layout.choose_ports()?;

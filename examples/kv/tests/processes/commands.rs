@@ -72,9 +72,20 @@ async fn certificates_are_made_once_and_added_to_and_never_overwritten() {
     let base = ["certs", "--dir", &at, "--cluster", "demo"];
     let make = async |more: &[&str]| run(&[&base, more].concat()).await;
 
-    let said = make(&["--node", "1=10.0.0.1", "--node", "2=n2.example,10.0.0.2", "--client", "ops"]).await.succeeded();
-    assert_eq!(said.lines().count(), 8, "{said}");
-    for key in ["ca.key", "node-1.key", "node-2.key", "ops.key"] {
+    let said = make(&[
+        "--node",
+        "1=10.0.0.1",
+        "--node",
+        "2=n2.example,10.0.0.2",
+        "--client",
+        "billing",
+        "--operator",
+        "alice",
+    ])
+    .await
+    .succeeded();
+    assert_eq!(said.lines().count(), 10, "{said}");
+    for key in ["ca.key", "node-1.key", "node-2.key", "billing.key", "alice.key"] {
         assert_eq!(fs::metadata(path(key)).expect(key).permissions().mode() & 0o777, 0o600, "{key}");
     }
     let authority = fs::read(path("ca.pem")).expect("readable");
@@ -90,14 +101,30 @@ async fn certificates_are_made_once_and_added_to_and_never_overwritten() {
         (["--node", "1"], "ID=HOST_OR_IP"),
         (["--node", "0=h"], "ID=HOST_OR_IP"),
         (["--node", "9=n1.demo.quorate.internal"], "would name a node"),
-        (["--client", "../x"], "file name"),
+        (["--client", "../x"], "client name \"../x\""),
+        (["--client", "Billing"], "client name \"Billing\""),
+        (["--operator", "alice-"], "operator name \"alice-\""),
         (["--client", "ca"], "reserved"),
+        (["--operator", "ca"], "reserved"),
     ] {
         let line = make(&args).await.error_line();
         assert!(line.contains(names), "{line}");
     }
+    let line = make(&["--client", "eve", "--operator", "eve"]).await.error_line();
+    assert!(line.contains("eve is given twice"), "both would be eve.pem: {line}");
+    assert!(!path("eve.pem").exists());
+    for (file, is) in [("node-1", "node 1"), ("billing", "client billing"), ("alice", "operator alice")] {
+        assert_eq!(holder(&path(&format!("{file}.pem"))), is);
+    }
     let line = run(&["certs", "--dir", &at, "--cluster", "other", "--node", "9=h"]).await.error_line();
     assert!(line.contains("\"demo\", not \"other\""), "{line}");
+}
+
+/// The role in a certificate, such as `client billing`.
+fn holder(path: &std::path::Path) -> String {
+    let pem = fs::read(path).expect("readable");
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).expect("PEM");
+    quorate::transport::identity::identity_of(&pem.contents).expect("an identity").to_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]
