@@ -6,7 +6,7 @@
 use crate::{Change, Command, Locks, Reply, Wish};
 use quorate::{ServiceNode, Watch};
 use std::{error::Error, time::Duration};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 /// The reason why a request had no answer.
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -89,7 +89,8 @@ pub async fn elect<W: Way, T: Future>(
         tokio::select! {
             output = task(token) => {
                 // Without an answer the lock is free when the lease ends.
-                let _ = timeout_at(asked + ttl, way.call(Command::Release { name: name.into(), token })).await;
+                let release = way.call(Command::Release { name: name.into(), token });
+                let _ = timeout(ttl.min(PATIENCE), release).await;
                 return Ok(output);
             }
             () = hold(way, name, wish, token, asked) => give_up = Instant::now() + PATIENCE,

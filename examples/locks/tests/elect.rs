@@ -1,0 +1,69 @@
+//! The election of one leader, on a lock service that answers by a script.
+
+use quorate_locks::{Command, Failure, Standing, Way, Wish, elect};
+use std::{collections::VecDeque, sync::Mutex, time::Duration};
+use tokio::time::sleep;
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_ran_longer_than_its_lease_releases_the_lock() {
+    let way = Scripted::new([Standing::Holds(1)]);
+    assert_eq!(elect(&way, "lock", &wish(3_000), |token| after(10_000, token)).await.expect("it is elected"), 1);
+    assert_eq!(way.released(), [1]);
+}
+
+/// A service that answers requests for the lock by a script, then by its last answer, each after a
+/// while. It renews and releases every hold.
+struct Scripted {
+    answers: Mutex<VecDeque<Standing>>,
+    told: Mutex<Vec<Command>>,
+}
+
+impl Scripted {
+    fn new<const N: usize>(answers: [Standing; N]) -> Self {
+        Self { answers: Mutex::new(answers.into()), told: Mutex::default() }
+    }
+
+    fn told(&self) -> Vec<Command> {
+        self.told.lock().expect("no panic").clone()
+    }
+
+    /// The tokens of the releases that were answered.
+    fn released(&self) -> Vec<u128> {
+        let token = |command| if let Command::Release { token, .. } = command { Some(token) } else { None };
+        self.told().into_iter().filter_map(token).collect()
+    }
+}
+
+impl Way for Scripted {
+    type Watch = ();
+
+    async fn watch(&self, _: &str) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn granted((): &mut (), _: &str) -> Result<(), Failure> {
+        sleep(Duration::from_secs(1)).await;
+        Ok(())
+    }
+
+    async fn call(&self, command: Command) -> Result<Standing, Failure> {
+        sleep(Duration::from_millis(10)).await;
+        self.told.lock().expect("no panic").push(command.clone());
+        let mut answers = self.answers.lock().expect("no panic");
+        Ok(match command {
+            Command::Acquire { .. } if answers.len() > 1 => answers.pop_front().expect("two"),
+            Command::Acquire { .. } => answers[0],
+            Command::Renew { token, .. } => Standing::Holds(token),
+            Command::Release { .. } => Standing::Out,
+        })
+    }
+}
+
+fn wish(ttl_ms: u32) -> Wish {
+    Wish { owner: "x".into(), ttl_ms }
+}
+
+async fn after<T>(ms: u64, output: T) -> T {
+    sleep(Duration::from_millis(ms)).await;
+    output
+}
