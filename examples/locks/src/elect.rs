@@ -109,13 +109,16 @@ async fn campaign<W: Way>(
     let mut watch = way.watch(name).await?; // before asking, so that no grant is missed
     loop {
         let asked = Instant::now();
-        match way.call(Command::Acquire { name: name.into(), wish: wish.clone(), wait: true }).await? {
+        let standing = way.call(Command::Acquire { name: name.into(), wish: wish.clone(), wait: true }).await?;
+        *give_up = Instant::now() + PATIENCE;
+        match standing {
             Standing::Holds(token) => return Ok(Some((token, asked))),
             Standing::Waits => {}
             Standing::Out => return Ok(None),
         }
-        W::granted(&mut watch, &wish.owner).await?;
-        *give_up = Instant::now() + PATIENCE;
+        let granted = W::granted(&mut watch, &wish.owner).await;
+        *give_up = Instant::now() + PATIENCE; // the wait was no search for an answer, though it failed
+        granted?;
     }
 }
 

@@ -11,16 +11,25 @@ async fn a_task_that_ran_longer_than_its_lease_releases_the_lock() {
     assert_eq!(way.released(), [1]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_candidate_that_waited_for_long_asks_again_after_an_error() {
+    let mut way = Scripted::new([Standing::Waits, Standing::Holds(1)]);
+    way.wait = (Duration::from_secs(120), false);
+    assert_eq!(elect(&way, "lock", &wish(3_000), |token| after(10, token)).await.expect("it is elected"), 1);
+}
+
 /// A service that answers requests for the lock by a script, then by its last answer, each after a
 /// while. It renews and releases every hold.
 struct Scripted {
     answers: Mutex<VecDeque<Standing>>,
     told: Mutex<Vec<Command>>,
+    /// The time of a wait, and whether it ends with a grant.
+    wait: (Duration, bool),
 }
 
 impl Scripted {
     fn new<const N: usize>(answers: [Standing; N]) -> Self {
-        Self { answers: Mutex::new(answers.into()), told: Mutex::default() }
+        Self { answers: Mutex::new(answers.into()), told: Mutex::default(), wait: (Duration::from_secs(1), true) }
     }
 
     fn told(&self) -> Vec<Command> {
@@ -35,15 +44,15 @@ impl Scripted {
 }
 
 impl Way for Scripted {
-    type Watch = ();
+    type Watch = (Duration, bool);
 
-    async fn watch(&self, _: &str) -> Result<(), Failure> {
-        Ok(())
+    async fn watch(&self, _: &str) -> Result<Self::Watch, Failure> {
+        Ok(self.wait)
     }
 
-    async fn granted((): &mut (), _: &str) -> Result<(), Failure> {
-        sleep(Duration::from_secs(1)).await;
-        Ok(())
+    async fn granted((wait, is_granted): &mut Self::Watch, _: &str) -> Result<(), Failure> {
+        sleep(*wait).await;
+        if *is_granted { Ok(()) } else { Err("the node has left".into()) }
     }
 
     async fn call(&self, command: Command) -> Result<Standing, Failure> {
