@@ -3,7 +3,7 @@
 //! The elected program has the token of the lock, and works until it is done or its lease may be over.
 //! A candidate waits in the lock's queue for the event of its grant, and asks no more until then.
 
-use crate::{Change, Command, Locks, Reply, Wish};
+use crate::{Change, Command, Locks, Reply, TTL_MS_MAX, Wish};
 use quorate::{ServiceNode, Watch};
 use std::{error::Error, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -13,6 +13,8 @@ pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// The time for which a candidate that has no answer asks again.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The shortest lease of a candidate: renewals go through the log several times in each.
+pub const ELECT_TTL_MS_MIN: u32 = 100;
 
 /// A way to the lock service: a node of this process, or a client of one.
 pub trait Way: Sync {
@@ -65,16 +67,22 @@ impl Way for ServiceNode<Locks> {
 /// Runs a task with the token of the lock while `wish.owner` holds it, and returns the task's output.
 /// Each candidate needs an owner's name of its own. The task is dropped before its lease can be over,
 /// and started anew, with a higher token, when the lock is granted again. A lost leader of the lock
-/// service does not end the lease.
+/// service does not end the lease, which lasts [`TTL_MS_MAX`] at most.
 ///
 /// # Errors
-/// If the service gives no answer for a minute while the lock is not held.
+/// If the service gives no answer for a minute while the lock is not held, or if the wish is for
+/// less than [`ELECT_TTL_MS_MIN`].
 pub async fn elect<W: Way, T: Future>(
     way: &W,
     name: &str,
     wish: &Wish,
     task: impl Fn(u128) -> T,
 ) -> Result<T::Output, Failure> {
+    if wish.ttl_ms < ELECT_TTL_MS_MIN {
+        return Err(format!("the lease of an election lasts at least {ELECT_TTL_MS_MIN} ms").into());
+    }
+    // As the service does it: to count with a longer lease is to believe in one that is over.
+    let wish = &Wish { ttl_ms: wish.ttl_ms.min(TTL_MS_MAX), ..wish.clone() };
     let ttl = Duration::from_millis(wish.ttl_ms.into());
     let mut give_up = Instant::now() + PATIENCE;
     loop {

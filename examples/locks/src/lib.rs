@@ -5,7 +5,7 @@
 
 mod elect;
 
-pub use elect::{Failure, Standing, Way, elect};
+pub use elect::{ELECT_TTL_MS_MIN, Failure, Standing, Way, elect};
 
 use quorate::{At, Context, LogTime, Service};
 use serde::{Deserialize, Serialize};

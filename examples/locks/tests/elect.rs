@@ -1,6 +1,6 @@
 //! The election of one leader, on a lock service that answers by a script.
 
-use quorate_locks::{Command, Failure, Standing, Way, Wish, elect};
+use quorate_locks::{Command, ELECT_TTL_MS_MIN, Failure, Standing, TTL_MS_MAX, Way, Wish, elect};
 use std::{collections::VecDeque, sync::Mutex, time::Duration};
 use tokio::time::sleep;
 
@@ -16,6 +16,29 @@ async fn a_candidate_that_waited_for_long_asks_again_after_an_error() {
     let mut way = Scripted::new([Standing::Waits, Standing::Holds(1)]);
     way.wait = (Duration::from_secs(120), false);
     assert_eq!(elect(&way, "lock", &wish(3_000), |token| after(10, token)).await.expect("it is elected"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_counted_as_the_service_cuts_it_and_a_shorter_one_than_can_be_kept_is_refused() {
+    let way = Scripted::new([Standing::Holds(1)]);
+    let day = u64::from(TTL_MS_MAX);
+    elect(&way, "lock", &wish(u32::MAX), |token| after(day, token)).await.expect("it is elected");
+    let told = way.told();
+    let ttls = told.iter().filter_map(|command| match command {
+        Command::Acquire { wish, .. } => Some(wish.ttl_ms),
+        Command::Renew { ttl_ms, .. } => Some(*ttl_ms),
+        Command::Release { .. } => None,
+    });
+    let ttls: Vec<_> = ttls.collect();
+    assert!(ttls.len() >= 3 && ttls.iter().all(|ttl| *ttl == TTL_MS_MAX), "renewed twice in a day: {ttls:?}");
+
+    let way = Scripted::new([Standing::Holds(1)]);
+    for ttl_ms in [0, ELECT_TTL_MS_MIN - 1] {
+        let refused = elect(&way, "lock", &wish(ttl_ms), |token| after(10, token)).await.expect_err("too short");
+        assert!(refused.to_string().contains("at least 100 ms"), "{refused}");
+    }
+    assert!(way.told().is_empty());
+    elect(&way, "lock", &wish(ELECT_TTL_MS_MIN), |token| after(10, token)).await.expect("it is elected");
 }
 
 /// A service that answers requests for the lock by a script, then by its last answer, each after a

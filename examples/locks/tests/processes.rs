@@ -152,7 +152,9 @@ async fn one_program_of_the_candidates_runs_and_keeps_its_lease_through_a_lost_l
     );
     all.sort();
     assert!(all.iter().map(|(name, _)| name).eq(["first", "second", "third"]), "{all:?}: each ran once");
-    assert_eq!(cluster.ask(other, "elect job x 3000").await.0, Some(2));
+    for request in ["elect job x 3000", "elect job x 99 true"] {
+        assert_eq!(cluster.ask(other, request).await.0, Some(2), "{request}");
+    }
     cluster.stop_all().await;
 }
 
