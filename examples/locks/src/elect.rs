@@ -66,7 +66,8 @@ impl Way for ServiceNode<Locks> {
 
 /// Runs a task with the token of the lock while `wish.owner` holds it, and returns the task's output.
 /// Each candidate needs an owner's name of its own. The task is dropped before its lease can be over,
-/// and started anew, with a higher token, when the lock is granted again. A lost leader of the lock
+/// and started anew, with a higher token, when the lock is granted again. That holds for a restarted
+/// candidate with the name of an earlier one too. A lost leader of the lock
 /// service does not end the lease, which lasts [`TTL_MS_MAX`] at most.
 ///
 /// # Errors
@@ -115,13 +116,21 @@ async fn campaign<W: Way>(
     give_up: &mut Instant,
 ) -> Result<Option<(u128, Instant)>, Failure> {
     let mut watch = way.watch(name).await?; // before asking, so that no grant is missed
+    let mut is_first = true;
     loop {
         let asked = Instant::now();
         let standing = way.call(Command::Acquire { name: name.into(), wish: wish.clone(), wait: true }).await?;
         *give_up = Instant::now() + PATIENCE;
         match standing {
+            // This may be the hold of an earlier run, of which the program may still be there with
+            // the token. The next hold has a higher one.
+            Standing::Holds(token) if is_first => {
+                way.call(Command::Release { name: name.into(), token }).await?;
+                is_first = false;
+                continue;
+            }
             Standing::Holds(token) => return Ok(Some((token, asked))),
-            Standing::Waits => {}
+            Standing::Waits => is_first = false,
             Standing::Out => return Ok(None),
         }
         let granted = W::granted(&mut watch, &wish.owner).await;

@@ -6,16 +6,16 @@ use tokio::time::sleep;
 
 #[tokio::test(start_paused = true)]
 async fn a_task_that_ran_longer_than_its_lease_releases_the_lock() {
-    let way = Scripted::new([Standing::Holds(1)]);
+    let way = Scripted::new([Standing::Waits, Standing::Holds(1)]);
     assert_eq!(elect(&way, "lock", &wish(3_000), |token| after(10_000, token)).await.expect("it is elected"), 1);
     assert_eq!(way.released(), [1]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_candidate_that_waited_for_long_asks_again_after_an_error() {
-    let mut way = Scripted::new([Standing::Waits, Standing::Holds(1)]);
+    let mut way = Scripted::new([Standing::Waits, Standing::Holds(1), Standing::Holds(2)]);
     way.wait = (Duration::from_secs(120), false);
-    assert_eq!(elect(&way, "lock", &wish(3_000), |token| after(10, token)).await.expect("it is elected"), 1);
+    assert_eq!(elect(&way, "lock", &wish(3_000), |token| after(10, token)).await.expect("it is elected"), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use std::{
     rc::Rc,
     time::Duration,
 };
-use tokio::time::sleep;
+use tokio::{sync::mpsc, time::sleep};
 
 #[test]
 fn a_lock_is_held_until_its_lease_ends_and_passes_on_in_order_with_rising_tokens() {
@@ -119,6 +119,32 @@ fn one_candidate_leads_at_a_time_until_it_is_done_or_cut_off() {
         let runs = runs.borrow();
         assert_eq!(runs.iter().map(|(owner, _)| *owner).collect::<Vec<_>>(), ["first", "second", "cut off", "next"]);
         assert!(runs.is_sorted_by(|one, next| one.1 < next.1), "{runs:?}");
+    });
+}
+
+#[test]
+fn a_restarted_candidate_leads_by_a_higher_token_than_before() {
+    simulate(async {
+        let nodes = start(1).await;
+        let mut tokens = Vec::new();
+        for _ in 0..3 {
+            let (tell, mut told) = mpsc::unbounded_channel();
+            let node = nodes.nodes.first().clone();
+            let run = tokio::task::spawn_local(async move {
+                let wish = Wish { owner: "x".into(), ttl_ms: 600_000 };
+                let task = |token| {
+                    tell.send(token).expect("it is expected");
+                    sleep(Duration::from_secs(600))
+                };
+                elect(&node, "lock", &wish, task).await.expect("it is elected");
+            });
+            let token = soon("a run", told.recv()).await.expect("it runs");
+            assert_eq!(nodes.holder().await.expect("held").token, token);
+            assert!(told.try_recv().is_err(), "one run of its task");
+            tokens.push(token);
+            run.abort(); // so that it cannot release the lock
+        }
+        assert!(tokens.is_sorted_by(|one, next| one < next), "{tokens:?}");
     });
 }
 

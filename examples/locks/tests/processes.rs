@@ -158,6 +158,21 @@ async fn one_program_of_the_candidates_runs_and_keeps_its_lease_through_a_lost_l
     cluster.stop_all().await;
 }
 
+#[tokio::test]
+async fn a_long_program_ends_its_hold_with_itself_and_a_restarted_candidate_gets_a_higher_token() {
+    let mut cluster = Cluster::prepare(BINARY, 1);
+    cluster.start(1).await;
+    let before = granted(&cluster, 1, "acquire job x 600000", "x").await;
+    // As if the candidate that held it was killed: the next one of its name begins with the hold.
+    let script = "echo $LOCK_TOKEN; exec sleep 4";
+    let run = cluster.run(&["data1", "elect", "job", "x", "3000", "sh", "-c", script]).await;
+    let token: u128 = String::from_utf8_lossy(&run.stdout).trim().parse().expect("one token");
+    assert!(run.status.success() && token > before, "{token} after {before}");
+    // It was renewed at least once, so its lease would last for two seconds.
+    assert_eq!(cluster.ask(1, "holder job").await, (Some(1), "free".into()));
+    cluster.stop_all().await;
+}
+
 /// Stops a candidate, which kills its program.
 async fn stop(candidate: &mut Child) {
     let pid = candidate.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).expect("it runs");
