@@ -29,6 +29,7 @@ async fn main() -> ExitCode {
 }
 
 /// Runs a program while the lock is held, and again when it was lost. The exit code is the program's.
+/// The program itself is killed when the lock is lost; its children are not.
 async fn lead(data: &str, name: &str, owner: &str, ttl_ms: &str, program: &[String]) -> Result<ExitCode, Failure> {
     if [name, owner].iter().any(|word| word.is_empty() || word.contains(char::is_whitespace)) {
         return Err("a name is one word".into());
