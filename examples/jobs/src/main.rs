@@ -94,6 +94,7 @@ impl Perform<Jobs> for Settings {
 async fn append(file: &PathBuf, line: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).open(file).await?;
     file.write_all(line.as_bytes()).await?;
+    file.flush().await?; // the write's own result: it only began before, and a sync does not tell it
     file.sync_data().await
 }
 
@@ -174,5 +175,23 @@ fn text(phase: &Phase) -> String {
         Phase::Done { token } => format!("done {token}"),
         Phase::Dead { reason, notice: None } => format!("dead {reason}"),
         Phase::Dead { reason, notice: Some(notice) } => format!("dead {reason} (notice {notice} is to be given)"),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+    use std::{fs, os::fd::AsRawFd};
+
+    #[tokio::test]
+    async fn a_notice_that_is_not_written_is_not_given() {
+        let file = memfd_create("notices", MemfdFlags::ALLOW_SEALING).expect("a file");
+        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        append(&path, "one\n").await.expect("written");
+        // It refuses each further write and no sync, as a full disk may.
+        fcntl_add_seals(&file, SealFlags::WRITE).expect("sealed");
+        append(&path, "two\n").await.expect_err("it is not written");
+        assert_eq!(fs::read_to_string(&path).expect("readable"), "one\n");
     }
 }
