@@ -8,6 +8,7 @@ mod client;
 mod server;
 
 pub use client::{Asking, Line, ask};
+pub use server::WATCHES_MAX;
 
 use quorate::{Builder, Index, Serve, Service, ServiceNode, Topics};
 use serde::de::DeserializeOwned;
@@ -56,7 +57,7 @@ pub enum Answer {
     /// It is not, though nothing failed: the client's exit code is 1.
     No(String),
     /// The events after this index, or from now on, a line each with its index, until the client
-    /// leaves or the watch ends.
+    /// leaves or the watch ends. An error if the node has [`WATCHES_MAX`] already.
     Watch(Topics, Option<Index>),
 }
 

@@ -22,12 +22,15 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy, sink},
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
     signal::unix::{SignalKind, signal},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError},
     time::{sleep, timeout},
 };
 
-/// The most requests and watches at a time; further connections wait to be accepted.
+/// The most requests at a time; further connections wait to be accepted.
 const REQUESTS_MAX: usize = 100;
+/// The most watches at a time, beside the requests; further ones are refused. The sockets of both
+/// leave a part of the usual limit of 1,024 open files to the log.
+pub const WATCHES_MAX: usize = 500;
 /// The time for a request to arrive, for its answer, and for a client to take a line.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -94,21 +97,41 @@ pub(crate) async fn serve<F: Front>(front: F, file: &str) -> Result<(), Failure>
 
 async fn answer_all<F: Front>(listener: UnixListener, node: &ServiceNode<F::Service>, front: Arc<F>) {
     let places = Arc::new(Semaphore::new(REQUESTS_MAX));
+    let watches = Arc::new(Semaphore::new(WATCHES_MAX));
     while let Ok(place) = places.clone().acquire_owned().await {
         let Ok((stream, _)) = listener.accept().await else {
             sleep(Duration::from_millis(100)).await; // for a free file descriptor
             continue;
         };
         let (node, front) = (node.clone(), Arc::clone(&front));
+        let mut room = Room { place, watches: Arc::clone(&watches) };
         tokio::spawn(async move {
             // A client without a reply knows that the outcome is unknown.
-            let _ = answer(stream, &node, &*front).await;
-            drop(place);
+            let _ = answer(stream, &node, &*front, &mut room).await;
         });
     }
 }
 
-async fn answer<F: Front>(stream: UnixStream, node: &ServiceNode<F::Service>, front: &F) -> io::Result<()> {
+/// The place of a connection: that of a request, until it becomes a watch.
+struct Room {
+    place: OwnedSemaphorePermit,
+    watches: Arc<Semaphore>,
+}
+
+impl Room {
+    /// Exchanges the place for one of a watch, if there is one.
+    fn become_watch(&mut self) -> Result<(), TryAcquireError> {
+        self.place = Arc::clone(&self.watches).try_acquire_owned()?;
+        Ok(())
+    }
+}
+
+async fn answer<F: Front>(
+    stream: UnixStream,
+    node: &ServiceNode<F::Service>,
+    front: &F,
+    room: &mut Room,
+) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let (mut read, mut line) = (BufReader::new(read), String::new());
     timeout(LIMIT, (&mut read).take(F::LINE_MAX).read_line(&mut line)).await??;
@@ -117,7 +140,7 @@ async fn answer<F: Front>(stream: UnixStream, node: &ServiceNode<F::Service>, fr
             let words: Vec<_> = line.split_whitespace().collect();
             let mut rest = sink();
             tokio::select! {
-                last = last(&words, &mut write, node, front) => last?,
+                last = last(&words, &mut write, node, front, room) => last?,
                 _ = copy(&mut read, &mut rest) => return Ok(()), // the client has left
             }
         }
@@ -132,6 +155,7 @@ async fn last<F: Front>(
     write: &mut OwnedWriteHalf,
     node: &ServiceNode<F::Service>,
     front: &F,
+    room: &mut Room,
 ) -> io::Result<Line> {
     if *words == ["leader"] {
         let leader = node.status().borrow().leader;
@@ -146,7 +170,10 @@ async fn last<F: Front>(
             Ok(Line::Yes(last.into()))
         }
         Ok(Answer::No(text)) => Ok(Line::No(text)),
-        Ok(Answer::Watch(topics, after)) => watch(topics, after, write, node, front).await,
+        Ok(Answer::Watch(topics, after)) => match room.become_watch() {
+            Ok(()) => watch(topics, after, write, node, front).await,
+            Err(_) => Ok(Line::Error(format!("too many watches: {WATCHES_MAX} at most"))),
+        },
         Err(error) => Ok(Line::Error(error.to_string())),
     }
 }

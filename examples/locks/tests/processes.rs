@@ -1,6 +1,6 @@
 //! The lock server as three processes over QUIC, and its command line.
 
-use quorate_host::{Line, ask};
+use quorate_host::{Line, WATCHES_MAX, ask};
 use quorate_host_testing::processes::{Cluster, PATIENCE, Pid, Signal, kill_process};
 use std::{
     collections::BTreeMap,
@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    net::UnixStream,
     process::{Child, Command},
     time::{Instant, sleep, timeout},
 };
@@ -170,6 +171,49 @@ async fn a_long_program_ends_its_hold_with_itself_and_a_restarted_candidate_gets
     assert!(run.status.success() && token > before, "{token} after {before}");
     // It was renewed at least once, so its lease would last for two seconds.
     assert_eq!(cluster.ask(1, "holder job").await, (Some(1), "free".into()));
+    cluster.stop_all().await;
+}
+
+#[tokio::test]
+async fn watches_keep_no_renewal_waiting_and_both_are_bounded() {
+    let mut cluster = Cluster::prepare(BINARY, 1);
+    cluster.start(1).await;
+    let token = granted(&cluster, 1, "acquire db alice 600000", "alice").await;
+    let mut watches = Vec::new();
+    for _ in 0..WATCHES_MAX {
+        let mut watch = ask(&cluster.data(1), "watch db").await.expect("it serves");
+        let begun = timeout(PATIENCE, watch.next()).await.expect("a line").expect("the node runs");
+        assert!(matches!(&begun, Line::Event(text) if text.ends_with(" watching")), "{begun:?}");
+        watches.push(watch);
+    }
+    let renew = format!("renew db {token} 600000");
+    assert_eq!(cluster.ask(1, &renew).await, (Some(0), format!("granted alice {token}")));
+    let refused = (Some(2), format!("too many watches: {WATCHES_MAX} at most"));
+    assert_eq!(cluster.ask(1, "watch db").await, refused);
+
+    // The places of the requests are as many as before: connections without a request take them all.
+    let socket = cluster.data(1).join("socket");
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(UnixStream::connect(&socket).await.expect("it serves"));
+    }
+    let mut asking = ask(&cluster.data(1), &renew).await.expect("connected");
+    timeout(Duration::from_secs(1), asking.next()).await.expect_err("it waits for a place");
+    drop(silent);
+    let line = timeout(PATIENCE, asking.next()).await.expect("a line").expect("the node runs");
+    assert_eq!(line, Line::Yes(format!("granted alice {token}")));
+
+    // A place is free once its client leaves.
+    watches.pop();
+    let started = Instant::now();
+    loop {
+        let mut watch = ask(&cluster.data(1), "watch db").await.expect("it serves");
+        match timeout(PATIENCE, watch.next()).await.expect("a line").expect("the node runs") {
+            Line::Event(_) => break,
+            line => assert!(started.elapsed() < PATIENCE, "{line:?}"),
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
     cluster.stop_all().await;
 }
 
