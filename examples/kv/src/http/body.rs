@@ -5,8 +5,8 @@
 //! sender nothing. One client gets a share of the budget. A part of the budget is reserved for
 //! small bodies, so that large ones cannot block them.
 //!
-//! Answers that take memory of their own have a budget of the same kind, until they are sent or
-//! dropped: a client that takes no bytes of them holds its own share only.
+//! Answers that take memory of their own have a budget of the same kind, until the connection has
+//! sent or dropped their bytes: a client that takes none of them holds its own share only.
 
 use super::{connections::Client, refusal::Refusal};
 use axum::{
@@ -15,16 +15,13 @@ use axum::{
     http::{Extensions, Request, request::Parts},
 };
 use bytes::BytesMut;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Frame, SizeHint};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::{
     collections::HashMap,
     convert::Infallible,
     error::Error,
     net::{IpAddr, Ipv4Addr},
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -129,31 +126,21 @@ impl Charge {
         (self.all, self.small) = (all, small);
     }
 
-    /// The body of an answer, which gives the charge back once it is sent or dropped.
-    pub(super) fn with(self, body: Vec<u8>) -> Body {
-        Body::new(Charged { body: body.into(), _charge: self })
+    /// The bytes of an answer, which give the charge back once they are dropped. The connection
+    /// drops a body as soon as it has queued its bytes, and these when they are sent.
+    pub(super) fn with(self, bytes: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Charged { bytes: bytes.into(), _charge: self })
     }
 }
 
 struct Charged {
-    body: Full<Bytes>,
+    bytes: Box<[u8]>,
     _charge: Charge,
 }
 
-impl HttpBody for Charged {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -254,6 +241,7 @@ fn is_length(error: &(dyn Error + 'static)) -> bool {
 mod tests {
     use super::*;
     use futures_util::FutureExt;
+    use hyper::body::Frame;
     use tokio::sync::mpsc;
 
     #[tokio::test]
@@ -281,10 +269,14 @@ mod tests {
         last.settle(100 << 20);
         assert!(budget.charge(client, 1 << 20).is_err());
         last.settle(10);
-        let body = last.with(vec![7; 10]);
+        let mut body = Body::from(last.with(vec![7; 10]));
         assert_eq!(body.size_hint().exact(), Some(10));
         assert!(budget.charge(client, 1 << 20).is_err(), "it is not sent");
-        assert_eq!(body.collect().await.expect("sent").to_bytes(), vec![7; 10]);
+        let bytes = body.frame().await.expect("one").expect("it is whole").into_data().expect("bytes");
+        drop(body);
+        assert_eq!(bytes, vec![7; 10]);
+        assert!(budget.charge(client, 1 << 20).is_err(), "the connection has it queued");
+        drop(bytes);
         assert!(budget.charge(client, 1 << 20).is_ok());
         drop(charges);
         assert!(budget.charge(client, 7 << 20).is_ok(), "all is given back");

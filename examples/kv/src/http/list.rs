@@ -9,6 +9,7 @@ use crate::{
     octets::Octets,
 };
 use axum::{
+    body::Body,
     extract::{FromRequestParts, Query, State},
     http::{header::CONTENT_TYPE, request::Parts},
     response::{IntoResponse, Response},
@@ -51,7 +52,7 @@ pub(super) async fn list(
     if more && matches!(state, Wanted::Current(_)) {
         api.versions.keep(version);
     }
-    Ok(([("quorate-index", index.to_string())], [(CONTENT_TYPE, "application/json")], charge.with(body))
+    Ok(([("quorate-index", index.to_string())], [(CONTENT_TYPE, "application/json")], Body::from(charge.with(body)))
         .into_response())
 }
 

@@ -58,7 +58,7 @@ pub(super) async fn txn(
     });
     let Some(Ok(body)) = made.await else { return Err(Refusal::OutcomeUnknown) };
     charge.settle(body.len());
-    Ok(([(CONTENT_TYPE, "application/json")], charge.with(body)).into_response())
+    Ok(([(CONTENT_TYPE, "application/json")], Body::from(charge.with(body))).into_response())
 }
 
 impl TxnRequest {
