@@ -60,8 +60,9 @@ use tokio::time::Instant;
 /// The memory budget of all request bodies in bytes; at least twice the share of one client.
 const BODIES_BYTES_MAX: usize = 256 << 20;
 
-/// The memory budget of all pages and transactions' answers that are being made or sent, in bytes
-/// of keys and values; a client may have half of it. JSON may be six times as long.
+/// The memory budget of all pages, answers of transactions and messages of watches that are being
+/// made or sent, in bytes; a client may have half of it. While the answer of a transaction is made,
+/// its values count: its JSON may be six times as long.
 const ANSWERS_BYTES_MAX: usize = 256 << 20;
 /// The length from which on JSON is parsed and written off the task, where it delays no other.
 const LONG_JSON_BYTES: usize = 64 << 10;
@@ -74,7 +75,7 @@ pub struct Api {
     value_bytes_max: usize,
     /// Of request bodies, from their arrival until the request is done.
     bodies: Budget,
-    /// Of pages and transactions, until the answer is sent.
+    /// Of pages, transactions and messages of watches, until their bytes are sent.
     answers: Budget,
     backups: backup::BackupPermits,
     versions: versions::Versions,

@@ -119,7 +119,7 @@ impl Refusal {
             Self::Overloaded(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded",
-                say("too many requests wait; retry after the time in `retry-after`"),
+                say("too much is in progress; retry after the time in `retry-after`, or else after a second"),
             ),
             Self::DeadlinePassed => (
                 StatusCode::SERVICE_UNAVAILABLE,

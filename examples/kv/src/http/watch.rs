@@ -4,12 +4,15 @@
 //! last id. Nothing is queued for it: the changes of the next entry are read when the connection
 //! has taken those before. A client that is too slow is told that its place in the history is gone.
 //!
-//! **Bounded:** at most [`WATCHES_MAX`] watches, half of them of one client; each has one message
-//! in memory, with the changes of one entry, which have no large values.
+//! **Bounded:** at most [`WATCHES_MAX`] watches, half of them of one client. A message has the changes
+//! of one entry: no large values, but a transaction has megabytes of small ones. Its bytes are
+//! charged to the budget of answers until they are sent. A watch whose next message finds no room
+//! there ends with `overloaded`, and its client goes on after its last id. Messages without changes
+//! are not charged, so that a quiet watch stays.
 
 use super::{
     Api, Refusal,
-    body::{Caller, Pool},
+    body::{Budget, Caller, Pool},
     connections::Client,
     messages::{KeyChange, WatchAnswer},
 };
@@ -32,10 +35,10 @@ use quorate::{Changes, Index, Topics, Watch, WatchError};
 use serde::Deserialize;
 use std::{
     convert::Infallible,
-    future::poll_fn,
+    future::{poll_fn, ready},
     pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
+    task::{self, Context, Poll},
     time::Duration,
 };
 use tokio::time::timeout;
@@ -96,11 +99,13 @@ pub(super) async fn watch(
     };
     let begin = watch.position();
     // A position that the history has left is refused before anything is sent.
-    let first = match now(watch.next()).await {
-        Some(first) => Some(message(&first?)),
-        None => None,
+    let changes = now(watch.next()).await.transpose()?;
+    let source = Source { watch, place, answers: api.answers };
+    let first = match changes {
+        Some(changes) => source.charged([position(begin), message(&changes)].concat())?,
+        None => position(begin).into(),
     };
-    let messages = Messages { next: Some(Box::pin(begun(begin, first, watch, place))) };
+    let messages = Messages { next: Some(Box::pin(ready((first, Some(source))))) };
     let head = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
     Ok(([("quorate-index", begin.to_string())], head, Body::new(messages)).into_response())
 }
@@ -163,33 +168,38 @@ impl WatchQuery {
     }
 }
 
-/// The next message, and all that is needed for those after it.
-type Next = Pin<Box<dyn Future<Output = (Bytes, Option<(Watch<Kv>, Place)>)> + Send>>;
-
-/// The body of an answer. The next message is looked for only when the one before is taken.
-struct Messages {
-    next: Option<Next>,
-}
-
-async fn begun(
-    begin: Index,
-    first: Option<Bytes>,
+/// A watch, and what its messages take.
+struct Source {
     watch: Watch<Kv>,
     place: Place,
-) -> (Bytes, Option<(Watch<Kv>, Place)>) {
-    let mut message = position(begin);
-    if let Some(first) = first {
-        message.extend_from_slice(&first);
-    }
-    (message.into(), Some((watch, place)))
+    answers: Budget,
 }
 
-async fn next(mut watch: Watch<Kv>, place: Place) -> (Bytes, Option<(Watch<Kv>, Place)>) {
-    match timeout(QUIET, watch.next()).await {
-        Ok(Ok(changes)) => (message(&changes), Some((watch, place))),
-        Ok(Err(error)) => (farewell(error), None),
-        Err(_) => (position(watch.position()).into(), Some((watch, place))),
+impl Source {
+    fn charged(&self, message: Vec<u8>) -> Result<Bytes, Refusal> {
+        Ok(self.answers.charge(self.place.client, message.len())?.with(message))
     }
+
+    /// The next message, and the source of those after it unless it is the last.
+    async fn next(mut self) -> (Bytes, Option<Self>) {
+        let message = match timeout(QUIET, self.watch.next()).await {
+            Ok(Ok(changes)) => self.charged(message(&changes)),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Ok(position(self.watch.position()).into()),
+        };
+        match message {
+            Ok(message) => (message, Some(self)),
+            Err(refusal) => (farewell(&refusal), None),
+        }
+    }
+}
+
+type Next = Pin<Box<dyn Future<Output = (Bytes, Option<Source>)> + Send>>;
+
+/// The body of an answer. The next message is looked for once the connection has fewer bytes queued
+/// than it buffers.
+struct Messages {
+    next: Option<Next>,
 }
 
 impl HttpBody for Messages {
@@ -198,14 +208,14 @@ impl HttpBody for Messages {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let Some(looking) = &mut self.next else { return Poll::Ready(None) };
-        let (message, rest) = ready!(looking.as_mut().poll(cx));
-        self.next = rest.map(|(watch, place)| Box::pin(next(watch, place)) as Next);
+        let (message, rest) = task::ready!(looking.as_mut().poll(cx));
+        self.next = rest.map(|source| Box::pin(source.next()) as Next);
         Poll::Ready(Some(Ok(Frame::data(message))))
     }
 }
 
 /// The changes of an entry.
-fn message(changes: &Changes<Change>) -> Bytes {
+fn message(changes: &Changes<Change>) -> Vec<u8> {
     let index = changes.index;
     let answers = changes.events.iter().map(|(key, change)| {
         let key = key.to_string();
@@ -222,7 +232,7 @@ fn message(changes: &Changes<Change>) -> Bytes {
     let changes = WatchAnswer { index, changes: answers.collect() };
     let mut message = format!("id: {index}\ndata: ").into_bytes();
     write(&mut message, &changes);
-    message.into()
+    message
 }
 
 /// A message that only moves the client's last id: browsers see no event in it.
@@ -231,9 +241,9 @@ fn position(index: Index) -> Vec<u8> {
 }
 
 /// The last message: the reason for which the watch ends.
-fn farewell(error: WatchError) -> Bytes {
+fn farewell(refusal: &Refusal) -> Bytes {
     let mut message = b"event: error\ndata: ".to_vec();
-    write(&mut message, &Refusal::from(error).answer());
+    write(&mut message, &refusal.answer());
     message.into()
 }
 
@@ -257,8 +267,14 @@ impl From<WatchError> for Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{http::messages::ErrorAnswer, object};
-    use quorate::LogTime;
+    use crate::{
+        config::Limits,
+        http::{ANSWERS_BYTES_MAX, messages::ErrorAnswer},
+        machine::{Command, EVENT_VALUE_BYTES_MAX, Operation, Txn},
+        object,
+    };
+    use http_body_util::BodyExt;
+    use quorate::{LogTime, Node, NodeId, metrics::Metrics, storage::Memory, transport::MemoryNetwork};
     use std::net::IpAddr;
 
     #[test]
@@ -286,7 +302,7 @@ mod tests {
 
     #[test]
     fn the_last_message_names_the_reason_and_the_index_to_begin_at() {
-        let gone = farewell(WatchError::Gone { floor: Index(9), position: Index(4) });
+        let gone = farewell(&WatchError::Gone { floor: Index(9), position: Index(4) }.into());
         let text = std::str::from_utf8(&gone).expect("text");
         let json = text.strip_prefix("event: error\ndata: ").and_then(|json| json.strip_suffix("\n\n")).expect("one");
         let answer: ErrorAnswer = object::from_json(json.as_bytes()).expect("JSON");
@@ -334,5 +350,58 @@ mod tests {
         drop(of_one);
         assert!(watches.take(client(1)).is_ok());
         drop(rest);
+    }
+
+    #[tokio::test]
+    async fn a_message_is_charged_until_it_is_sent_and_a_watch_without_room_ends_by_name() {
+        let node = Node::builder(NodeId(1), "testing").voters([(NodeId(1), "")]);
+        let node = node.network(MemoryNetwork::new().endpoint(NodeId(1))).storage(Memory::new());
+        let node = node.serve(Kv::default).start().await.expect("a node");
+        let api = Api::new(node.clone(), Metrics::new(), &Limits::default());
+        let (client, share) = (Client::from(IpAddr::from([10, 0, 0, 1])), ANSWERS_BYTES_MAX / 2);
+        let call = async |command| node.call(command).within(PATIENCE).await.expect("applied").index;
+        let open = async |after| {
+            let wanted = Wanted { topics: Topics::All, after };
+            watch(State(api.clone()), Caller(client), Ok(wanted)).await.map(Response::into_body)
+        };
+        let put = |number| Operation::Put { key: format!("k/{number}").into(), value: VALUE.into() };
+        let long = || Command::Txn(Txn { success: (0..32).map(put).collect(), ..Txn::default() });
+
+        call(Command::Put { key: "k".into(), value: b"v".into(), ttl_ms: None }).await;
+        let held = api.answers.charge(client, share).expect("its share");
+        let mut body = open(None).await.expect("a watch");
+        assert!(text(&next(&mut body).await).ends_with("\n\n"), "it is open");
+        let short = call(Command::Delete { key: "k".into() }).await;
+        assert!(text(&next(&mut body).await).starts_with(&format!("id: {short}\n")), "it has the room of small ones");
+        let index = call(long()).await;
+        let last = next(&mut body).await;
+        assert!(text(&last).starts_with("event: error\n") && text(&last).contains("\"overloaded\""), "{last:?}");
+        assert!(body.frame().await.is_none(), "it is over");
+        let refused = open(Some(short)).await.expect_err("no room for the first one");
+        assert!(matches!(refused, Refusal::Overloaded(_)), "{refused:?}");
+        drop(held);
+
+        // It goes on after its last id; the first message and a later one are charged.
+        let mut body = open(Some(short)).await.expect("a watch");
+        for index in [index, call(long()).await] {
+            let message = next(&mut body).await;
+            assert!(message.len() > 32 * EVENT_VALUE_BYTES_MAX && text(&message).contains(&format!("id: {index}\n")));
+            assert!(api.answers.charge(client, share).is_err(), "it is not sent");
+            drop(message);
+            assert!(api.answers.charge(client, share).is_ok(), "all is given back");
+        }
+        node.shutdown().await;
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+    const VALUE: &[u8] = &[b'v'; EVENT_VALUE_BYTES_MAX];
+
+    async fn next(body: &mut Body) -> Bytes {
+        let frame = timeout(PATIENCE, body.frame()).await.expect("in time");
+        frame.expect("a message").expect("it is whole").into_data().expect("data")
+    }
+
+    fn text(message: &Bytes) -> &str {
+        std::str::from_utf8(message).expect("text")
     }
 }
