@@ -4,18 +4,11 @@
 
 use crate::{
     failed::{Fault, Property},
-    world::{self, World},
+    world::World,
 };
 use quorate::{EffectId, Perform, Retry, Service, Ticket, Token};
 use quorate_raft::Term;
-use std::{
-    collections::BTreeMap,
-    future::Future,
-    panic::{self, AssertUnwindSafe},
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 use tokio::{runtime, time::timeout};
 
 type Performing<S> = Pin<Box<dyn Future<Output = Result<<S as Service>::Signal, Retry>>>>;
@@ -66,15 +59,10 @@ impl<S: Service> Outside<S> {
         let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.map_err(|error| Fault::new(Property::Effects, format!("no runtime: {error}")))?;
         let call = || runtime.block_on(async { timeout(LIMIT, (self.handler)(effect, ticket)).await });
-        match World::new(0, 4).enter(|| panic::catch_unwind(AssertUnwindSafe(call))) {
+        match World::new(0, 4).catch(call) {
             Ok(Ok(Ok(signal))) => Ok(Some(signal)),
             Ok(Ok(Err(Retry { .. })) | Err(_)) => Ok(None),
-            Err(panic) => {
-                let text = panic.downcast_ref::<&str>().copied();
-                let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-                let (place, text) = (world::panicked_at().unwrap_or_default(), text.unwrap_or("no message"));
-                Err(Fault::new(Property::Effects, format!("at {place}: {text}")))
-            }
+            Err(panic) => Err(Fault::new(Property::Effects, panic)),
         }
     }
 }

@@ -14,7 +14,6 @@ use quorate::{
 };
 use quorate_raft::{session::LogTime, tick::Tick};
 use serde::de::DeserializeOwned;
-use std::panic::{self, AssertUnwindSafe};
 
 /// An entry of the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,7 +40,7 @@ pub(crate) struct Side<'a, S: Service> {
 
 impl<'a, S: Service> Side<'a, S> {
     pub(crate) fn new(new: &'a New<S>, mut world: World) -> Self {
-        let hosted = world.enter(|| Hosted::new(new));
+        let hosted = fresh(&mut world, new);
         Self { new, hosted, world }
     }
 
@@ -111,14 +110,18 @@ impl<'a, S: Service> Side<'a, S> {
     }
 }
 
+/// The service before the first entry.
+///
+/// # Panics
+/// If the author's function does: outside of the world, so that the panic is reported.
+pub(crate) fn fresh<S: Service>(world: &mut World, new: &New<S>) -> Hosted<S> {
+    let made = world.catch(|| Hosted::new(new));
+    made.unwrap_or_else(|panic| panic!("the function that makes the service panics {panic}"))
+}
+
 /// Calls the service in its world; a panic is a fault.
 fn whole<T>(world: &mut World, what: &str, call: impl FnOnce() -> T) -> Result<T, Fault> {
-    let called = world.enter(|| panic::catch_unwind(AssertUnwindSafe(call)));
-    called.map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        let place = world::panicked_at().unwrap_or_default();
-        Fault::new(Property::Panics, format!("{what} panics at {place}: {}", text.unwrap_or("no message")))
-    })
+    world.catch(call).map_err(|panic| Fault::new(Property::Panics, format!("{what} panics {panic}")))
 }
 
 /// Reads the timers as a snapshot has them.

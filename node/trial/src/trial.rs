@@ -258,7 +258,7 @@ impl<S: Service> Trial<S> {
     ///
     /// # Panics
     /// If a seed fails: the message is that of [`Failed`]. If there are no commands, or a function
-    /// that draws them panics.
+    /// that draws them or makes the service panics.
     pub fn run(self) {
         match self.check() {
             Ok(passed) => println!("{passed}"),
@@ -287,7 +287,7 @@ impl<S: Service> Trial<S> {
     /// The first seed that fails, made smaller.
     ///
     /// # Panics
-    /// If there are no commands, or a function that draws them panics.
+    /// If there are no commands, or a function that draws them or makes the service panics.
     pub fn check(self) -> Result<Passed, Failed> {
         let Self { spec, seeds, clusters } = self;
         assert!(spec.commands.is_some(), "a trial needs commands: call Trial::commands");
@@ -337,7 +337,10 @@ impl<S: Service> Run<S> {
         let mut steps = Vec::new();
         let most = Rng::new(!seed).between(10..=STEPS_MAX);
         for _ in 0..most {
-            let step = World::new(seed, 2).enter(|| drawn.next(&walk));
+            let step = World::new(seed, 2).catch(|| drawn.next(&walk));
+            // Outside of the world, where a panic is reported.
+            let step =
+                step.unwrap_or_else(|panic| panic!("the function that draws commands or queries panics {panic}"));
             let after = walk.index();
             let ended = walk.step(after, &step);
             steps.push((after, step));

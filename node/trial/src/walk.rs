@@ -8,7 +8,7 @@ use crate::{
     spec::{Follows, Spec},
     steps::{Step, command_of},
     trial::Passed,
-    world::{self, World},
+    world::World,
 };
 use quorate::{
     At, Hosted, Index, Message, Service, Term, Topics,
@@ -22,7 +22,6 @@ use quorate_raft::{
     session::LogTime,
     tick::{Bounds, Tick},
 };
-use std::panic::{self, AssertUnwindSafe};
 
 /// The most ticks that carry log time through one step: a service that sets a timer of a
 /// millisecond at every firing needs one for each thousand firings.
@@ -406,12 +405,7 @@ fn published<S: Service>(side: &Side<'_, S>, index: Index) -> String {
 
 /// Calls a check of the author's, which may assert.
 fn judged(property: Property, check: impl FnOnce() -> Result<(), String>) -> Result<(), Fault> {
-    let checked = World::new(0, 0).enter(|| panic::catch_unwind(AssertUnwindSafe(check)));
-    let place = world::panicked_at().unwrap_or_default();
-    let verdict = checked.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        Err(format!("at {place}: {}", text.unwrap_or("a panic without a message")))
-    });
+    let verdict = World::new(0, 0).catch(check).flatten();
     verdict.map_err(|details| Fault::new(property, details))
 }
 

@@ -14,7 +14,7 @@ mod symbols;
 use crate::rng::Rng;
 use std::{
     cell::{Cell, RefCell},
-    panic,
+    panic::{self, AssertUnwindSafe},
     sync::Once,
 };
 
@@ -69,7 +69,18 @@ impl World {
         run()
     }
 
-    /// The same, where no thread may be started. Gives the number of threads that were refused, too.
+    /// The same for a call of the author's code. The error is the place and the text of its panic.
+    pub(crate) fn catch<T>(&mut self, call: impl FnOnce() -> T) -> Result<T, String> {
+        self.enter(|| panic::catch_unwind(AssertUnwindSafe(call))).map_err(|panic| {
+            let text = panic.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            let (place, text) = (panicked_at().unwrap_or_default(), text.unwrap_or("a panic without a message"));
+            format!("at {place}: {text}")
+        })
+    }
+
+    /// Runs `run` in this world, where no thread may be started. Gives the number of threads that were
+    /// refused, too.
     pub(crate) fn enter_alone<T>(&mut self, run: impl FnOnce() -> T) -> (T, u32) {
         (self.starts_threads, self.refused) = (false, 0);
         let value = self.enter(run);
@@ -213,9 +224,9 @@ mod tests {
     #[test]
     fn a_world_is_left_by_a_panic_too_and_its_place_is_known() {
         let mut world = World::new(0, 0);
-        let panicked = panic::catch_unwind(panic::AssertUnwindSafe(|| world.enter(|| panic!("as it was told"))));
-        assert!(panicked.is_err());
-        assert!(panicked_at().is_some_and(|at| at.contains("world.rs")));
+        let panicked = world.catch(|| panic!("as it was told")).map(|(): ()| ());
+        let text = panicked.expect_err("it panics");
+        assert!(text.contains("world.rs:") && text.ends_with(": as it was told"), "{text}");
         assert!(ENTERED.get().is_none());
     }
 }

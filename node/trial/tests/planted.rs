@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io::{self, Read},
+    panic::catch_unwind,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -520,4 +521,22 @@ fn a_number_that_two_callers_set_at_once_is_found_in_a_cluster() {
         });
     let failed = found(trial);
     assert_eq!((failed.property(), failed.story().len()), (Property::Invariant, 2), "{failed}");
+}
+
+#[test]
+fn a_panic_of_a_function_that_draws_or_makes_the_service_has_its_place_and_text() {
+    let panics = [
+        Trial::new(Sum::default).commands(|_, _| panic!("no commands")),
+        Trial::new(Sum::default).commands(|_, _| 1).queries(|_| panic!("no queries")),
+        Trial::new(|| panic!("no service")).commands(|_, _| 1),
+    ];
+    let texts = panics.map(|trial| {
+        let trial = Mutex::new(Some(trial));
+        let check = || trial.lock().expect("no panic").take().map(Trial::check).is_some();
+        let panicked = catch_unwind(check).expect_err("it panics");
+        panicked.downcast_ref::<String>().cloned().expect("a text with a place")
+    });
+    for (text, message) in texts.iter().zip(["no commands", "no queries", "no service"]) {
+        assert!(text.contains("planted.rs:") && text.ends_with(message), "{text}");
+    }
 }

@@ -4,7 +4,7 @@
 use super::broken;
 use crate::{
     failed::{Fault, Property},
-    side::Entry,
+    side::{self, Entry},
     spec::Spec,
     world::World,
 };
@@ -88,7 +88,7 @@ pub(crate) struct Recorded<S: Service> {
 
 impl<S: Service> Recorded<S> {
     pub(super) fn new(node: NodeId, spec: &Spec<S>, mut world: World, shared: &Shared) -> Self {
-        let hosted = world.enter(|| Hosted::new(&spec.new));
+        let hosted = side::fresh(&mut world, &spec.new);
         Self { node, hosted, world: Mutex::new(world), shared: shared.clone() }
     }
 
