@@ -216,8 +216,9 @@ impl<S: Service> Trial<S> {
         Self { seeds, ..self }
     }
 
-    /// The number of seeds that run a cluster, too: 10 by default, and 0 for none. A cluster is three
-    /// nodes under crashes, restarts, leadership transfers and faults of the network.
+    /// The number of seeds that run a cluster, too: 10 by default, and 0 for none. A seed that the
+    /// environment variable `QUORATE_TRIAL_SEED` names runs one, too, unless it is 0. A cluster is
+    /// three nodes under crashes, restarts, leadership transfers and faults of the network.
     ///
     /// ```
     /// # use quorate::{At, Context, Service};
@@ -300,7 +301,7 @@ impl<S: Service> Trial<S> {
                 Ok(of_seed) => passed.add(of_seed),
                 Err(fault) => return Err(run.smaller(seed, steps, fault, Found::Once)),
             }
-            if seed < clusters || alone.is_some() {
+            if seed < clusters || alone.is_some() && clusters > 0 {
                 match fresh(seed, || run.cluster(seed)) {
                     Ok(of_seed) => passed.add(of_seed),
                     Err((steps, fault)) => return Err(run.smaller(seed, steps, fault, Found::Cluster)),

@@ -7,8 +7,10 @@ use rand::{Rng as _, SeedableRng, rngs::SmallRng};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    env,
     io::{self, Read},
     panic::catch_unwind,
+    process,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -539,4 +541,24 @@ fn a_panic_of_a_function_that_draws_or_makes_the_service_has_its_place_and_text(
     for (text, message) in texts.iter().zip(["no commands", "no queries", "no service"]) {
         assert!(text.contains("planted.rs:") && text.ends_with(message), "{text}");
     }
+}
+
+#[test]
+fn a_seed_that_runs_alone_runs_a_cluster_only_if_the_trial_has_some() {
+    const SEED: &str = "QUORATE_TRIAL_SEED";
+    if env::var_os(SEED).is_some() {
+        let clusters = [0, 1].map(|clusters| {
+            let passed = Trial::new(Sum::default).commands(|rng, _| rng.below(10)).clusters(clusters).check();
+            passed.expect("it adds").clusters
+        });
+        return assert_eq!(clusters, [0, 1]);
+    }
+    let this = "a_seed_that_runs_alone_runs_a_cluster_only_if_the_trial_has_some";
+    let alone = process::Command::new(env::current_exe().expect("this test"))
+        .args([this, "--exact"])
+        .env(SEED, "17")
+        .output()
+        .expect("it runs");
+    assert!(alone.status.success(), "{}", String::from_utf8_lossy(&alone.stdout));
+    assert!(String::from_utf8_lossy(&alone.stdout).contains("1 passed"));
 }
