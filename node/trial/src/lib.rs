@@ -49,10 +49,11 @@
 //!
 //! Ten of the seeds run a cluster, too: three real nodes in simulated time, with write-ahead logs on
 //! disks that lose their power, crashes at any write, restarts, snapshots, leadership transfers, and
-//! a network that loses, repeats, delays and damages messages. Several callers call and query any
-//! node at once, some through sessions. The committed log is then applied again, by the service and
-//! its twin, and compared with what every caller was told: the reply at the index, the answer at its
-//! entry, and the order of the log with that of real time. [`Trial::clusters`] runs more of them.
+//! a network that loses, repeats, delays and damages messages. Their leader raises the version from 0
+//! to the newest. Several callers call and query any node at once, one of them through sessions. The
+//! committed log is then applied again, by the service and its twin, and compared with what every
+//! caller was told: the reply at the index, the answer at its entry, and the order of the log with
+//! that of real time. [`Trial::clusters`] runs more of them.
 //!
 //! | mistake | found because |
 //! | --- | --- |
@@ -79,11 +80,13 @@
 //! # What is not found
 //!
 //! Files, sockets and environment variables, which are equal for both copies; a pool of threads that
-//! was started before; system calls of the service's own. A cluster performs no effects.
-//! Clocks, entropy and threads are those of a
-//! world on Linux with the GNU C library only: there this crate defines `clock_gettime`,
-//! `getrandom` and `pthread_create` for the test's executable. Elsewhere a clock is found if both
-//! copies happen to read different values, and a thread is not.
+//! was started before; system calls of the service's own. A cluster performs no effects, and its
+//! nodes append no claims to compare their copies: the trial compares each outcome itself. Commands
+//! have sessions in a cluster only.
+//!
+//! Clocks, entropy and threads are those of a world on Linux with the GNU C library only: there this
+//! crate defines `clock_gettime`, `getrandom` and `pthread_create` for the test's executable.
+//! Elsewhere a clock is found if both copies happen to read different values, and a thread is not.
 
 mod cluster;
 mod failed;

@@ -6,7 +6,7 @@ use crate::{
     world::{self, World},
 };
 use quorate::{
-    At, Halt, HaltCause, Hosted, Service,
+    At, Halt, HaltCause, Hosted, Service, SessionKey,
     service::{
         layout::Reader,
         tables::{Clock, Tables},
@@ -18,7 +18,11 @@ use serde::de::DeserializeOwned;
 /// An entry of the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Entry {
-    Command(Vec<u8>),
+    Command {
+        /// The session of the caller, if it has one. Drawn logs have none.
+        session: Option<SessionKey>,
+        bytes: Vec<u8>,
+    },
     Tick(Tick),
     Internal(Vec<u8>),
 }
@@ -52,7 +56,9 @@ impl<'a, S: Service> Side<'a, S> {
     pub(crate) fn apply(&mut self, at: &At, entry: &Entry) -> Result<Vec<u8>, Fault> {
         let Self { hosted, world, .. } = self;
         let (applied, threads) = world.enter_alone(|| match entry {
-            Entry::Command(bytes) => hosted.command(at, None, bytes).map(|outcome| outcome.to_vec()),
+            Entry::Command { session, bytes } => {
+                hosted.command(at, session.as_ref(), bytes).map(|outcome| outcome.to_vec())
+            }
             Entry::Tick(tick) => hosted.fire(at, Clock::of(tick)).map(|()| Vec::new()),
             Entry::Internal(payload) => hosted.inside(at, payload).map(|()| Vec::new()),
         });

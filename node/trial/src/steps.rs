@@ -94,10 +94,13 @@ impl<S: Service> fmt::Debug for Step<S> {
             Self::Perform { is_lost: true, .. } => f.write_str("perform, and a new leader before the result counts:"),
             Self::Logged(_, Entry::Tick(tick)) => write!(f, "log time is {} ms", tick.time.0),
             Self::Logged(_, Entry::Internal(payload)) => write!(f, "{:?}", Internal::decode(payload)),
-            Self::Logged(_, Entry::Command(bytes)) => match command_of::<S>(bytes) {
-                Some(command) => write!(f, "{command:?}"),
-                None => write!(f, "{:?}", Bytes::copy_from_slice(bytes)),
-            },
+            Self::Logged(_, Entry::Command { session, bytes }) => {
+                match command_of::<S>(bytes) {
+                    Some(command) => write!(f, "{command:?}")?,
+                    None => write!(f, "{:?}", Bytes::copy_from_slice(bytes))?,
+                }
+                session.as_ref().map_or(Ok(()), |session| write!(f, " of {session:?}"))
+            }
         }
     }
 }

@@ -156,7 +156,7 @@ impl<'a, S: Service> Walk<'a, S> {
     pub(crate) fn follow(&mut self, at: &At, entry: &Entry) -> Result<Vec<u8>, Fault> {
         let time = match entry {
             Entry::Tick(tick) => tick.time,
-            Entry::Command(_) | Entry::Internal(_) => self.at.time,
+            Entry::Command { .. } | Entry::Internal(_) => self.at.time,
         };
         self.at = At { time, version: self.at.version, ..*at };
         let before = self.pending();
@@ -164,7 +164,7 @@ impl<'a, S: Service> Walk<'a, S> {
         self.tell_fired(before);
         let At { time, version, .. } = self.first.hosted().tables().at;
         (self.at.time, self.at.version) = (time, version);
-        if let Entry::Command(bytes) = entry
+        if let Entry::Command { bytes, .. } = entry
             && let Some(command) = command_of::<S>(bytes)
         {
             self.replied(&command, &outcome)?;
@@ -227,7 +227,7 @@ impl<'a, S: Service> Walk<'a, S> {
     fn command(&mut self, command: &S::Command) -> Result<(), Fault> {
         survives("the command", command)?;
         let bytes = Hosted::<S>::encode(command).to_vec();
-        let outcome = self.apply(&Entry::Command(bytes))?;
+        let outcome = self.apply(&Entry::Command { session: None, bytes })?;
         self.replied(command, &outcome)
     }
 

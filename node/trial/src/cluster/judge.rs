@@ -102,7 +102,8 @@ fn callers<S: Service>(history: &History<S>) -> Result<(), Fault> {
         let (acknowledged, unknown) = counts.entry(command).or_default();
         match told {
             Told::Applied(index, outcome) => {
-                let found = history.log.get(index).filter(|applied| applied.entry == Entry::Command(command.to_vec()));
+                let is_it = |entry: &Entry| matches!(entry, Entry::Command { bytes, .. } if bytes[..] == command[..]);
+                let found = history.log.get(index).filter(|applied| is_it(&applied.entry));
                 if found.is_none_or(|applied| applied.outcome != outcome) {
                     return Err(broken(format!("entry {index} was acknowledged with {outcome:?} and is {found:?}")));
                 }
@@ -114,7 +115,7 @@ fn callers<S: Service>(history: &History<S>) -> Result<(), Fault> {
     }
     let mut logged: BTreeMap<Bytes, u64> = BTreeMap::new();
     for applied in history.log.values() {
-        if let Entry::Command(bytes) = &applied.entry {
+        if let Entry::Command { bytes, .. } = &applied.entry {
             *logged.entry(Bytes::copy_from_slice(bytes)).or_default() += 1;
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     world::World,
 };
 use bytes::Bytes;
-use quorate::{At, Hosted, Index, LogTime, NodeId, Service, StateMachine, WriteState};
+use quorate::{At, Hosted, Index, LogTime, NodeId, Service, SessionKey, StateMachine, WriteState};
 use quorate_raft::tick::Tick;
 use std::{
     collections::BTreeMap,
@@ -110,7 +110,13 @@ impl<S: Service> Recorded<S> {
 
 impl<S: Service> StateMachine for Recorded<S> {
     fn apply(&mut self, at: &At, command: &[u8]) -> Bytes {
-        self.record(at, Entry::Command(command.to_vec()), |hosted| hosted.apply(at, command))
+        let entry = Entry::Command { session: None, bytes: command.to_vec() };
+        self.record(at, entry, |hosted| hosted.apply(at, command))
+    }
+
+    fn apply_in(&mut self, at: &At, session: &SessionKey, command: &[u8]) -> Bytes {
+        let entry = Entry::Command { session: Some(session.clone()), bytes: command.to_vec() };
+        self.record(at, entry, |hosted| hosted.apply_in(at, session, command))
     }
 
     fn ticked(&mut self, at: &At, tick: &Tick) {
@@ -137,6 +143,10 @@ impl<S: Service> StateMachine for Recorded<S> {
 
     fn uses_time(&self) -> bool {
         self.hosted.uses_time()
+    }
+
+    fn schema_version(&self) -> Option<u32> {
+        self.hosted.schema_version()
     }
 
     fn flush(&mut self, applied: Index) {

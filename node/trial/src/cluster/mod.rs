@@ -123,7 +123,7 @@ impl<S: Service> Cluster<S> {
         ended
     }
 
-    /// The faults stop: the cluster must serve and agree.
+    /// The faults stop: the cluster must serve, at the newest version of the service, and agree.
     async fn end(&mut self, calling: Vec<JoinHandle<()>>) -> Result<(), Fault> {
         for id in ids() {
             self.stop(id).await?;
@@ -135,6 +135,8 @@ impl<S: Service> Cluster<S> {
         }
         self.dark.clear();
         self.until("a leader", |statuses| statuses.iter().any(|status| status.role == NodeRole::Leader)).await?;
+        self.until("the newest version", |statuses| statuses.iter().all(|status| status.schema_version == S::VERSION))
+            .await?;
         let answered = self.callers.answered();
         soon("an answer", async {
             while self.callers.answered() == answered {

@@ -1,8 +1,8 @@
 use super::*;
-use crate::{Passed, Trial};
+use crate::{Passed, Trial, side::Entry};
 use bytes::Bytes;
 use callers::{Asked, Told};
-use quorate::{At, Context, Index};
+use quorate::{At, Context, Hosted, Index, service::internal::Internal};
 use serde::{Deserialize, Serialize};
 
 /// A sum, and another one of what a timer added.
@@ -120,4 +120,67 @@ fn nodes_that_differ_are_noticed_in_the_cluster() {
     let (_, ended) = run(&spec, 0).expect("a runtime");
     let fault = ended.expect_err("the nodes differ");
     assert_eq!(fault.property, Property::Outcomes);
+}
+
+/// Odd commands are of version 1. The reply says whether the command has a session.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Versioned(u64);
+
+impl Service for Versioned {
+    quorate::types!(u64 => bool, () => u64);
+    const VERSION: u32 = 1;
+
+    fn since(add: &u64) -> u32 {
+        (add % 2) as u32
+    }
+
+    fn apply(&mut self, add: u64, cx: &mut Context<'_, Self>) -> bool {
+        self.0 += add;
+        cx.session().is_some()
+    }
+
+    fn query(&self, (): (), _: At) -> u64 {
+        self.0
+    }
+}
+
+fn versioned() -> Arc<Spec<Versioned>> {
+    Arc::new(Trial::new(Versioned::default).commands(|rng, _| rng.below(1 << 20)).queries(|_| ()).into_spec())
+}
+
+#[test]
+fn the_version_rises_and_commands_that_it_introduced_are_answered() {
+    let spec = versioned();
+    let (history, ended) = run(&spec, 0).expect("a runtime");
+    let raised = history.log.values().filter(|applied| match &applied.entry {
+        Entry::Internal(payload) => Internal::decode(payload) == Some(Internal::Version(1)),
+        _ => false,
+    });
+    assert!(raised.count() > 0);
+    let is_answered = |call: &&callers::Call| {
+        let is_new = call.command[1] == 1;
+        matches!(&call.told, Told::Applied(_, outcome) if is_new && Hosted::<Versioned>::decode(outcome).is_some_and(|outcome| outcome.is_ok()))
+    };
+    let answered = history.callers.calls.iter().filter(is_answered).count();
+    assert!(answered > 10, "{answered} new commands were answered");
+    let judged = judge(&spec, 0, &history, ended).map_err(|(_, fault)| fault);
+    judged.expect("nothing is wrong");
+}
+
+#[test]
+fn a_command_has_the_session_of_its_caller_in_the_cluster_and_in_the_judgement() {
+    let spec = versioned();
+    let (history, ended) = run(&spec, 1).expect("a runtime");
+    let (mut with, mut without) = (0, 0);
+    for applied in history.log.values() {
+        if let Entry::Command { session, .. } = &applied.entry
+            && let Some(Ok(has_session)) = Hosted::<Versioned>::decode(&applied.outcome)
+        {
+            assert_eq!(has_session, session.is_some());
+            *(if has_session { &mut with } else { &mut without }) += 1;
+        }
+    }
+    assert!(with > 10 && without > 10, "{with} with a session, {without} without");
+    let judged = judge(&spec, 1, &history, ended).map_err(|(_, fault)| fault);
+    judged.expect("the same outcomes");
 }
