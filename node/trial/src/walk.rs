@@ -119,7 +119,8 @@ impl<'a, S: Service> Walk<'a, S> {
 
     /// Takes a step, after the entry at this index or a later one.
     pub(crate) fn step(&mut self, after: Index, step: &Step<S>) -> Result<(), Fault> {
-        if !self.has_begun && !matches!(step, Step::Logged(..)) {
+        // A cluster's log has these entries itself, and consists of these two kinds of steps.
+        if !self.has_begun && !matches!(step, Step::Logged(..) | Step::Load) {
             self.begin()?;
         }
         self.at.index = self.at.index.max(after);
@@ -177,7 +178,7 @@ impl<'a, S: Service> Walk<'a, S> {
         self.first.query(query)
     }
 
-    /// The first entries of every log: a tick, with the bounds, and the cluster's version.
+    /// The first entries of every drawn log: a tick, with the bounds, and the cluster's version.
     fn begin(&mut self) -> Result<(), Fault> {
         self.has_begun = true;
         self.tick(LogTime(0))?;

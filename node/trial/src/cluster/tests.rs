@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Passed, Trial, side::Entry};
+use crate::{Passed, Trial, side::Entry, steps::Step, walk::Walk};
 use bytes::Bytes;
 use callers::{Asked, Told};
 use quorate::{At, Context, Hosted, Index, service::internal::Internal};
@@ -183,4 +183,19 @@ fn a_command_has_the_session_of_its_caller_in_the_cluster_and_in_the_judgement()
     assert!(with > 10 && without > 10, "{with} with a session, {without} without");
     let judged = judge(&spec, 1, &history, ended).map_err(|(_, fault)| fault);
     judged.expect("the same outcomes");
+}
+
+#[test]
+fn the_steps_of_a_clusters_log_are_its_entries_and_no_others() {
+    let spec = versioned();
+    let (history, _) = run(&spec, 0).expect("a runtime");
+    let (steps, _) = judge(&spec, 0, &history, Err(broken("as it was told"))).expect_err("its steps");
+    assert!(steps.iter().any(|(_, step)| matches!(step, Step::Load)));
+    let [mut again, mut entries] = [(); 2].map(|()| Walk::new(&spec, 0, false));
+    let text = |fault: Fault| fault.details;
+    let stepped = steps.iter().try_for_each(|(after, step)| again.step(*after, step));
+    let followed = history.log.values().try_for_each(|applied| entries.follow(&applied.at, &applied.entry).map(drop));
+    assert_eq!((stepped.map_err(text), followed.map_err(text)), (Ok(()), Ok(())));
+    assert_eq!((again.index(), again.passed().ticks), (entries.index(), 0));
+    assert_eq!(again.ask(&()).map_err(text), entries.ask(&()).map_err(text));
 }
