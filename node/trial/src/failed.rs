@@ -22,7 +22,7 @@ pub enum Property {
     Loading,
     /// A command that the newest version has is not refused.
     Refusals,
-    /// The service panics neither in an entry, nor in a query, nor when it is saved or loaded.
+    /// The service panics in no entry and no query, nor when it is flushed, saved or loaded.
     Panics,
     /// No thread is started.
     Threads,

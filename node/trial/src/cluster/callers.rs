@@ -117,8 +117,10 @@ impl<S: Service> Shared<S> {
         let began = self.next_stamp();
         let consistency = if is_linearizable { Consistency::Linearizable } else { Consistency::Local };
         let asked = query.clone();
-        if let Ok(read) = node.read(consistency, move |machine| machine.query(asked)).await {
-            let asked = Asked { query, began, is_linearizable, index: read.index, answer: read.value };
+        if let Ok(read) = node.read(consistency, move |machine| machine.query(&asked)).await
+            && let Some(answer) = read.value
+        {
+            let asked = Asked { query, began, is_linearizable, index: read.index, answer };
             self.answers.borrow_mut().queries.push(asked);
         }
     }

@@ -3,7 +3,7 @@
 
 use super::broken;
 use crate::{
-    failed::{Fault, Property},
+    failed::{Fault, Property, shown},
     side::{self, Entry},
     spec::Spec,
     world::World,
@@ -73,6 +73,18 @@ impl Shared {
         }
     }
 
+    fn panics(&self, details: String) {
+        self.lock().fault.get_or_insert(Fault::new(Property::Panics, details));
+    }
+
+    /// The result of a call in which a node does not survive a panic.
+    fn or_end<T>(&self, what: &str, called: Result<T, String>) -> T {
+        called.unwrap_or_else(|panic| {
+            self.panics(format!("{what} panics {panic}"));
+            panic::resume_unwind(Box::new(panic))
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Record> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -92,8 +104,14 @@ impl<S: Service> Recorded<S> {
         Self { node, hosted, world: Mutex::new(world), shared: shared.clone() }
     }
 
-    pub(super) fn query(&self, query: S::Query) -> S::Answer {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner).enter(|| self.hosted.query(query))
+    /// `None` if the service panics: that costs a node the query alone.
+    pub(super) fn query(&self, query: &S::Query) -> Option<S::Answer> {
+        let answer = self.world().catch(|| self.hosted.query(query.clone()));
+        answer.map_err(|panic| self.shared.panics(format!("the query {} panics {panic}", shown(query)))).ok()
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn record(&mut self, at: &At, entry: Entry, apply: impl FnOnce(&mut Hosted<S>) -> Bytes) -> Bytes {
@@ -150,15 +168,18 @@ impl<S: Service> StateMachine for Recorded<S> {
     }
 
     fn flush(&mut self, applied: Index) {
-        self.hosted.flush(applied);
+        let Self { hosted, world, shared, .. } = self;
+        let world = world.get_mut().unwrap_or_else(PoisonError::into_inner);
+        shared.or_end("flush", world.catch(|| hosted.flush(applied)));
     }
 
     fn snapshot(&self) -> Option<WriteState> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner).enter(|| self.hosted.snapshot())
+        self.shared.or_end("save", self.world().catch(|| self.hosted.snapshot()))
     }
 
     fn restore(&mut self, state: &mut dyn io::Read) -> io::Result<()> {
-        let Self { hosted, world, .. } = self;
-        world.get_mut().unwrap_or_else(PoisonError::into_inner).enter(|| hosted.restore(state))
+        let Self { hosted, world, shared, .. } = self;
+        let world = world.get_mut().unwrap_or_else(PoisonError::into_inner);
+        shared.or_end("load", world.catch(|| hosted.restore(state)))
     }
 }

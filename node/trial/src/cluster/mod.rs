@@ -28,9 +28,11 @@ use quorate_transport_testing::{FaultNetwork, Faults, LinkFaults};
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    io,
+    io, panic,
+    pin::pin,
     rc::Rc,
     sync::Arc,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::{
@@ -66,7 +68,7 @@ pub(crate) fn run<S: Service>(spec: &Arc<Spec<S>>, seed: u64) -> io::Result<(His
     }))
 }
 
-/// A cluster that does not do what it must. The service is to blame only if it halted.
+/// A cluster that does not do what it must: the runtime is to blame.
 fn broken(details: impl Into<String>) -> Fault {
     Fault::new(Property::Cluster, details)
 }
@@ -124,7 +126,11 @@ impl<S: Service> Cluster<S> {
     }
 
     /// The faults stop: the cluster must serve, at the newest version of the service, and agree.
-    async fn end(&mut self, calling: Vec<JoinHandle<()>>) -> Result<(), Fault> {
+    async fn end(&mut self, mut calling: Vec<JoinHandle<()>>) -> Result<(), Fault> {
+        // None ends by itself.
+        for caller in calling.extract_if(.., |caller| caller.is_finished()) {
+            ended(caller).await?;
+        }
         for id in ids() {
             self.stop(id).await?;
         }
@@ -146,7 +152,7 @@ impl<S: Service> Cluster<S> {
         .await?;
         self.callers.close();
         for caller in calling {
-            soon("the end of a caller", caller).await?.map_err(|error| broken(error.to_string()))?;
+            ended(caller).await?;
         }
         self.until("agreement", |statuses| {
             let last = statuses.iter().map(|status| status.last_log).max();
@@ -216,6 +222,8 @@ impl<S: Service> Cluster<S> {
         let node = self.nodes.borrow_mut().remove(&id);
         if let Some(node) = node {
             soon("the end of a node", node.shutdown()).await?;
+            self.log.fault()?;
+            self.look_at(id, &node)?;
             // Its storage ends a moment later.
             sleep(Duration::from_millis(1)).await;
         }
@@ -243,13 +251,20 @@ impl<S: Service> Cluster<S> {
         self.dark.insert(id);
     }
 
-    /// Looks for the service's faults.
+    /// Looks for faults of the service, and for nodes that failed.
     fn look(&self) -> Result<(), Fault> {
         self.log.fault()?;
-        let halted = self.nodes.borrow().values().find_map(|node| node.status().borrow().halted.clone());
-        match halted {
-            Some(halted) => Err(Fault::new(Property::Panics, halted.cause.to_string())),
-            None => Ok(()),
+        self.nodes.borrow().iter().try_for_each(|(id, node)| self.look_at(*id, node))
+    }
+
+    /// A node may fail only if its disk has lost its power.
+    fn look_at(&self, id: NodeId, node: &Node<Recorded<S>>) -> Result<(), Fault> {
+        if let Some(halted) = node.status().borrow().halted.clone() {
+            return Err(Fault::new(Property::Panics, halted.cause.to_string()));
+        }
+        match pin!(node.failed()).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(failure) if !self.disks[&id].is_halted() => Err(broken(format!("node {id} failed: {failure}"))),
+            _ => Ok(()),
         }
     }
 
@@ -270,6 +285,17 @@ impl<S: Service> Cluster<S> {
 
 fn ids() -> impl Iterator<Item = NodeId> {
     (1..=MEMBERS).map(NodeId)
+}
+
+/// Waits for the end of a caller.
+///
+/// # Panics
+/// If it ended by a panic, which is that of a function that draws commands or queries.
+async fn ended(caller: JoinHandle<()>) -> Result<(), Fault> {
+    match soon("the end of a caller", caller).await? {
+        Err(error) if error.is_panic() => panic::resume_unwind(error.into_panic()),
+        ended => ended.map_err(|error| broken(error.to_string())),
+    }
 }
 
 async fn soon<T>(what: &str, event: impl Future<Output = T>) -> Result<T, Fault> {

@@ -3,7 +3,9 @@ use crate::{Passed, Trial, side::Entry, steps::Step, walk::Walk};
 use bytes::Bytes;
 use callers::{Asked, Told};
 use quorate::{At, Context, Hosted, Index, service::internal::Internal};
+use quorate_storage_testing::Operation;
 use serde::{Deserialize, Serialize};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A sum, and another one of what a timer added.
 #[derive(Clone, Default, Debug, Serialize, Deserialize)]
@@ -198,4 +200,80 @@ fn the_steps_of_a_clusters_log_are_its_entries_and_no_others() {
     assert_eq!((stepped.map_err(text), followed.map_err(text)), (Ok(()), Ok(())));
     assert_eq!((again.index(), again.passed().ticks), (entries.index(), 0));
     assert_eq!(again.ask(&()).map_err(text), entries.ask(&()).map_err(text));
+}
+
+/// Panics in what it is told to.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Fragile {
+    sum: u64,
+    panics_in_flush: bool,
+}
+
+impl Service for Fragile {
+    quorate::types!(u64 => u64, bool => u64);
+
+    fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 {
+        self.sum += add;
+        self.sum
+    }
+
+    fn query(&self, panics: bool, _: At) -> u64 {
+        assert!(!panics || self.sum < 100, "the sum is too large");
+        self.sum
+    }
+
+    fn flush(&mut self, _: Index) {
+        assert!(!self.panics_in_flush || self.sum < 100, "there is no room");
+    }
+}
+
+#[test]
+fn a_panic_in_a_query_or_a_flush_is_a_fault_with_its_place() {
+    for (panics_in_flush, text) in [(false, "the query true panics at"), (true, "flush panics at")] {
+        let new = move || Fragile { panics_in_flush, ..Fragile::default() };
+        let trial = Trial::new(new).commands(|rng, _| rng.below(20)).queries(move |_| !panics_in_flush);
+        let (_, ended) = run(&Arc::new(trial.into_spec()), 0).expect("a runtime");
+        let Fault { property, details } = ended.expect_err("it panics");
+        assert_eq!(property, Property::Panics, "{details}");
+        let message = if panics_in_flush { "there is no room" } else { "the sum is too large" };
+        assert!(details.starts_with(text) && details.contains("tests.rs:") && details.ends_with(message), "{details}");
+    }
+}
+
+#[test]
+fn a_node_that_fails_is_a_fault_unless_its_disk_lost_its_power() {
+    let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let ended: Result<(), Fault> = LocalSet::new().block_on(&runtime.expect("a runtime"), async {
+        let mut cluster = Cluster::new(&spec(), 0);
+        for id in ids() {
+            cluster.start(id).await?;
+        }
+        let _calling = cluster.callers.call(0);
+        sleep(Duration::from_secs(3)).await;
+        cluster.disks[&NodeId(1)].halt();
+        sleep(Duration::from_secs(3)).await;
+        let node = cluster.nodes.borrow()[&NodeId(1)].clone();
+        timeout(PATIENCE, node.failed()).await.expect("it failed");
+        cluster.look()?;
+        cluster.crash(NodeId(1)).await?;
+        assert_eq!(cluster.dark, [NodeId(1)].into());
+        cluster.start(NodeId(1)).await?;
+        cluster.disks[&NodeId(2)].fail(Operation::Sync, 1);
+        sleep(Duration::from_secs(3)).await;
+        let fault = cluster.look().expect_err("node 2 failed");
+        assert_eq!(fault.property, Property::Cluster);
+        assert!(fault.details.starts_with("node 2 failed: storage failed"), "{}", fault.details);
+        let stopped = cluster.stop(NodeId(2)).await.expect_err("as it is stopped, too");
+        assert_eq!(stopped.details, fault.details);
+        cluster.look()
+    });
+    ended.expect("the others work");
+}
+
+#[test]
+fn a_panic_of_the_function_that_draws_commands_ends_the_trial() {
+    let commands = |_: &mut Rng, replies: &[u64]| if replies.len() < 20 { 1 } else { panic!("out of commands") };
+    let spec = Arc::new(Trial::new(Sum::default).commands(commands).into_spec());
+    let panicked = catch_unwind(AssertUnwindSafe(|| run(&spec, 0).is_ok())).expect_err("it draws no more");
+    assert_eq!(panicked.downcast_ref(), Some(&"out of commands"));
 }
