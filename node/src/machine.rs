@@ -137,6 +137,12 @@ pub trait StateMachine: Send + 'static {
         None
     }
 
+    /// The generation of the fences of this node's leaderships: for the layer of services.
+    #[doc(hidden)]
+    fn generation(&self) -> u32 {
+        0
+    }
+
     /// The end of a batch, or of a restore: everything up to `applied` was applied, and the reads
     /// that wait for it run next. Batches end at other entries on each node, so nothing replicated
     /// may depend on it: for what is kept beside the state, such as a view that readers share. A

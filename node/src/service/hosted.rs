@@ -177,7 +177,9 @@ impl<S: Service> Hosted<S> {
     }
 
     /// The outbox after each batch that changed it. Ends when the machine halts, or with the node.
-    pub(super) fn outbox(&self) -> watch::Receiver<Outbox> {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn outbox(&self) -> watch::Receiver<Outbox> {
         self.performs.subscribe()
     }
 
@@ -421,6 +423,10 @@ impl<S: Service> StateMachine for Hosted<S> {
 
     fn schema_version(&self) -> Option<u32> {
         Some(self.tables.at.version)
+    }
+
+    fn generation(&self) -> u32 {
+        self.tables.clock.generation
     }
 
     fn flush(&mut self, applied: Index) {

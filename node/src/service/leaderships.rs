@@ -5,6 +5,7 @@ use super::{context::Token, hosted::Hosted, interface::Service};
 use crate::{
     actors::applier::{Applier, Query, Unreadable},
     decisions::internal_entries::Leading,
+    machine::StateMachine,
     node::Node,
 };
 use actix::Addr;
@@ -18,9 +19,9 @@ use tokio::{
 
 /// The leaderships of this node, each from the moment at which its first entry is applied here: all
 /// that earlier leaders did is known then.
-pub(super) struct Leaderships<S: Service> {
+pub(super) struct Leaderships<M: StateMachine> {
     leading: watch::Receiver<Option<Leading>>,
-    applier: Addr<Applier<Hosted<S>>>,
+    applier: Addr<Applier<M>>,
 }
 
 /// A leadership, and what is known at its first entry.
@@ -39,8 +40,8 @@ impl Leadership {
     }
 }
 
-impl<S: Service> Leaderships<S> {
-    pub(super) fn of(node: &Node<Hosted<S>>) -> Self {
+impl<M: StateMachine> Leaderships<M> {
+    pub(super) fn of(node: &Node<M>) -> Self {
         Self { leading: node.shared.leading.clone(), applier: node.shared.applier.clone() }
     }
 
@@ -55,6 +56,7 @@ impl<S: Service> Leaderships<S> {
                 continue;
             };
             tokio::select! {
+                biased;
                 changed = self.leading.changed() => changed.ok()?,
                 looked = look(&self.applier, leading.first) => match looked {
                     Looked::Applied { applied, generation } => return Some(Leadership { leading, applied, generation }),
@@ -79,12 +81,12 @@ enum Looked {
 }
 
 /// Waits until the entries up to `first` are applied.
-async fn look<S: Service>(applier: &Addr<Applier<Hosted<S>>>, first: Index) -> Looked {
+async fn look<M: StateMachine>(applier: &Addr<Applier<M>>, first: Index) -> Looked {
     let (answer, answered) = oneshot::channel();
-    let run = Box::new(move |machine: Result<&Hosted<S>, Unreadable>, applied| {
+    let run = Box::new(move |machine: Result<&M, Unreadable>, applied| {
         // The leadership may be over.
         let _ = answer.send(match machine {
-            Ok(hosted) => Looked::Applied { applied, generation: hosted.tables().clock.generation },
+            Ok(machine) => Looked::Applied { applied, generation: machine.generation() },
             Err(Unreadable::Late) => Looked::Late,
             Err(Unreadable::Halted(_)) => Looked::Over,
         });

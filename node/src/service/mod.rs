@@ -35,7 +35,7 @@ pub mod layout;
 pub(crate) mod leaderships;
 pub mod outbox;
 pub mod performer;
-mod performing;
+pub mod performing;
 pub(crate) mod random;
 pub(crate) mod serve;
 pub(crate) mod state;

@@ -5,8 +5,7 @@
 //! so one that blocks holds up no other. They end with the leadership: the task drops them all.
 
 use super::{
-    effects::{Handler, Performing, Retry, Ticket},
-    hosted::Hosted,
+    effects::{self, Handler, Perform, Performing, Retry, Ticket},
     interface::Service,
     internal::{Done, Internal},
     leaderships::{Leadership, Leaderships},
@@ -16,6 +15,7 @@ use super::{
 use crate::{
     actors::{clock::Clock, messages::Request},
     decisions::internal_entries::InternalEntry,
+    machine::StateMachine,
     node::Node,
 };
 use quorate_metrics::NodeMetrics;
@@ -23,7 +23,7 @@ use quorate_raft::NodeId;
 use std::{
     any::type_name,
     collections::{BTreeMap, HashMap},
-    future::pending,
+    future::{Future, pending},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -46,7 +46,7 @@ pub(super) struct Performance<S: Service> {
 
 impl<S: Service> Performance<S> {
     /// `outbox` is that of the node's machine.
-    pub(super) fn new(node: &Node<Hosted<S>>, handler: Handler<S>, outbox: watch::Receiver<Outbox>) -> Self {
+    pub(super) fn new<M: StateMachine>(node: &Node<M>, handler: Handler<S>, outbox: watch::Receiver<Outbox>) -> Self {
         let shared = &*node.shared;
         Self {
             node: shared.id,
@@ -60,7 +60,7 @@ impl<S: Service> Performance<S> {
     }
 
     /// Performs effects in each leadership, until the node ends or its machine halts.
-    pub(super) async fn run(mut self, mut leaderships: Leaderships<S>) {
+    pub(super) async fn run<M: StateMachine>(mut self, mut leaderships: Leaderships<M>) {
         while let Some(leadership) = leaderships.next().await {
             tokio::select! {
                 biased;
@@ -98,7 +98,10 @@ impl<S: Service> Performance<S> {
                     None => pending().await,
                 }
             };
+            // Results come first: as many as there are places can't keep the outbox waiting.
             tokio::select! {
+                biased;
+                Some((id, attempt, outcome)) = calls.next() => self.ended(id, attempt, outcome, &mut performer),
                 changed = self.outbox.changed() => {
                     if changed.is_err() {
                         return;
@@ -109,7 +112,6 @@ impl<S: Service> Performance<S> {
                     come.into_iter().for_each(|id| performer.add(id));
                     seen = now;
                 }
-                Some((id, attempt, outcome)) = calls.next() => self.ended(id, attempt, outcome, &mut performer),
                 () = rest => {}
             }
         }
@@ -176,6 +178,17 @@ impl<S: Service> Performance<S> {
             let _ = requests.send(Request::Internal(InternalEntry { term, payload: payload.into() }));
         }
     }
+}
+
+/// Performs the effects of a service that is a part of another machine, until the node ends or the
+/// machine halts: for the simulator. `outbox` is that of the hosted service.
+#[doc(hidden)]
+pub fn perform<S: Service, M: StateMachine, H: Perform<S>>(
+    node: &Node<M>,
+    handler: H,
+    outbox: watch::Receiver<Outbox>,
+) -> impl Future<Output = ()> + use<S, M, H> {
+    Performance::<S>::new(node, effects::boxed(handler), outbox).run(Leaderships::of(node))
 }
 
 /// The outcome of a call. The error is that of its task: a panic, or that it was dropped.

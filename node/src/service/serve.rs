@@ -248,7 +248,7 @@ struct Performs<S: Service> {
 
 impl<S: Service> Performs<S> {
     fn begin(self, node: &ServiceNode<S>) {
-        let performance = Performance::new(node, self.handler, self.outbox);
+        let performance = Performance::<S>::new(node, self.handler, self.outbox);
         self.runtime.spawn(performance.run(Leaderships::of(node)));
     }
 }
