@@ -25,6 +25,16 @@ fn whole_nodes_keep_every_promise_under_the_faults_of_these_seeds() {
         "writes unknown",
         "faulty entries",
         "timers fired",
+        "effects performed",
+        "effects performed again",
+        "effects retried",
+        "effects without room",
+        "calls dropped",
+        "late results refused",
+        "versions raised",
+        "commands too new",
+        "newer commands",
+        "releases too old",
     ] {
         assert!(all.counts.get(what).is_some_and(|count| *count > 0), "no {what} in all of these");
     }

@@ -95,6 +95,7 @@ impl<'a> Cluster<'a> {
             .with_every_bytes(0)
             .with_keep_entries(plan.keep_entries + self.members[at].told.draws % 5);
         let lives = self.members[at].next_life();
+        let release = timers::are_used(plan).then(|| self.release_of(at, lives));
         let builder = quorate::Node::builder(id, "simulated")
             .voters((1..=plan.nodes).map(|id| (NodeId(id), address_of(NodeId(id)))));
         let builder = match plan.witness {
@@ -109,11 +110,15 @@ impl<'a> Cluster<'a> {
             .snapshots(snapshots)
             .sessions(sessions::bounds(plan))
             .metrics(&self.metrics)
-            .writes_version(self.members[at].release)
             .seed(plan.seed << 20 | lives << 4 | id.0);
-        self.observer.lock().say(format_args!("{id} starts"));
-        let machine = Registers::new(id, timers::are_used(plan), member::ballast(plan), self.observer.clone());
-        let started = Process::start(builder, machine);
+        // A service raises the version that it writes by itself.
+        let builder = match release {
+            Some(release) => builder.writes_version(0).applies_versions(0..=release),
+            None => builder.writes_version(self.members[at].release),
+        };
+        self.observer.lock().say(format_args!("{id} starts, of release {}", self.members[at].runs_release()));
+        let machine = Registers::new(id, release, member::ballast(plan), self.observer.clone());
+        let started = Process::start(builder, machine, &self.observer);
         let (now, sole) = (self.now, plan.nodes == 1);
         let mut observer = self.observer.lock();
         let member = &mut self.members[at];
@@ -134,7 +139,10 @@ impl<'a> Cluster<'a> {
                 disk.disk.crash(quorate_storage_testing::Crash::Keep);
                 self.wire.remove(id);
                 member.died(now + Duration::from_millis(100));
-                if sole && words.contains("discard_unproven") {
+                if observer.releases.explain(member, &words) {
+                    observer.report.count("releases too old", 1);
+                    member.is_mended(observer.twin.version());
+                } else if sole && words.contains("discard_unproven") {
                     member.discards = true;
                 } else if may_wait {
                     member.fails_with = None;
@@ -146,6 +154,21 @@ impl<'a> Cluster<'a> {
                 }
             }
         }
+    }
+
+    /// The release of the typed service with which a member starts.
+    fn release_of(&mut self, at: usize, lives: u64) -> u32 {
+        let releases: Vec<_> = self.members.iter().map(|member| member.release).collect();
+        let (draw, has_faults) = (self.random.random_range(0..100), self.now < self.plan.length);
+        let member = &mut self.members[at];
+        let next = Plan::next_release(member.release, releases.into_iter());
+        member.is_rolled_back = false;
+        if lives > 1 && has_faults {
+            member.choose_release(draw, next);
+        }
+        let release = member.runs_release();
+        self.observer.lock().releases.started(member.id, release);
+        release
     }
 
     pub(super) fn is_up(&self, id: NodeId) -> bool {

@@ -6,10 +6,11 @@ use super::{
     member::{Member, State},
     operators,
     process::Process,
-    sessions,
+    sessions, timers,
 };
 use crate::plan::Power;
 use quorate::{NodeId, NodeRole};
+use rand::Rng;
 use std::{collections::BTreeMap, time::Duration};
 
 /// The cluster's time that passes in a turn.
@@ -18,6 +19,8 @@ const TURN: Duration = Duration::from_millis(1);
 const HEALS_WITHIN: Duration = Duration::from_secs(30);
 /// The time of rest that follows: some metrics are sampled once per heartbeat.
 const AT_REST: Duration = Duration::from_millis(120);
+/// The longest time after which an operator mends the halt of a release that is too old.
+const MENDED_WITHIN_MS: u64 = 800;
 /// The number of writes that must be acknowledged after the last fault.
 const SERVES: usize = 5;
 
@@ -54,6 +57,7 @@ impl Cluster<'_> {
         }
         self.check_credit()?;
         self.check_sessions(self.now + HEALS_WITHIN)?;
+        self.observer.lock().twin.outside.check_end()?;
         self.clients.check_linearizable()
     }
 
@@ -121,8 +125,20 @@ impl Cluster<'_> {
             if applied > commit || commit > last {
                 return Err(format!("order of indexes: {id} applied {applied}, committed {commit}, has {last}"));
             }
-            if let Some(halted) = &status.halted {
-                return Err(format!("{id}: {halted}"));
+            let leads = (status.role == NodeRole::Leader).then_some(status.term);
+            member.look_for_calls(leads, &self.observer)?;
+            if let Some(halted) = status.halted.as_ref().filter(|_| member.mended_at.is_none()) {
+                let mut observer = self.observer.lock();
+                let needs = observer.releases.halted(member, &halted.cause)?;
+                observer.report.count("releases too old", 1);
+                observer.say(format_args!("{id}: {halted}"));
+                let pause = Duration::from_millis(self.random.random_range(0..MENDED_WITHIN_MS));
+                (member.mended_at, member.needs) = (Some(self.now + pause), needs);
+            }
+            if member.mended_at.is_some_and(|at| at <= self.now) && failure.is_none() {
+                member.is_mended(member.needs);
+                self.kill(id, Power::Kept, Duration::from_millis(20));
+                continue;
             }
             let dies = disk.is_halted() || self.wire.has_died(id);
             match failure {
@@ -169,6 +185,11 @@ impl Cluster<'_> {
             // and loses nothing.
             self.observer.lock().report.count("ended by a full disk", 1);
             self.kill(id, Power::Kept, Duration::from_millis(100));
+        } else if self.observer.lock().releases.explain(member, &words) {
+            self.observer.lock().report.count("releases too old", 1);
+            let version = self.observer.lock().twin.version();
+            member.is_mended(version);
+            self.kill(id, Power::Kept, Duration::from_millis(100));
         } else if is_damaged && matches!(failure, quorate::Failure::Storage(_)) {
             // Damage may be found only when the data is read.
             self.observer.lock().report.count("ended by damage", 1);
@@ -188,6 +209,7 @@ impl Cluster<'_> {
         self.wire.forget_plans();
         self.observer.lock().say(format_args!("no more faults"));
         operators::upgrade_all(&mut self.members);
+        self.observer.lock().twin.outside.calm_down();
         for member in &mut self.members {
             // Pending crashes and disk failures are cancelled; pending restarts are due at once.
             self.observer.lock().disk(member.id).disk.forget_plans();
@@ -231,6 +253,19 @@ impl Cluster<'_> {
             && self.clients.are_idle()
             && self.operator.has_its_goal(&self.members)
             && self.observer.lock().timers.have_all_fired()
+            && self.has_its_version(leader)
+            && self.observer.lock().twin.is_idle()
+    }
+
+    /// Whether the typed service has reached the version that every member applies. A member that
+    /// is out for good may not have stated its own.
+    fn has_its_version(&self, leader: &quorate::Status) -> bool {
+        let of = |id: &NodeId| &self.members[id.0 as usize - 1];
+        let members: Vec<_> = leader.voters.iter().chain(&leader.learners).map(of).collect();
+        let of_all = members.iter().map(|member| member.runs_release()).min();
+        !timers::are_used(self.plan)
+            || members.iter().any(|member| matches!(member.state, State::Out))
+            || of_all.is_none_or(|of_all| of_all <= leader.schema_version)
     }
 
     /// At rest no proposal is in flight at any member. A node that is being removed may not

@@ -4,7 +4,7 @@
 use super::{
     observer::SharedObserver,
     registers::{Command, GROUP_KEYS, State},
-    service::Typed,
+    service::{Performs, Typed},
     timers::Timers,
 };
 use bytes::Bytes;
@@ -26,9 +26,15 @@ pub(super) struct Registers {
 }
 
 impl Registers {
-    pub(super) fn new(node: NodeId, uses_time: bool, ballast: usize, observer: SharedObserver) -> Self {
-        let (timers, typed) = (uses_time.then(Timers::default), uses_time.then(Typed::default));
+    /// `release` is that of the typed service, if the run uses time.
+    pub(super) fn new(node: NodeId, release: Option<u32>, ballast: usize, observer: SharedObserver) -> Self {
+        let (timers, typed) = (release.map(|_| Timers::default()), release.map(Typed::new));
         Self { node, state: State::default(), applied: Index(0), timers, typed, ballast, observer }
+    }
+
+    /// The work that performs the effects of the typed service.
+    pub(super) fn performs(&self) -> Option<Performs> {
+        self.typed.as_ref().map(Typed::performs)
     }
 
     pub(super) fn get(&self, key: u64) -> Option<u64> {
@@ -70,12 +76,31 @@ impl StateMachine for Registers {
         observer.timers_fired(self.node, at.index, timers.ticked(at, tick));
         let checked = typed.ticked(&mut observer.twin, at, tick);
         observer.served(self.node, checked);
-        timers.stops_at(typed.next_due());
+        timers.stops_at(typed.machine().next_due());
+    }
+
+    fn internal(&mut self, at: &At, payload: &[u8]) {
+        let Some(typed) = &mut self.typed else { return };
+        let mut observer = self.observer.lock();
+        let checked = typed.inside(&mut observer.twin, at, payload);
+        observer.served(self.node, checked);
+    }
+
+    fn is_pending(&self) -> bool {
+        self.typed.as_ref().is_some_and(|typed| typed.machine().is_pending())
+    }
+
+    fn schema_version(&self) -> Option<u32> {
+        self.typed.as_ref()?.machine().schema_version()
+    }
+
+    fn generation(&self) -> u32 {
+        self.typed.as_ref().map_or(0, |typed| typed.machine().generation())
     }
 
     fn next_due(&self) -> Option<LogTime> {
         let of_timers = self.timers.as_ref()?.waiting.first().map(|(due, _)| *due);
-        of_timers.into_iter().chain(self.typed.as_ref()?.next_due()).min()
+        of_timers.into_iter().chain(self.typed.as_ref()?.machine().next_due()).min()
     }
 
     fn flush(&mut self, applied: Index) {

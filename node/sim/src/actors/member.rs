@@ -38,6 +38,14 @@ pub(super) struct Member {
     runs_with: Duration,
     /// The release from its next start on, which is the version that its state machine writes.
     pub(super) release: u32,
+    /// Whether its present life runs the release before, of the typed service.
+    pub(super) is_rolled_back: bool,
+    /// The time at which the operator mends its halt.
+    pub(super) mended_at: Option<Duration>,
+    /// The version of the service for which it halted.
+    pub(super) needs: u32,
+    /// Its running time with calls outside that are not of its leadership.
+    pub(super) outlived: Duration,
     /// Whether its operator lets it discard unproven entries after a power cut: for the only voter.
     pub(super) discards: bool,
     pub(super) slow_by: Duration,
@@ -67,6 +75,9 @@ fn stuck_max(shortest: Duration) -> Duration {
     let limit = Duration::from_secs(3).max(4 * shortest);
     limit.mul_f64(1.2) + shortest.mul_f64(2.4) + Duration::from_millis(240)
 }
+
+/// The bound on the calls of effects after the end of a leadership: they end within a few turns.
+const CALLS_END_WITHIN: Duration = Duration::from_millis(5);
 
 /// A copy of a member's directory, and the facts of that moment.
 pub(super) struct Copied {
@@ -113,6 +124,10 @@ impl Member {
             was_removed: false,
             runs_with: told.shortest,
             release: 0,
+            is_rolled_back: false,
+            mended_at: None,
+            needs: 0,
+            outlived: Duration::ZERO,
             discards: false,
             slow_by: Duration::ZERO,
             drift_per_mille: 0,
@@ -151,8 +166,8 @@ impl Member {
     pub(super) fn died(&mut self, until: Duration) {
         self.state = State::Down { until };
         (self.is_paused, self.owed, self.stood) = (false, 0, Duration::ZERO);
-        (self.unheard, self.stuck) = (Duration::ZERO, Duration::ZERO);
-        self.fails_with = None;
+        (self.unheard, self.stuck, self.outlived) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+        (self.fails_with, self.mended_at) = (None, None);
     }
 
     /// Runs the node for `turn` of the cluster's time, as its clock shows it.
@@ -173,6 +188,7 @@ impl Member {
             process.run_for(Duration::from_millis(due.unsigned_abs()));
             self.unheard += turn;
             self.stuck += turn;
+            self.outlived += turn;
         }
     }
 
@@ -221,6 +237,20 @@ impl Member {
             ));
         }
         Ok(())
+    }
+
+    /// No call outside goes on for long after the leadership in which it began.
+    ///
+    /// # Errors
+    /// The property that does not hold.
+    pub(super) fn look_for_calls(&mut self, leads: Option<Term>, observer: &SharedObserver) -> Result<(), String> {
+        if !observer.lock().twin.outside.outlives(self.id, leads) {
+            self.outlived = Duration::ZERO;
+        }
+        match self.outlived > CALLS_END_WITHIN {
+            true => Err(format!("dropped calls: {} goes on performing, and leads {leads:?}", self.id)),
+            false => Ok(()),
+        }
     }
 
     /// The number of the next life, so that no two lives have the same seed.

@@ -12,8 +12,8 @@
 //! - [`faults`]: the plan's faults of nodes, and [`damage`] of disks, where [`sound_disks`] permits it.
 //! - [`member`]: the state of a node that outlives its processes: the clock, the faults in effect.
 //! - [`process`]: one life of a node. Dropping it is a crash.
-//! - [`machine`]: its state machine, which carries out the commands of [`registers`] has [`timers`], and
-//!   a typed [`service`] beside it.
+//! - [`machine`]: its state machine, which carries out the commands of [`registers`], has [`timers`],
+//!   and a typed [`service`] beside it, with [`effects`] outside and [`releases`].
 //! - [`observed_storage`]: its storage, and [`promised`]: the durability reports of the storage.
 //! - [`wire`]: the network; [`frames`]: the codec.
 //! - [`clients`]: the callers and their answers; [`sessions`]: their retries; [`operators`]:
@@ -25,6 +25,7 @@ mod clients;
 mod cluster;
 mod damage;
 mod driver;
+mod effects;
 mod faults;
 mod frames;
 mod machine;
@@ -35,6 +36,7 @@ mod operators;
 mod process;
 mod promised;
 mod registers;
+mod releases;
 mod service;
 mod sessions;
 mod sound_disks;

@@ -14,10 +14,11 @@ use super::{
     frames,
     promised::Promised,
     registers::{Command, State},
+    releases::Releases,
     service, timers,
 };
 use crate::{plan::Plan, report::Report, trace::Trace};
-use quorate::{Index, LogTime, NodeId};
+use quorate::{Index, LogTime, NodeId, service::internal::Internal};
 use quorate_raft::{Batch, Body, EntryId, HardState, Kind, Message, Term, record::Record, session};
 use quorate_storage::Recovered;
 use quorate_storage_testing::SimulatedDisk;
@@ -54,6 +55,7 @@ pub(super) struct Observer {
     disks: Disks,
     pub(super) timers: timers::Seen,
     pub(super) twin: service::Twin,
+    pub(super) releases: Releases,
     /// The state after each command.
     states: BTreeMap<Index, State>,
     /// The first reply of the state machine to each operation's command.
@@ -98,7 +100,8 @@ impl Observer {
             oracle,
             disks: Disks { of: BTreeMap::new(), witness: plan.witness, emptied: BTreeSet::new() },
             timers: timers::Seen::new(plan),
-            twin: service::Twin::default(),
+            twin: service::Twin::new(plan.seed),
+            releases: Releases::new(plan),
             states: BTreeMap::from([(Index(0), State::default())]),
             replies: BTreeMap::new(),
         }
@@ -186,6 +189,11 @@ impl Observer {
             if let Some(command) = command_of(&record) {
                 self.timers.written(command.operation, self.now);
             }
+            if let (Kind::Internal, Some(Internal::Version(version))) = (record.kind, Internal::decode(record.payload))
+            {
+                let checked = self.releases.written(version);
+                self.must(checked);
+            }
         }
         self.must(witness::writes(node, persist, self.disks.witness));
     }
@@ -211,6 +219,9 @@ impl Observer {
 
     /// A typed service did what the twin checks.
     pub(super) fn served(&mut self, node: NodeId, checked: Result<(), String>) {
+        for (what, more) in self.twin.take_counts() {
+            self.report.count(what, more);
+        }
         if let Err(violation) = checked {
             self.fail(format!("{violation}, on {node}"));
         }

@@ -95,7 +95,7 @@ pub(super) fn upgrade(node: NodeId, down: Duration, members: &mut [Member], obse
 /// Ends the rollout: all nodes run the newest release.
 pub(super) fn upgrade_all(members: &mut [Member]) {
     let newest = members.iter().map(|member| member.release).max().unwrap_or(0);
-    for member in members.iter_mut().filter(|member| member.release < newest) {
+    for member in members.iter_mut().filter(|member| member.release < newest || member.is_rolled_back) {
         member.release = newest;
         member.shut_down(Duration::ZERO);
     }

@@ -5,7 +5,7 @@
 //! when the machine wakes, and stands while others run. Dropping a runtime also drops every task
 //! in it between two of its steps, and that is a crash.
 
-use super::machine::Registers;
+use super::{machine::Registers, observer::SharedObserver};
 use quorate::{Builder, Failure, Node, StartError, Status};
 use std::{
     cell::{Cell, RefCell},
@@ -43,8 +43,8 @@ impl Drop for Process {
 
 impl Process {
     /// Starts a node. Returns once its log is recovered and its network is up.
-    pub(super) fn start(builder: Builder, machine: Registers) -> Result<Self, StartError> {
-        let tasks = LocalSet::new();
+    pub(super) fn start(builder: Builder, machine: Registers, observer: &SharedObserver) -> Result<Self, StartError> {
+        let (tasks, performs) = (LocalSet::new(), machine.performs());
         let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.map_err(|error| StartError::Config(error.to_string()))?;
         let (began, node) = tasks.block_on(&runtime, async {
@@ -59,6 +59,10 @@ impl Process {
             let ended = node.failed().await;
             *failure.borrow_mut() = Some(ended);
         });
+        if let Some(performs) = performs {
+            let work = performs(&process.node, observer.clone());
+            process.call(work);
+        }
         process.run_for(Duration::ZERO);
         Ok(process)
     }
