@@ -10,11 +10,12 @@ use quorate::{
     service::windows::WINDOW,
     storage::{Memory, MemoryLog},
 };
+use quorate_raft::{Body, Kind};
 use quorate_transport_testing::FaultNetwork;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
-use support::{CLUSTER, relaxed, simulate, soon};
-use tokio::time::sleep;
+use support::{CLUSTER, Record, Recorder, relaxed, simulate, soon};
+use tokio::time::{Instant, sleep};
 
 /// A sum. The `odd` one adds one too much for some commands.
 struct Sum {
@@ -73,6 +74,7 @@ impl State for Sum {
 struct World {
     voters: u64,
     network: FaultNetwork,
+    record: Record,
     logs: BTreeMap<u64, MemoryLog>,
     nodes: BTreeMap<u64, ServiceNode<Sum>>,
     metrics: Metrics,
@@ -80,9 +82,8 @@ struct World {
 
 impl World {
     async fn start(voters: u64, odd: u64) -> Self {
-        let network = FaultNetwork::new(1);
-        let mut world =
-            Self { voters, network, logs: BTreeMap::new(), nodes: BTreeMap::new(), metrics: Metrics::new() };
+        let (network, record, metrics) = (FaultNetwork::new(1), Record::default(), Metrics::new());
+        let mut world = Self { voters, network, record, logs: BTreeMap::new(), nodes: BTreeMap::new(), metrics };
         for id in 1..=voters {
             world.start_one(id, id == odd, |builder| builder).await;
         }
@@ -94,7 +95,8 @@ impl World {
         let (log, timing) = (self.logs.entry(id).or_default(), if id == 1 { Timing::default() } else { relaxed() });
         let voters = (1..=self.voters).map(|id| (NodeId(id), ""));
         let builder = Node::builder(NodeId(id), CLUSTER).voters(voters).join(id > self.voters).seed(id);
-        let builder = builder.network(self.network.endpoint(NodeId(id))).storage(Memory::shared(log)).timing(timing);
+        let network = Recorder::around(self.network.endpoint(NodeId(id)), &self.record);
+        let builder = builder.network(network).storage(Memory::shared(log)).timing(timing);
         // Snapshots are taken where a test asks for one.
         let asked = Snapshots::default().with_every_entries(0).with_every_bytes(0).with_keep_entries(0);
         let builder = change(builder.metrics(&self.metrics).snapshots(asked));
@@ -106,6 +108,12 @@ impl World {
         let node = self.nodes.remove(&id).expect("it ran");
         soon("the end", node.shutdown()).await;
         self.start_one(id, odd, change).await;
+    }
+
+    /// Adds node 4 as a learner, which has no log and needs a snapshot.
+    async fn add_learner(&mut self) {
+        self.start_one(4, false, |builder| builder).await;
+        soon("the change", self.nodes[&1].change(Change::add(NodeId(4), "4"))).await.expect("it is added");
     }
 
     async fn leader(&self) -> u64 {
@@ -135,6 +143,10 @@ impl World {
             soon("an answer", session.call(Command::Add(0))).await.expect("it is applied");
         }
         sleep(Duration::from_secs(2)).await;
+    }
+
+    fn applied(&self, at: u64) -> Index {
+        self.nodes[&at].status().borrow().applied
     }
 
     fn last_log(&self, at: u64) -> u64 {
@@ -269,19 +281,27 @@ fn a_leader_that_differs_from_the_majority_stops_before_its_snapshot_spreads() {
     simulate(async {
         let mut world = World::start(3, 1).await;
         world.call(1, Command::Trip).await;
-        // Node 4 needs a snapshot, which the leader could send from here on.
-        soon("a snapshot", world.nodes[&1].snapshot()).await.expect("a snapshot");
+        world.record.lose(Some(states_claims));
         world.fill(2).await;
+        soon("a snapshot", world.nodes[&1].snapshot()).await.expect("a snapshot");
+        world.add_learner().await;
+        // No difference shows yet.
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!((world.disagreement(1), world.applied(4)), (None, Index(0)));
+        world.record.lose(None);
         let (after, up_to, mine, theirs) = world.diverged(1).await;
         assert_eq!((after, up_to), (Index(0), Index(WINDOW - 1)));
         assert_ne!(mine, theirs);
+        assert_eq!(world.applied(4), Index(0));
         world.nodes.remove(&1);
         let leader = world.leader().await;
         world.call(leader, Command::Trip).await;
         assert_eq!(world.sums(leader).await, (2, 0));
         world.start_one(1, false, Builder::discard_state).await;
         sleep(Duration::from_secs(5)).await;
-        assert_eq!(world.sums(1).await, (2, 0));
+        for id in [1, 4] {
+            assert_eq!(world.sums(id).await, (2, 0), "node {id}");
+        }
         world.fill(leader).await;
         assert_eq!((world.disagreement(leader), world.differing_copies(leader)), (None, 0.0));
     });
@@ -296,8 +316,7 @@ fn two_copies_that_differ_alarm_and_no_snapshot_is_sent_until_one_is_discarded()
         for id in [1, 2] {
             soon("a snapshot", world.nodes[&id].snapshot()).await.expect("a snapshot");
         }
-        world.start_one(4, false, |builder| builder).await;
-        soon("the change", world.nodes[&1].change(Change::add(NodeId(4), "4"))).await.expect("it is added");
+        world.add_learner().await;
         sleep(Duration::from_secs(120)).await;
         for id in [1, 2] {
             let found = world.disagreement(id).expect("an alarm");
@@ -305,7 +324,7 @@ fn two_copies_that_differ_alarm_and_no_snapshot_is_sent_until_one_is_discarded()
             assert_ne!(found.digests[&NodeId(1)], found.digests[&NodeId(2)]);
             assert_eq!(world.call(id, Command::Add(0)).await, 1, "both go on");
         }
-        assert_eq!(world.nodes[&4].status().borrow().applied, Index(0), "it may not be the right state");
+        assert_eq!(world.applied(4), Index(0), "it may not be the right state");
 
         // The operator found node 2 to be wrong.
         world.restart(2, false, Builder::discard_state).await;
@@ -327,19 +346,49 @@ fn two_copies_that_differ_alarm_and_no_snapshot_is_sent_until_one_is_discarded()
 fn a_snapshot_waits_until_a_majority_agreed_on_the_last_window() {
     simulate(async {
         let mut world = World::start(3, 0).await;
+        world.record.lose(Some(states_claims));
         world.fill(1).await;
         soon("a snapshot", world.nodes[&1].snapshot()).await.expect("a snapshot");
-        world.start_one(4, false, |builder| builder).await;
-        soon("the change", world.nodes[&1].change(Change::add(NodeId(4), "4"))).await.expect("it is added");
+        world.add_learner().await;
         sleep(Duration::from_secs(5)).await;
-        assert!(world.nodes[&4].status().borrow().applied > Index(WINDOW));
-        // The last of three copies that is up has none to wait for, but for itself.
+        assert_eq!(world.claimed(1, &[1, 2, 3]).await, [&[0][..], &[], &[]]);
+        assert_eq!(world.applied(4), Index(0));
+        // The wait for claims alone would last 5 s more.
+        world.record.lose(None);
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(world.claimed(1, &[1, 2, 3]).await, [[0], [0], [0]]);
+        assert!(world.applied(4) > Index(WINDOW));
+    });
+}
+
+#[test]
+fn a_snapshot_of_the_last_copy_that_is_up_waits_for_no_claims() {
+    simulate(async {
+        let mut world = World::start(3, 0).await;
+        world.record.lose(Some(states_claims));
+        world.fill(1).await;
+        // Without a snapshot, a node applies its log anew and needs no other's state.
+        soon("a snapshot", world.nodes[&2].snapshot()).await.expect("a snapshot");
         for id in [2, 3] {
             let node = world.nodes.remove(&id).expect("it ran");
             soon("the end", node.shutdown()).await;
         }
+        let start = Instant::now();
         world.start_one(2, false, Builder::discard_state).await;
-        sleep(Duration::from_secs(20)).await;
         assert_eq!(world.call(1, Command::Add(5)).await, 5);
+        let state = async {
+            while world.applied(2) < world.applied(1) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        soon("the state", state).await;
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert_eq!((world.sums(2).await, world.leader().await), ((5, 0), 1));
+        assert_eq!(world.claimed(1, &[2, 3]).await, [[0u64; 0]; 2]);
     });
+}
+
+/// Whether a follower states claims to the leader by this.
+fn states_claims(body: &Body) -> bool {
+    matches!(body, Body::Propose(propose) if propose.commands.iter().any(|command| command.kind == Kind::Internal))
 }

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-/// A network that records the messages of its node, and panics on request.
+/// A network that records the messages of its node, and on request loses some or panics.
 pub struct Recorder {
     inner: Box<dyn Network>,
     record: Record,
@@ -27,6 +27,7 @@ pub struct Record(Arc<Mutex<Contents>>);
 struct Contents {
     sent: Vec<Outgoing>,
     panic_at: Option<fn(&Body) -> bool>,
+    lost: Option<fn(&Body) -> bool>,
 }
 
 impl Record {
@@ -38,6 +39,11 @@ impl Record {
     /// Makes the link panic when it is to send such a message.
     pub fn panic_at(&self, such: fn(&Body) -> bool) {
         self.lock().panic_at = Some(such);
+    }
+
+    /// Loses such messages from now on, recorded all the same. `None` loses no more.
+    pub fn lose(&self, such: Option<fn(&Body) -> bool>) {
+        self.lock().lost = such;
     }
 
     fn lock(&self) -> MutexGuard<'_, Contents> {
@@ -103,7 +109,9 @@ impl Link for RecordedLink {
         let fatal = self.record.lock().panic_at.is_some_and(|such| such(&message.body));
         assert!(!fatal, "told to panic at {message:?}");
         self.record.lock().sent.push(Outgoing { to: self.peer, message: message.clone() });
-        self.inner.send(message);
+        if self.record.lock().lost.is_none_or(|such| !such(&message.body)) {
+            self.inner.send(message);
+        }
     }
 
     fn is_running(&self) -> bool {

@@ -74,6 +74,10 @@ fn a_snapshot_waits_for_the_claims_of_copies_that_keep_up() {
     let mut unclaimed = open(&[2], &[]);
     assert!(!unclaimed.may_send(at(0), (NodeId(1), NodeId(3)), Index(2_048), [NodeId(1), NodeId(2)].into_iter()));
     assert!(
+        unclaimed.may_send(at(0), (NodeId(1), NodeId(3)), Index(2_048), [NodeId(1)].into_iter()),
+        "its own claim has none to be compared with"
+    );
+    assert!(
         claims.may_send(at(0), (NodeId(1), NodeId(3)), Index(1 << 40), [NodeId(1), NodeId(2)].into_iter()),
         "agreed"
     );
