@@ -77,7 +77,7 @@ struct Call {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum End {
-    Performed,
+    Performed(Instant),
     Failed,
     Dropped(Instant),
 }
@@ -104,7 +104,7 @@ impl Outside {
 
     /// The calls for one parcel that performed it.
     fn performed(&self, text: &str) -> usize {
-        self.of(text).iter().filter(|call| call.ended == Some(End::Performed)).count()
+        self.of(text).iter().filter(|call| matches!(call.ended, Some(End::Performed(_)))).count()
     }
 }
 
@@ -132,7 +132,7 @@ impl Perform<Courier> for Handler {
             How::Hang(times) if attempt <= times => pending().await,
             How::Panic(_) | How::Retry(..) | How::Hang(_) => {}
         }
-        running.end(End::Performed);
+        running.end(End::Performed(Instant::now()));
         Ok(text)
     }
 }
@@ -271,19 +271,18 @@ fn each_effect_is_completed_once_in_order_per_key_through_leader_changes_and_res
         assert_eq!(three.arrived(72).await, arrived, "nothing is completed twice");
         let calls = three.outside.calls().clone();
         for (key, texts) in &sent {
-            let of_key: Vec<_> = arrived.iter().filter(|text| texts.contains(text)).collect();
-            assert_eq!(of_key, texts.iter().collect::<Vec<_>>(), "{key} is in order");
-            // The next one is called only once the one before was performed.
-            let mut performed = BTreeSet::new();
+            // The next one is called only once each one before was performed.
             for (at, call) in calls.iter().enumerate().filter(|(_, call)| *call.ticket.key == **key) {
                 let place = texts.iter().position(|text| *text == call.text).expect("it was sent");
-                let before = texts[..place].iter().find(|text| !performed.contains(*text));
-                let done = |text: &String| {
-                    calls[..at].iter().any(|earlier| earlier.text == *text && earlier.ended == Some(End::Performed))
+                let is_performed = |text: &&String| {
+                    let by_then = |end| matches!(end, End::Performed(then) if then <= call.began);
+                    calls[..at].iter().any(|earlier| earlier.text == **text && earlier.ended.is_some_and(by_then))
                 };
-                assert!(before.is_none_or(done), "{} is called before {before:?} is performed", call.text);
-                performed.extend(texts[..place].iter().cloned());
+                let missing = texts[..place].iter().find(|text| !is_performed(text));
+                assert_eq!(missing, None, "{} is called before it is performed", call.text);
             }
+            let of_key: Vec<_> = arrived.iter().filter(|text| texts.contains(text)).collect();
+            assert_eq!(of_key, texts.iter().collect::<Vec<_>>(), "{key} is in order");
         }
         let again = calls.len() - 72;
         assert!(again > 0, "leaders were lost in the middle of calls");
@@ -318,7 +317,8 @@ fn a_late_completion_of_a_deposed_leader_does_not_count() {
         let second = three.outside.called("parcel", 2).await;
         assert!(three.others(deposed).contains(&second.node));
         let first = &three.outside.of("parcel")[0];
-        assert_eq!((first.ended, first.ticket.id), (Some(End::Performed), second.ticket.id));
+        assert!(matches!(first.ended, Some(End::Performed(_))), "{first:?}");
+        assert_eq!(first.ticket.id, second.ticket.id);
         assert!(first.ticket.fence < second.ticket.fence, "the outside can refuse the earlier one");
         assert_eq!((first.ticket.attempt, second.ticket.attempt), (1, 1));
         sleep(MS(500)).await;
