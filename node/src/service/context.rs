@@ -20,9 +20,16 @@ use quorate_raft::{
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, time::Duration};
 
-/// A number that rises with each command, signal and leadership: a fence. The outside, such as a
-/// protected resource, remembers the highest that it has seen and refuses lower ones. Displayed as
-/// `generation.count.nth`, and read from that text.
+/// A number that rises: a fence. The outside, such as a protected resource, remembers the highest
+/// that it has seen and refuses lower ones. Displayed as `generation.count.nth`, and read from that
+/// text.
+///
+/// There are two kinds, and each rises by itself. The token of a command or signal
+/// ([`Context::token`]) counts log entries. That of a leadership
+/// ([`Ticket::fence`](crate::Ticket::fence), [`Node::while_leading`](crate::Node::while_leading))
+/// counts terms. **The kinds are not comparable**: after `0.50000.0` of a command, a resource with
+/// one highest token would refuse every leadership such as `0.7.0`. A resource that gets both kinds
+/// remembers a highest token of each.
 ///
 /// A fence protects only what checks it: a leader or a holder that pauses goes on with an old token
 /// until the resource refuses that. And it holds within one history of the cluster: to recover a
@@ -246,7 +253,8 @@ impl<S: Service> Context<'_, S> {
         random.get_or_insert_with(|| Random::new(tables.clock.random, at.index, *nth))
     }
 
-    /// The token of this command or signal: higher than that of every earlier one.
+    /// The token of this command or signal: higher than that of every earlier one, and not
+    /// comparable with the fence of a leadership.
     ///
     /// ```
     /// # use quorate::{At, Context, Hosted, Service, StateMachine};

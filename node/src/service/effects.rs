@@ -76,8 +76,9 @@ pub struct Ticket {
     pub key: Arc<str>,
     /// Token of the leadership that makes the call: higher than that of every earlier leadership.
     /// The outside remembers the highest and refuses lower ones, so that a leader that does not know
-    /// yet that it was deposed does no harm. Indexes and terms go back where a cluster is restored
-    /// or recovered from a part of its data: the fences of one history say nothing about another's.
+    /// yet that it was deposed does no harm. It is not comparable with the token of a command or
+    /// signal: see [`Token`]. Indexes and terms go back where a cluster is restored or recovered from
+    /// a part of its data: the fences of one history say nothing about another's.
     pub fence: Token,
     /// Number of the call in this leadership, from 1.
     pub attempt: u32,
