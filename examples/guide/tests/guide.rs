@@ -1,10 +1,10 @@
 //! The guide, held to its word: its Rust code stands in the sources, its configuration starts three
 //! processes, its shell lines work on them, and its metrics are on their pages.
 
+use quorate_ports::Port;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::UdpSocket,
     path::Path,
     process::Stdio,
     time::Duration,
@@ -94,7 +94,7 @@ async fn line(watch: &mut Lines<BufReader<TcpStream>>) -> String {
 struct Cluster {
     nodes: BTreeMap<u64, Node>,
     _dir: TempDir,
-    _held: Vec<UdpSocket>,
+    _ports: Vec<Port>,
 }
 
 struct Node {
@@ -106,7 +106,7 @@ struct Node {
 impl Cluster {
     async fn start() -> Self {
         let dir = TempDir::new().expect("a directory");
-        let (ports, held): (Vec<_>, Vec<_>) = (0..3).map(|_| held_port()).unzip();
+        let ports = quorate_ports::reserve(3).expect("free ports");
         let config = blocks("toml").into_iter().find(|block| block.contains("[[members]]")).expect("a configuration");
         let made = run(dir.path(), &["certs", "certs", "1", "2", "3"]).status().await.expect("the binary runs");
         assert!(made.success());
@@ -115,7 +115,7 @@ impl Cluster {
             let mut text =
                 config.replacen("id = 1", &format!("id = {id}"), 1).replacen("data1", &format!("data{id}"), 1);
             for (member, port) in (1..).zip(&ports) {
-                text = text.replace(&format!("127.0.0.1:700{member}"), &format!("127.0.0.1:{port}"));
+                text = text.replace(&format!("127.0.0.1:700{member}"), &port.address().to_string());
             }
             text = text.replace("127.0.0.1:8001", "127.0.0.1:0");
             let file = format!("node{id}.toml");
@@ -126,7 +126,7 @@ impl Cluster {
             let address = line.trim().strip_prefix(&format!("node {id} serves ")).expect("its line").to_owned();
             nodes.insert(id, Node { child, address, _out: out });
         }
-        Self { nodes, _dir: dir, _held: held }
+        Self { nodes, _dir: dir, _ports: ports }
     }
 
     async fn client(&self, id: u64, request: &str) -> Lines<BufReader<TcpStream>> {
@@ -163,17 +163,4 @@ fn run(dir: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command.args(words).current_dir(dir).stdin(Stdio::null()).kill_on_drop(true);
     command
-}
-
-/// A port of loopback that the system chose. It is bound on another loopback address until the
-/// socket is dropped, so that the system gives it to no other program.
-fn held_port() -> (u16, UdpSocket) {
-    for _ in 0..100 {
-        let held = UdpSocket::bind("127.0.81.3:0").expect("a free port");
-        let port = held.local_addr().expect("bound").port();
-        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return (port, held);
-        }
-    }
-    panic!("no free port on loopback");
 }
