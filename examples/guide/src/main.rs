@@ -6,7 +6,7 @@ use quorate::{
     storage::Wal,
     transport::{Quic, QuicOptions, certificates::Authority},
 };
-use quorate_reminders::{Command, Reminders};
+use reminders::{Command, Reminders};
 use serde::Deserialize;
 use std::{error::Error, fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{

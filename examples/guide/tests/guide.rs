@@ -35,6 +35,20 @@ fn the_code_of_the_guide_is_that_of_the_package() {
     }
 }
 
+#[test]
+fn the_manifest_of_the_guide_fits_the_sources() {
+    let manifest = |text: &str| toml::from_str::<toml::Table>(text).expect("a manifest");
+    let (guide, package) = (manifest(blocks("toml")[0]), manifest(include_str!("../Cargo.toml")));
+    assert_eq!([&package["lib"]["name"], &package["bin"][0]["name"]], [&guide["package"]["name"]; 2]);
+    let names = |of: &toml::Table, kind: &str| {
+        of[kind].as_table().expect("dependencies").keys().cloned().collect::<BTreeSet<_>>()
+    };
+    assert_eq!(names(&guide, "dependencies"), names(&package, "dependencies"));
+    // Only this file needs the others.
+    let others = ["quorate-ports", "tempfile"].map(str::to_owned).into();
+    assert_eq!(names(&package, "dev-dependencies"), &names(&guide, "dev-dependencies") | &others);
+}
+
 #[tokio::test]
 async fn the_three_processes_of_the_guide_keep_a_reminder_through_the_kill_of_one() {
     let mut cluster = Cluster::start().await;

@@ -1,7 +1,7 @@
 //! The service on three nodes in one process: no disk, no sockets, simulated time.
 
 use quorate::{Node, NodeId, ServiceNode, storage::Memory, transport::MemoryNetwork};
-use quorate_reminders::{Command, Pager, Reminders, Reply};
+use reminders::{Command, Pager, Reminders, Reply};
 use std::time::Duration;
 use tokio::{task::LocalSet, time::sleep};
 

@@ -1,8 +1,8 @@
 //! The service under faults.
 
 use quorate::Service;
-use quorate_reminders::{Command, Reminders};
 use quorate_trial::Trial;
+use reminders::{Command, Reminders};
 
 #[test]
 fn reminders_keep_their_promises() {
