@@ -3,22 +3,29 @@
 //!
 //! The authority's key signs. A holder of that key can be any node, so it belongs on none of them.
 //! Certificates are ECDSA P-256, which every TLS client speaks. The authority's own lasts 10 years,
-//! the others 1 year, each from an hour before it was made, because clocks differ.
+//! the others 1 year unless the caller says otherwise, each from an hour before it was made,
+//! because clocks differ. None outlasts its authority.
+//!
+//! A key need not be made where the authority is: [`Requested`] makes it on its own machine, and
+//! [`Authority::sign`] certifies the request.
 //!
 //! Files: `ca.pem`, `ca.key`, and `NAME.pem`, `NAME.key` for each certificate issued. Nothing is
-//! ever overwritten, and keys can be read by their owner alone.
+//! overwritten but by [`Issued::replace`], and keys can be read by their owner alone.
 
 mod files;
+mod request;
 
 pub use files::{CERTIFICATE_MODE, KEY_MODE, check_private, write_new};
+pub use request::{Request, Requested, Subject};
 
-use crate::identity::{Identity, Role, check_cluster, is_reserved};
+use crate::identity::{Identity, Role, check_cluster};
+use files::read;
 use quorate_raft::NodeId;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData,
 };
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -26,7 +33,7 @@ use x509_parser::prelude::FromDer;
 
 /// How long an authority's certificate lasts: 10 years.
 pub const AUTHORITY_LASTS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// How long a node's, client's or operator's certificate lasts: 1 year.
+/// How long a node's, client's or operator's certificate lasts by default: 1 year.
 pub const ISSUED_LASTS: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Signs certificates for one cluster.
@@ -35,6 +42,10 @@ pub struct Authority {
     cluster: String,
     certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
+    /// The end of its own certificate.
+    ends: SystemTime,
+    /// How long what it issues lasts.
+    issued_last: Duration,
 }
 
 /// A certificate and its key.
@@ -60,7 +71,9 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate()?;
         let certificate_pem = params.self_signed(&key)?.pem();
-        Ok(Self { cluster: cluster.to_owned(), certificate_pem, issuer: Issuer::new(params, key) })
+        let ends = params.not_after.into();
+        let (cluster, issuer) = (cluster.to_owned(), Issuer::new(params, key));
+        Ok(Self { cluster, certificate_pem, issuer, ends, issued_last: ISSUED_LASTS })
     }
 
     /// Loads the authority from `ca.pem` and `ca.key` in `dir`.
@@ -69,17 +82,23 @@ impl Authority {
     /// If they can't be read, or are not an authority's, or other users have access to the key.
     pub fn load(dir: &Path) -> Result<Self, CertificateError> {
         let (certificate, key) = (dir.join("ca.pem"), dir.join("ca.key"));
-        let read = |path: &Path| {
-            fs::read_to_string(path).map_err(|source| CertificateError::Io { path: path.to_owned(), source })
-        };
         check_private(&key).map_err(|problem| CertificateError::Open { path: key.clone(), problem })?;
         let (certificate_pem, key_pem) = (read(&certificate)?, read(&key)?);
-        let cluster =
-            cluster_of(&certificate_pem).ok_or(CertificateError::NotAnAuthority { path: certificate.clone() })?;
+        let (cluster, ends) = cluster_of(&certificate_pem)
+            .zip(end_of(&certificate_pem))
+            .ok_or(CertificateError::NotAnAuthority { path: certificate.clone() })?;
         let key = KeyPair::from_pem(&key_pem).map_err(|_| CertificateError::NotAnAuthority { path: key })?;
         let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key)
             .map_err(|_| CertificateError::NotAnAuthority { path: certificate })?;
-        Ok(Self { cluster, certificate_pem, issuer })
+        Ok(Self { cluster, certificate_pem, issuer, ends, issued_last: ISSUED_LASTS })
+    }
+
+    /// Issues certificates that last as long as this from now on. Issuing fails if they would
+    /// outlast the authority.
+    #[must_use]
+    pub const fn issuing_for(mut self, lasts: Duration) -> Self {
+        self.issued_last = lasts;
+        self
     }
 
     /// The cluster that it signs for.
@@ -107,60 +126,96 @@ impl Authority {
     /// other TLS clients may reach it, such as over HTTPS; nodes among themselves need none.
     ///
     /// # Errors
-    /// [`CertificateError::Name`] if a host can't stand in a certificate, or lies in the reserved
-    /// zone and so would name a node, client or operator.
+    /// As [`Authority::issue`].
     pub fn issue_node(&self, node: NodeId, hosts: &[String]) -> Result<Issued, CertificateError> {
-        let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        self.issue(Role::Node(node), hosts, usages)
+        self.issue(&self.subject(Role::Node(node), hosts))
     }
 
     /// A certificate for a client of the nodes' HTTPS endpoints.
     ///
     /// # Errors
-    /// [`CertificateError::Name`] if `name` is not one DNS label.
+    /// As [`Authority::issue`].
     pub fn issue_client(&self, name: &str) -> Result<Issued, CertificateError> {
-        self.issue(Role::Client(name.to_owned()), &[], vec![ExtendedKeyUsagePurpose::ClientAuth])
+        self.issue(&self.subject(Role::Client(name.to_owned()), &[]))
     }
 
     /// A certificate for an operator: for administration over the nodes' HTTPS endpoints.
     ///
     /// # Errors
-    /// [`CertificateError::Name`] if `name` is not one DNS label.
+    /// As [`Authority::issue`].
     pub fn issue_operator(&self, name: &str) -> Result<Issued, CertificateError> {
-        self.issue(Role::Operator(name.to_owned()), &[], vec![ExtendedKeyUsagePurpose::ClientAuth])
+        self.issue(&self.subject(Role::Operator(name.to_owned()), &[]))
     }
 
-    fn issue(
-        &self,
-        role: Role,
-        hosts: &[String],
-        usages: Vec<ExtendedKeyUsagePurpose>,
-    ) -> Result<Issued, CertificateError> {
-        let identity = Identity { cluster: self.cluster.clone(), role };
-        identity.check().map_err(CertificateError::Name)?;
-        if let Some(host) = hosts.iter().find(|host| is_reserved(host)) {
+    fn subject(&self, role: Role, hosts: &[String]) -> Subject {
+        Subject { identity: Identity { cluster: self.cluster.clone(), role }, hosts: hosts.to_vec() }
+    }
+
+    /// A certificate and a new key for these names.
+    ///
+    /// # Errors
+    /// [`CertificateError::Name`] if a name can't stand in a certificate, a host lies in the
+    /// reserved zone, or the cluster is another; [`CertificateError::Outlasts`].
+    pub fn issue(&self, subject: &Subject) -> Result<Issued, CertificateError> {
+        let key = KeyPair::generate()?;
+        Ok(Issued { certificate_pem: self.certify(subject, &key)?, key_pem: key.serialize_pem() })
+    }
+
+    /// The certificate for which `request` asks, PEM.
+    ///
+    /// # Errors
+    /// As [`Authority::issue`].
+    pub fn sign(&self, request: &Request) -> Result<String, CertificateError> {
+        self.certify(request.subject(), &request.key)
+    }
+
+    fn certify(&self, subject: &Subject, key: &impl PublicKeyData) -> Result<String, CertificateError> {
+        if subject.identity.cluster != self.cluster {
+            let (theirs, ours) = (&subject.identity.cluster, &self.cluster);
             return Err(CertificateError::Name(format!(
-                "host {host:?} would name a node, client or operator: give a host's own name"
+                "{} is of cluster {theirs:?}, and the authority of {ours:?}: use the cluster's own",
+                subject.identity
             )));
         }
-        let names: Vec<String> = std::iter::once(identity.dns_name()).chain(hosts.iter().cloned()).collect();
-        let params = CertificateParams::new(names)
-            .map_err(|_| CertificateError::Name(format!("hosts {hosts:?} can't stand in a certificate")))?;
-        let mut params = lasting(params, ISSUED_LASTS);
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        // For people; X.509 allows 64 characters, and the name that counts may be longer.
-        let common_name = match &identity.role {
-            Role::Client(name) | Role::Operator(name) => name.clone(),
-            Role::Node(_) => identity.to_string(),
-        };
-        params.distinguished_name.push(DnType::CommonName, common_name);
+        let left = self.ends.duration_since(SystemTime::now()).unwrap_or_default();
+        if self.issued_last > left {
+            return Err(CertificateError::Outlasts { asked: self.issued_last, left });
+        }
+        let mut params = lasting(subject.params()?, self.issued_last);
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = usages;
-        let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+        params.extended_key_usages = match subject.identity.role {
+            Role::Node(_) => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+            Role::Client(_) | Role::Operator(_) => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        };
+        Ok(params.signed_by(key, &self.issuer)?.pem())
     }
+
+    /// The names in a certificate that this authority issued, PEM, expired or not.
+    ///
+    /// # Errors
+    /// In words without the path: it is no certificate, or of another authority, or without a role.
+    pub fn names_in(&self, certificate_pem: &str) -> Result<Subject, String> {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes())
+            .map_err(|_| "holds no certificate in PEM".to_owned())?;
+        let certificate = pem.parse_x509().map_err(|_| "holds no certificate".to_owned())?;
+        let (_, own) = x509_parser::pem::parse_x509_pem(self.certificate_pem.as_bytes())
+            .map_err(|_| "can't be compared with its authority".to_owned())?;
+        let own = own.parse_x509().map_err(|_| "can't be compared with its authority".to_owned())?;
+        if certificate.verify_signature(Some(own.public_key())).is_err() {
+            return Err(format!("is not by this authority of {:?}", self.cluster));
+        }
+        let names = certificate.subject_alternative_name().map_err(|_| "has malformed names".to_owned())?;
+        Subject::of_names(names.iter().flat_map(|names| &names.value.general_names))
+    }
+}
+
+/// The end of a certificate, PEM; `None` if it is none.
+#[must_use]
+pub fn end_of(certificate_pem: &str) -> Option<SystemTime> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()).ok()?;
+    let seconds = pem.parse_x509().ok()?.validity().not_after.timestamp();
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
 }
 
 /// Shows no key.
@@ -205,6 +260,25 @@ pub enum CertificateError {
         /// The file that is none.
         path: PathBuf,
     },
+    /// A certificate would outlast its authority.
+    #[error("{} days would outlast the authority, which has {} left: ask for at most that", days(asked), days(left))]
+    Outlasts {
+        /// How long it was to last.
+        asked: Duration,
+        /// How long the authority's own certificate lasts from now on.
+        left: Duration,
+    },
+    /// A request that no authority signs.
+    #[error("the request is refused: {0}; make one with `quorate-kv certs request`")]
+    Request(String),
+    /// A certificate that is left over from a replacement, and of no use.
+    #[error("{} is left over and is no certificate of {}: remove it", path.display(), key.display())]
+    LeftOver {
+        /// The file `NAME.pem.new`.
+        path: PathBuf,
+        /// The file `NAME.key`, of another certificate.
+        key: PathBuf,
+    },
     /// The library that makes certificates failed.
     #[error("making a certificate failed: {0}")]
     Made(#[from] rcgen::Error),
@@ -219,6 +293,10 @@ fn lasting(mut params: CertificateParams, lasts: Duration) -> CertificateParams 
     params.not_before = (now - CLOCKS_DIFFER).into();
     params.not_after = (now + lasts).into();
     params
+}
+
+const fn days(lasts: &Duration) -> u64 {
+    lasts.as_secs() / (24 * 3600)
 }
 
 fn cluster_of(certificate_pem: &str) -> Option<String> {

@@ -2,12 +2,13 @@
 //!
 //! | role | name | use |
 //! | --- | --- | --- |
-//! | node | `n<id>.<cluster>.quorate.internal` | a member of the cluster, to other nodes and as HTTPS server |
+//! | node | `n<id>.<cluster>.quorate.internal` | member of the cluster, HTTPS server |
 //! | client | `<name>.client.<cluster>.quorate.internal` | reads and writes |
 //! | operator | `<name>.operator.<cluster>.quorate.internal` | administration |
 //!
 //! A cluster's name and a holder's are one DNS label each, so the number of labels tells a node's
-//! name from the other two. A certificate proves one role: with two names in the zone it proves none.
+//! name from the other two. A certificate proves one role: with two names in the zone it proves
+//! none.
 //!
 //! A dialler needs [`node_name`] alone: TLS's standard verifier compares the certificate with it.
 //! An acceptor reads the name out of the certificate that TLS has verified: [`identity_of`].
@@ -35,11 +36,11 @@ pub struct Identity {
 /// The role of a certificate's holder. No role includes another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// A node.
+    /// A member of the cluster, or one to be added.
     Node(NodeId),
-    /// A client, by its name.
+    /// A program that reads and writes, by its name: one DNS label.
     Client(String),
-    /// An operator, by its name.
+    /// A person or program that administers, by its name: one DNS label.
     Operator(String),
 }
 
@@ -158,15 +159,18 @@ pub fn identity_of(certificate: &[u8]) -> Result<Identity, &'static str> {
     let Ok(names) = parsed.subject_alternative_name() else {
         return Err("the certificate's alternative names can't be parsed");
     };
-    let mut found = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
-        GeneralName::DNSName(name) if is_reserved(name) => Some(Identity::parse(name)),
+    reserved_name(names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+        GeneralName::DNSName(name) if is_reserved(name) => Some(*name),
         _ => None,
-    });
-    match (found.next(), found.next()) {
-        (None, _) => Err("the certificate names no node, client or operator"),
-        (Some(_), Some(_)) => Err("the certificate has more than one name of a node, client or operator"),
-        (Some(Some(identity)), None) => Ok(identity),
-        (Some(None), None) => Err("the certificate's name in the reserved zone is malformed"),
+    }))
+}
+
+/// The identity for which the one name of these stands; all lie in the reserved zone.
+pub(crate) fn reserved_name<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<Identity, &'static str> {
+    match (names.next(), names.next()) {
+        (None, _) => Err("no node, client or operator is named"),
+        (Some(_), Some(_)) => Err("more than one node, client or operator is named"),
+        (Some(name), None) => Identity::parse(name).ok_or("the name in the reserved zone is malformed"),
     }
 }
 

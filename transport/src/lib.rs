@@ -3,7 +3,7 @@
 //! - [`network`] is the seam: the duties of a network to its node.
 //! - [`quic`] connects machines: QUIC with mutual TLS.
 //! - [`memory`] connects nodes of one process.
-//! - [`codec`] has the layout of messages on the wire; [`identity`] reads the node in a
+//! - [`codec`] has the layout of messages on the wire; [`identity`] reads the role in a
 //!   certificate; [`certificates`] makes certificates.
 //!
 //! `quorate-transport-testing` has the suite that every network must pass, and a network with

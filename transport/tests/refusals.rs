@@ -250,7 +250,7 @@ fn files_that_make_no_node_are_refused_with_their_name_and_a_remedy() {
         (with("ca.pem", "node-1.pem", "node-2.key"), "node-2.key", "is not the key of"),
         (with("ca.pem", "app.pem", "app.key"), "app.pem", "is of client app, which is no node"),
         (with("ca.pem", "ann.pem", "ann.key"), "ann.pem", "is of operator ann, which is no node"),
-        (with("ca.pem", "host.pem", "host.key"), "host.pem", "names no node"),
+        (with("ca.pem", "host.pem", "host.key"), "host.pem", "no node, client or operator is named"),
         (with("ca.pem", "expired.pem", "expired.key"), "expired.pem", "issue a new one"),
         (with("ca.pem", "node-2.pem", "node-2.key"), "node-2.pem", "give its own"),
         (with("other/ca.pem", "node-1.pem", "node-1.key"), "node-1.pem", "give one that it issued"),

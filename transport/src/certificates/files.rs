@@ -1,7 +1,12 @@
-//! Files of certificates and keys, written once and with their mode.
+//! Files of certificates and keys: written once with their mode, and replaced in pairs.
 
 use super::{CertificateError, Issued};
-use std::{fs, io::Write, path::Path};
+use rcgen::{KeyPair, PublicKeyData};
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
 
 /// The mode of a key's file.
 pub const KEY_MODE: u32 = 0o600;
@@ -14,9 +19,105 @@ impl Issued {
     /// # Errors
     /// If either exists, or can't be written.
     pub fn write(&self, dir: &Path, name: &str) -> Result<(), CertificateError> {
-        write_new(&dir.join(format!("{name}.key")), &self.key_pem, KEY_MODE)?;
-        write_new(&dir.join(format!("{name}.pem")), &self.certificate_pem, CERTIFICATE_MODE)
+        let files = Pair::of(dir, name);
+        write_new(&files.key, &self.key_pem, KEY_MODE)?;
+        write_new(&files.certificate, &self.certificate_pem, CERTIFICATE_MODE)
     }
+
+    /// Replaces `NAME.pem` and `NAME.key` in `dir`. Both new files are complete on disk beside the
+    /// old ones, as `NAME.pem.new` and `NAME.key.new`, before each is renamed: first the key.
+    ///
+    /// Up to the first rename the old pair is in use, after the second the new one. A reader in
+    /// between finds the new key and the old certificate, which do not belong together; a crash
+    /// there is completed by the next replacement before its own. The caller excludes other writers
+    /// of `dir`.
+    ///
+    /// # Errors
+    /// [`CertificateError::LeftOver`] if `NAME.pem.new` is there alone and of another key; or if a
+    /// file can't be written.
+    pub fn replace(&self, dir: &Path, name: &str) -> Result<(), CertificateError> {
+        self.replace_until(dir, name, usize::MAX)
+    }
+
+    /// The same, ended after `steps` of its steps as if by a crash.
+    fn replace_until(&self, dir: &Path, name: &str, steps: usize) -> Result<(), CertificateError> {
+        resume(dir, name)?;
+        let (old, new) = (Pair::of(dir, name), Pair::new_of(dir, name));
+        let all: [&dyn Fn() -> Result<(), CertificateError>; 6] = [
+            // In this order: a new certificate without its key would look like a replacement that
+            // was interrupted between its renames.
+            &|| remove(&new.certificate),
+            &|| remove(&new.key),
+            &|| write_new(&new.key, &self.key_pem, KEY_MODE),
+            &|| write_new(&new.certificate, &self.certificate_pem, CERTIFICATE_MODE).and_then(|()| sync(dir)),
+            &|| rename(&new.key, &old.key).and_then(|()| sync(dir)),
+            &|| rename(&new.certificate, &old.certificate).and_then(|()| sync(dir)),
+        ];
+        all.into_iter().take(steps).try_for_each(|step| step())
+    }
+}
+
+/// Completes a replacement of `NAME.pem` and `NAME.key` in `dir` that a crash ended between its two
+/// renames; does nothing otherwise.
+fn resume(dir: &Path, name: &str) -> Result<(), CertificateError> {
+    let (old, new) = (Pair::of(dir, name), Pair::new_of(dir, name));
+    if !new.certificate.exists() || new.key.exists() {
+        return Ok(());
+    }
+    if !belong_together(&new.certificate, &old.key)? {
+        return Err(CertificateError::LeftOver { path: new.certificate, key: old.key });
+    }
+    rename(&new.certificate, &old.certificate).and_then(|()| sync(dir))
+}
+
+struct Pair {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Pair {
+    fn of(dir: &Path, name: &str) -> Self {
+        Self { certificate: dir.join(format!("{name}.pem")), key: dir.join(format!("{name}.key")) }
+    }
+
+    fn new_of(dir: &Path, name: &str) -> Self {
+        Self { certificate: dir.join(format!("{name}.pem.new")), key: dir.join(format!("{name}.key.new")) }
+    }
+}
+
+fn belong_together(certificate: &Path, key: &Path) -> Result<bool, CertificateError> {
+    let (certificate, key) = (read(certificate)?, read(key)?);
+    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()) else { return Ok(false) };
+    let (Ok(certificate), Ok(key)) = (pem.parse_x509(), KeyPair::from_pem(&key)) else { return Ok(false) };
+    Ok(certificate.public_key().raw == key.subject_public_key_info())
+}
+
+pub(super) fn read(path: &Path) -> Result<String, CertificateError> {
+    fs::read_to_string(path).map_err(|source| CertificateError::Io { path: path.to_owned(), source })
+}
+
+fn remove(path: &Path) -> Result<(), CertificateError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(CertificateError::Io { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), CertificateError> {
+    fs::rename(from, to).map_err(|source| CertificateError::Io { path: to.to_owned(), source })
+}
+
+/// Makes the directory's entries durable, so that renames reach the disk in their order.
+fn sync(dir: &Path) -> Result<(), CertificateError> {
+    #[cfg(unix)]
+    fs::File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|source| CertificateError::Io { path: dir.to_owned(), source })?;
+    #[cfg(not(unix))]
+    let _ = dir;
+    Ok(())
 }
 
 /// Writes a file that must not exist yet, with `mode` from the first moment on.
@@ -68,7 +169,61 @@ const fn is_private(mode: u32, is_owned_by_root: bool) -> bool {
 
 #[cfg(all(test, unix))]
 mod tests {
-    use super::is_private;
+    use super::*;
+    use crate::certificates::Authority;
+    use quorate_raft::NodeId;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_replacement_that_crashes_anywhere_leaves_a_pair_or_names_the_mismatch_and_is_completed_by_the_next() {
+        let authority = Authority::create("demo").expect("an authority");
+        let [first, second, third] = [1, 2, 3].map(|_| authority.issue_node(NodeId(1), &[]).expect("issued"));
+        let belongs = |dir: &Path| belong_together(&dir.join("n.pem"), &dir.join("n.key")).expect("readable");
+        let holds = |dir: &Path, issued: &Issued| {
+            let is = |file: &str, text: &str| fs::read_to_string(dir.join(file)).expect("there") == text;
+            is("n.pem", &issued.certificate_pem) && is("n.key", &issued.key_pem)
+        };
+        for steps in 0..=6 {
+            let dir = tempfile::tempdir().expect("a directory");
+            let dir = dir.path();
+            first.write(dir, "n").expect("written");
+            second.replace_until(dir, "n", steps).expect("no step fails");
+            match steps {
+                0..=4 => assert!(holds(dir, &first), "the old pair is in use, {steps}"),
+                5 => assert!(!belongs(dir), "a reader tells that these do not belong together"),
+                _ => assert!(holds(dir, &second), "the new pair is in use"),
+            }
+            resume(dir, "n").expect("resumed");
+            assert!(belongs(dir), "{steps}");
+            assert_eq!(holds(dir, &second), steps >= 5, "{steps}");
+            third.replace(dir, "n").expect("replaced");
+            assert!(holds(dir, &third), "{steps}");
+            let mut left: Vec<_> =
+                fs::read_dir(dir).expect("readable").map(|entry| entry.expect("an entry").file_name()).collect();
+            left.sort();
+            assert_eq!(left, ["n.key", "n.pem"], "{steps}");
+            let mode = fs::metadata(dir.join("n.key")).expect("there").permissions().mode() & 0o777;
+            assert_eq!(mode, KEY_MODE);
+        }
+    }
+
+    #[test]
+    fn a_new_file_that_was_half_written_is_replaced_and_one_of_another_key_is_named() {
+        let authority = Authority::create("demo").expect("an authority");
+        let [first, second] = [1, 2].map(|_| authority.issue_node(NodeId(1), &[]).expect("issued"));
+        let dir = tempfile::tempdir().expect("a directory");
+        let dir = dir.path();
+        first.write(dir, "n").expect("written");
+        fs::write(dir.join("n.key.new"), "-----BEGIN").expect("written");
+        fs::write(dir.join("n.pem.new"), "-----BEGIN").expect("written");
+        second.replace(dir, "n").expect("replaced");
+        assert!(belong_together(&dir.join("n.pem"), &dir.join("n.key")).expect("readable"));
+
+        fs::write(dir.join("n.pem.new"), &first.certificate_pem).expect("written");
+        let error = first.replace(dir, "n").expect_err("it is of no use").to_string();
+        assert!(error.contains("n.pem.new is left over") && error.contains("remove it"), "{error}");
+        assert_eq!(fs::read_to_string(dir.join("n.key")).expect("there"), second.key_pem, "nothing was changed");
+    }
 
     #[test]
     fn a_key_is_private_if_its_owner_alone_has_access_or_it_is_roots_and_a_group_reads_it() {

@@ -58,7 +58,8 @@ impl Credentials {
             .map_err(|_| failed(key, "holds no private key in PEM: give the key made with the certificate"))?;
         CertifiedKey::from_der(chain.clone(), key_der.clone_key(), &provider).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => {
-                failed(key, format_args!("is not the key of {}: give the one made with it", certificate.display()))
+                let of = certificate.display();
+                failed(key, format_args!("is not the key of {of}: give the one made with it, or complete its renewal"))
             }
             other => {
                 let problem = format!("can't be used ({other}): make a new certificate and key");

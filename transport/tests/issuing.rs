@@ -1,0 +1,168 @@
+//! Certificates issued for requests, for a limited time, and again.
+
+use quorate_raft::NodeId;
+use quorate_transport::{
+    certificates::{AUTHORITY_LASTS, Authority, CertificateError, Request, Requested, Subject, end_of},
+    identity::{Identity, Role},
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData, SanType, SignatureAlgorithm, SigningKey,
+};
+use std::time::{Duration, SystemTime};
+
+const CLUSTER: &str = "testing";
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+#[test]
+fn a_request_becomes_a_certificate_of_its_key_and_names_and_of_nothing_else() {
+    let authority = Authority::create(CLUSTER).unwrap();
+    for (role, hosts) in [
+        (Role::Node(NodeId(1)), &["n1.example", "10.0.0.1", "::1", "*.lb.example"][..]),
+        (Role::Node(NodeId(2)), &[]),
+        (Role::Client("billing".into()), &[]),
+        (Role::Operator("alice".into()), &[]),
+    ] {
+        let subject = subject(role, hosts);
+        let requested = Requested::make(&subject).unwrap();
+        let request = Request::parse(&requested.request_pem).unwrap();
+        assert_eq!(request.subject(), &subject);
+        assert_eq!(request.fingerprint(), requested.fingerprint);
+        let certificate = authority.sign(&request).unwrap();
+        assert_eq!(authority.names_in(&certificate), Ok(subject.clone()));
+        let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()).unwrap();
+        let parsed = pem.parse_x509().unwrap();
+        let key = KeyPair::from_pem(&requested.key_pem).unwrap();
+        assert_eq!(parsed.public_key().raw, key.subject_public_key_info());
+        let usages = parsed.extended_key_usage().unwrap().unwrap().value;
+        assert_eq!(usages.server_auth, matches!(subject.identity.role, Role::Node(_)), "{}", subject.identity);
+        assert!(usages.client_auth && !parsed.is_ca());
+        assert_eq!(parsed.key_usage().unwrap().unwrap().value.flags, 1, "signatures alone");
+    }
+}
+
+#[test]
+fn a_request_for_anything_but_one_name_of_its_own_cluster_and_hosts_is_refused_by_name() {
+    let authority = Authority::create(CLUSTER).unwrap();
+    let node = "n1.testing.quorate.internal";
+    let sign = |pem: &str| Request::parse(pem).and_then(|request| authority.sign(&request));
+    let refused = |pem: &str, why: &str| {
+        let error = sign(pem).expect_err(why).to_string();
+        assert!(error.contains(why) && error.lines().count() == 1, "{error:?} says {why:?}");
+    };
+    sign(&request(&[node], |_| ())).expect("this one is in order");
+
+    for (names, why) in [
+        (&[][..], "no node, client or operator is named"),
+        (&["host.example"], "no node, client or operator is named"),
+        (&[node, "n2.testing.quorate.internal"], "more than one node"),
+        (&[node, "alice.operator.testing.quorate.internal"], "more than one node"),
+        (&[node, "*.testing.quorate.internal"], "more than one node"),
+        (&["N1.testing.quorate.internal"], "malformed"),
+        (&["*.operator.testing.quorate.internal"], "malformed"),
+        (&["n1.other.quorate.internal"], "\"other\""),
+        (&["alice.operator.other.quorate.internal"], "\"other\""),
+        (&["billing.client.testing.quorate.internal", "host.example"], "hosts, which only a node has"),
+        (&["alice.operator.testing.quorate.internal", "10.0.0.1"], "hosts, which only a node has"),
+        (&[node, "a host"], "\"a host\""),
+        (&[node, "\u{1b}[2K"], "u{1b}"),
+    ] {
+        refused(&request(names, |_| ()), why);
+    }
+    let more = "more than a node's, client's or operator's name and hosts";
+    refused(&request(&[node], |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)), more);
+    refused(&request(&[node], |params| params.key_usages = vec![KeyUsagePurpose::KeyCertSign]), more);
+    refused(&request(&[node], |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning]), more);
+    let email = SanType::Rfc822Name("a@b.example".try_into().unwrap());
+    refused(&request(&[node], |params| params.subject_alt_names.push(email.clone())), more);
+
+    for algorithm in [&PKCS_ECDSA_P384_SHA384, &PKCS_ED25519] {
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        let pem = CertificateParams::new([node.to_owned()]).unwrap().serialize_request(&key).unwrap().pem().unwrap();
+        refused(&pem, "not ECDSA P-256");
+    }
+    refused("", "no request in PEM");
+    refused(authority.certificate_pem(), "no request in PEM");
+
+    let [shown, signs] = [1, 2].map(|_| KeyPair::generate().unwrap());
+    let request = CertificateParams::new([node.to_owned()]).unwrap().serialize_request(&Liar { shown, signs });
+    refused(&request.unwrap().pem().unwrap(), "its signature is not by its key");
+}
+
+#[test]
+fn a_certificate_lasts_as_long_as_asked_and_none_outlasts_its_authority() {
+    let authority = Authority::create(CLUSTER).unwrap();
+    for days in [1, 365, 3649] {
+        let authority = Authority::create(CLUSTER).unwrap().issuing_for(DAY * days);
+        let issued = authority.issue_client("app").unwrap();
+        let expected = SystemTime::now() + DAY * days;
+        let end = end_of(&issued.certificate_pem).unwrap();
+        assert!(expected.duration_since(end).unwrap_or_default() < Duration::from_secs(60), "{days}");
+        assert!(end.duration_since(expected).unwrap_or_default() < Duration::from_secs(60), "{days}");
+    }
+    let authority = authority.issuing_for(AUTHORITY_LASTS + DAY);
+    let request = Request::parse(&Requested::make(&subject(Role::Node(NodeId(1)), &[])).unwrap().request_pem).unwrap();
+    for refused in [
+        authority.issue_client("app").expect_err("it would outlast the authority"),
+        authority.sign(&request).expect_err("it would outlast the authority"),
+    ] {
+        assert!(matches!(refused, CertificateError::Outlasts { .. }));
+        let says = refused.to_string();
+        assert!(says.contains("3651 days would outlast the authority, which has 3649 left"), "{says}");
+    }
+}
+
+#[test]
+fn only_certificates_of_the_same_authority_have_names_to_issue_again() {
+    let (authority, other) = (Authority::create(CLUSTER).unwrap(), Authority::create(CLUSTER).unwrap());
+    let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let issued = authority.issue_node(NodeId(1), &hosts).unwrap();
+    let names = authority.names_in(&issued.certificate_pem).unwrap();
+    assert_eq!((names.identity.role.clone(), &names.hosts[..]), (Role::Node(NodeId(1)), &hosts[..]));
+    let again = authority.issue(&names).unwrap();
+    assert_eq!(authority.names_in(&again.certificate_pem), Ok(names));
+    assert_ne!(again.key_pem, issued.key_pem, "with a new key");
+
+    for (pem, why) in [
+        (other.issue_node(NodeId(1), &[]).unwrap().certificate_pem, "is not by this authority"),
+        (authority.certificate_pem().to_owned(), "no node, client or operator is named"),
+        ("none".to_owned(), "holds no certificate in PEM"),
+    ] {
+        let error = authority.names_in(&pem).expect_err(why);
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+fn subject(role: Role, hosts: &[&str]) -> Subject {
+    let hosts = hosts.iter().map(ToString::to_string).collect();
+    Subject { identity: Identity { cluster: CLUSTER.into(), role }, hosts }
+}
+
+/// A request with these names, changed by `change` before it is signed.
+fn request(names: &[&str], change: impl Fn(&mut CertificateParams)) -> String {
+    let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+    change(&mut params);
+    params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap()
+}
+
+/// Asks for a certificate of a key that it does not have.
+struct Liar {
+    shown: KeyPair,
+    signs: KeyPair,
+}
+
+impl PublicKeyData for Liar {
+    fn der_bytes(&self) -> &[u8] {
+        self.shown.der_bytes()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.shown.algorithm()
+    }
+}
+
+impl SigningKey for Liar {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.signs.sign(message)
+    }
+}
