@@ -2,22 +2,70 @@
 //! nodes, clients and operators.
 //!
 //! A later run on the same directory signs further certificates with the existing authority. All
-//! checks for existing files happen before the first write.
+//! checks come before the first write, and no file is overwritten but by [`renew`], in pairs.
+//! [`request`] and [`sign`] are for an authority on another machine: keys do not travel.
+
+pub mod renew;
+pub mod request;
+pub mod sign;
 
 use quorate::{
     NodeId,
     transport::{
-        certificates::{Authority, CertificateError},
+        certificates::{Authority, CertificateError, ISSUED_LASTS, Issued, end_of},
         identity::Role,
     },
 };
+use serde_json::{Value, json};
 use std::{
-    fs::DirBuilder,
+    fs::{DirBuilder, File, TryLockError},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-/// The command's arguments.
+/// The arguments of `certs`, or one of its commands.
+#[derive(Clone, Debug, clap::Args)]
+#[command(subcommand_negates_reqs = true)]
+pub struct Command {
+    #[command(flatten)]
+    make: Option<Args>,
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Action {
+    /// Replace certificates and keys by new ones with the same names
+    Renew(renew::Args),
+    /// Make a key here, and a request that the authority on another machine can sign
+    Request(request::Args),
+    /// Show a request, and sign it where the authority is
+    Sign(sign::Args),
+}
+
+/// Runs the command; returns its result for people and for machines.
+///
+/// # Errors
+/// As the command's own function.
+pub fn run(command: &Command) -> Result<(String, Value), CertsError> {
+    match (&command.action, &command.make) {
+        (Some(Action::Renew(args)), None) => renew::run(args),
+        (Some(Action::Request(args)), None) => request::run(args),
+        (Some(Action::Sign(args)), None) => sign::run(args),
+        (Some(_), Some(_)) => Err(CertsError::Both),
+        (None, Some(args)) => Ok(listed(&make(args)?)),
+        (None, None) => Err(CertsError::Nothing),
+    }
+}
+
+/// The names of written files.
+fn listed(files: &[PathBuf]) -> (String, Value) {
+    let files: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
+    (files.join("\n"), json!({ "files": files }))
+}
+
+/// What `certs` makes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The directory for the files; created if missing
@@ -35,6 +83,21 @@ pub struct Args {
     /// An operator that needs a certificate: 1 to 63 of a-z, 0-9 and -; repeatable
     #[arg(long = "operator", value_name = "NAME", value_parser = operator)]
     pub operators: Vec<String>,
+    /// The days that the certificates last; not beyond the authority's own end
+    #[arg(long, default_value = DAYS, value_parser = days)]
+    pub days: Duration,
+}
+
+/// The default of `--days`.
+const DAYS: &str = "365";
+
+impl Args {
+    /// No certificates yet: an authority for `cluster` in `dir`, with the default of `--days`.
+    #[must_use]
+    pub fn new(dir: PathBuf, cluster: &str) -> Self {
+        let (nodes, clients, operators) = (Vec::new(), Vec::new(), Vec::new());
+        Self { dir, cluster: cluster.to_owned(), nodes, clients, operators, days: ISSUED_LASTS }
+    }
 }
 
 /// Creates the requested certificates; returns the names of the written files.
@@ -53,37 +116,57 @@ pub fn make(args: &Args) -> Result<Vec<PathBuf>, CertsError> {
     if let Some(path) = written.iter().find(|path| path.symlink_metadata().is_ok()) {
         return Err(CertificateError::Exists { path: path.clone() }.into());
     }
-    // The directory contains private keys.
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(&args.dir);
-    made.map_err(|source| CertificateError::Io { path: args.dir.clone(), source })?;
+    make_dir(&args.dir)?;
+    let _lock = lock(&args.dir)?;
     let (authority, is_new) = authority(&args.dir, &args.cluster)?;
+    let authority = authority.issuing_for(args.days);
+    let nodes = args.nodes.iter().map(|(id, hosts)| authority.issue_node(*id, hosts));
+    let clients = args.clients.iter().map(|name| authority.issue_client(name));
+    let operators = args.operators.iter().map(|name| authority.issue_operator(name));
+    let issued: Vec<Issued> = nodes.chain(clients).chain(operators).collect::<Result<_, _>>()?;
     if is_new {
+        authority.write(&args.dir)?;
         written.splice(0..0, files("ca"));
     }
-    for (id, hosts) in &args.nodes {
-        authority.issue_node(*id, hosts)?.write(&args.dir, &format!("node-{id}"))?;
-    }
-    for client in &args.clients {
-        authority.issue_client(client)?.write(&args.dir, client)?;
-    }
-    for operator in &args.operators {
-        authority.issue_operator(operator)?.write(&args.dir, operator)?;
+    for (issued, name) in issued.iter().zip(&names) {
+        issued.write(&args.dir, name)?;
     }
     Ok(written)
 }
 
+/// The authority in the directory, or one that is new and not written yet.
 fn authority(dir: &Path, cluster: &str) -> Result<(Authority, bool), CertsError> {
-    if dir.join("ca.pem").exists() || dir.join("ca.key").exists() {
-        let authority = Authority::load(dir)?;
-        if authority.cluster() != cluster {
-            let (dir, is) = (dir.to_owned(), authority.cluster().to_owned());
-            return Err(CertsError::OtherCluster { dir, is, asked: cluster.to_owned() });
-        }
-        return Ok((authority, false));
+    if !dir.join("ca.pem").exists() && !dir.join("ca.key").exists() {
+        return Ok((Authority::create(cluster)?, true));
     }
-    let authority = Authority::create(cluster)?;
-    authority.write(dir)?;
-    Ok((authority, true))
+    let authority = Authority::load(dir)?;
+    if authority.cluster() != cluster {
+        let (dir, is) = (dir.to_owned(), authority.cluster().to_owned());
+        return Err(CertsError::OtherCluster { dir, is, asked: cluster.to_owned() });
+    }
+    Ok((authority, false))
+}
+
+/// The directory contains private keys.
+fn make_dir(dir: &Path) -> Result<(), CertsError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|source| CertificateError::Io { path: dir.to_owned(), source }.into())
+}
+
+/// Keeps other runs away from the directory while the result lives.
+fn lock(dir: &Path) -> Result<File, CertsError> {
+    let failed = |source| CertsError::Certificate(CertificateError::Io { path: dir.to_owned(), source });
+    let file = File::open(dir).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(CertsError::Busy(dir.to_owned())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// The end of a certificate for people and machines, such as `2027-11-30T01:14:02Z`.
+fn until(certificate_pem: &str) -> String {
+    end_of(certificate_pem).map_or_else(String::new, |end| humantime::format_rfc3339_seconds(end).to_string())
 }
 
 /// An error of `certs`.
@@ -92,6 +175,26 @@ pub enum CertsError {
     /// A certificate could not be created or written.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// Neither a command nor arguments were given.
+    #[error("give --dir and --cluster, or a command such as renew")]
+    Nothing,
+    /// Arguments of `certs` itself were given beside a command.
+    #[error("give the arguments after the command, as in `certs renew --dir DIR`")]
+    Both,
+    /// A run of `certs` has the directory.
+    #[error("another run of certs is under way in {}: try again", .0.display())]
+    Busy(PathBuf),
+    /// A certificate that can't be renewed.
+    #[error("{} {problem}: name the certificates to renew, or make one with `certs`", path.display())]
+    NotRenewable {
+        /// The certificate's file.
+        path: PathBuf,
+        /// The reason, as a predicate.
+        problem: String,
+    },
+    /// A certificate whose key is on another machine.
+    #[error("{} is not here, so its certificate is renewed by `certs request` where the key is", .0.display())]
+    KeyElsewhere(PathBuf),
     /// A name was given twice.
     #[error("{0} is given twice; name every node, client and operator once, each by a name of its own")]
     Twice(String),
@@ -113,6 +216,11 @@ fn node(text: &str) -> Result<(NodeId, Vec<String>), String> {
     let id = id.parse().ok().filter(|id| *id > 0).ok_or_else(shape)?;
     let hosts: Vec<_> = hosts.split(',').map(|host| host.trim().to_owned()).collect();
     if hosts.iter().any(String::is_empty) { Err(shape()) } else { Ok((NodeId(id), hosts)) }
+}
+
+fn days(text: &str) -> Result<Duration, String> {
+    let days = text.parse().ok().filter(|days| (1..=36_500).contains(days));
+    days.map(|days: u64| Duration::from_secs(days * 24 * 3600)).ok_or_else(|| "give 1 to 36500 days".to_owned())
 }
 
 fn client(name: &str) -> Result<String, String> {

@@ -165,7 +165,15 @@ impl Exits for CertsError {
     fn exit(&self) -> Exit {
         match self {
             Self::Certificate(CertificateError::Exists { .. }) => Exit::Conflict,
-            Self::Certificate(CertificateError::Name(_)) | Self::Twice(_) | Self::OtherCluster { .. } => Exit::Usage,
+            Self::Certificate(CertificateError::Request(_)) => Exit::Refused,
+            Self::Busy(_) => Exit::TryAgain,
+            Self::Certificate(CertificateError::Name(_) | CertificateError::Outlasts { .. })
+            | Self::Nothing
+            | Self::Both
+            | Self::Twice(_)
+            | Self::OtherCluster { .. }
+            | Self::NotRenewable { .. }
+            | Self::KeyElsewhere(_) => Exit::Usage,
             Self::Certificate(_) => Exit::Failed,
         }
     }

@@ -42,7 +42,7 @@ enum Command {
     /// Run a cluster on this machine, kill its leader, and check that no acknowledged write is lost
     Demo(demo::Args),
     /// Make a private certificate authority, and certificates for nodes, clients and operators
-    Certs(certs::Args),
+    Certs(certs::Command),
     /// Run one node in the foreground
     Serve(Box<serve::Args>),
     /// Set a key
@@ -253,9 +253,9 @@ impl Cli {
         }
         match self.command {
             Command::Demo(args) => demo::run(args, self.json).await?,
-            Command::Certs(args) => {
-                let files: Vec<_> = certs::make(&args)?.iter().map(|path| path.display().to_string()).collect();
-                show(files.join("\n"), json!({ "files": files }))?;
+            Command::Certs(command) => {
+                let (human, machine) = certs::run(&command)?;
+                show(human, machine)?;
             }
             Command::Serve(args) => serve::run(*args, self.json).await?,
             Command::Put { key, value, literal, ttl, connection } => {

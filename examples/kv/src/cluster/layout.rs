@@ -63,11 +63,8 @@ impl Layout {
     pub(super) fn make(options: Options) -> Result<Self, ClusterError> {
         let hosts = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
         certs::make(&certs::Args {
-            dir: options.dir.join("certs"),
-            cluster: options.name.clone(),
             nodes: (1..=options.all()).map(|id| (NodeId(id), hosts.clone())).collect(),
-            clients: Vec::new(),
-            operators: Vec::new(),
+            ..certs::Args::new(options.dir.join("certs"), &options.name)
         })?;
         let mut layout = Self { options, nodes: BTreeMap::new() };
         layout.choose_ports()?;

@@ -1,6 +1,7 @@
 //! Tests of the real binary: processes, files, ports, signals. One test binary, because linking
 //! takes longer than most of these tests.
 
+mod certs;
 mod commands;
 mod config;
 mod dashboards;

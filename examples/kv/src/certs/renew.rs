@@ -1,0 +1,86 @@
+//! `certs renew`: a new certificate and a new key for the same names, where authority and keys are.
+//!
+//! A pair is replaced so that a crash leaves one that is usable, or that the next run completes:
+//! [`Issued::replace`].
+
+use super::{CertsError, DAYS, days, lock, until};
+use quorate::transport::certificates::{Authority, CertificateError, Issued};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// The command's arguments.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The directory with the authority, its certificates and their keys
+    #[arg(long)]
+    dir: PathBuf,
+    /// The days that the new certificates last; not beyond the authority's own end
+    #[arg(long, default_value = DAYS, value_parser = days)]
+    days: Duration,
+    /// The certificates to renew, by the names of their files without .pem; all if none is given
+    #[arg(value_name = "NAME", value_parser = stem)]
+    names: Vec<String>,
+}
+
+/// Renews; returns the result for people and for machines.
+///
+/// # Errors
+/// Before the first change: one of the certificates is not this authority's, or its key is not
+/// here, or a name is given twice. During the changes: a file cannot be written; repeat the
+/// command.
+pub(super) fn run(args: &Args) -> Result<(String, Value), CertsError> {
+    let dir = &args.dir;
+    let _lock = lock(dir)?;
+    let authority = Authority::load(dir)?.issuing_for(args.days);
+    let names = if args.names.is_empty() { all_in(dir)? } else { args.names.clone() };
+    if let Some(twice) = names.iter().enumerate().find_map(|(at, name)| names[..at].contains(name).then_some(name)) {
+        return Err(CertsError::Twice(twice.clone()));
+    }
+    let renewed = names.iter().map(|name| again(&authority, dir, name)).collect::<Result<Vec<_>, _>>()?;
+    let (mut lines, mut objects) = (Vec::new(), Vec::new());
+    for (name, (holder, issued)) in names.iter().zip(&renewed) {
+        issued.replace(dir, name)?;
+        let until = until(&issued.certificate_pem);
+        lines.push(format!("{}: {holder}, until {until}", dir.join(format!("{name}.pem")).display()));
+        objects.push(json!({ "name": name, "holder": holder, "until": until }));
+    }
+    Ok((lines.join("\n"), json!({ "renewed": objects })))
+}
+
+/// A certificate and key for the names in an existing one, and its holder.
+fn again(authority: &Authority, dir: &Path, name: &str) -> Result<(String, Issued), CertsError> {
+    let (path, key) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
+    let refused = |problem: String| CertsError::NotRenewable { path: path.clone(), problem };
+    let old = fs::read_to_string(&path).map_err(|error| refused(format!("can't be read ({error})")))?;
+    let subject = authority.names_in(&old).map_err(refused)?;
+    if !key.exists() {
+        return Err(CertsError::KeyElsewhere(key));
+    }
+    Ok((subject.identity.to_string(), authority.issue(&subject)?))
+}
+
+fn all_in(dir: &Path) -> Result<Vec<String>, CertsError> {
+    let failed = |source| CertificateError::Io { path: dir.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        names.extend(name.to_str().and_then(|name| name.strip_suffix(".pem")).map(str::to_owned));
+    }
+    names.retain(|name| name != "ca");
+    names.sort();
+    if names.is_empty() {
+        return Err(CertsError::NotRenewable { path: dir.to_owned(), problem: "has no certificates".to_owned() });
+    }
+    Ok(names)
+}
+
+fn stem(name: &str) -> Result<String, String> {
+    if name.is_empty() || name.contains('/') || name == "ca" {
+        return Err("give the name of a certificate's file without .pem, such as node-1, and not ca".to_owned());
+    }
+    Ok(name.strip_suffix(".pem").unwrap_or(name).to_owned())
+}

@@ -1,0 +1,61 @@
+//! `certs sign`: shows a request, and certifies it where the authority is.
+//!
+//! A request proves that its author has the key, and not that the names are due to that author.
+//! So the names and the key's fingerprint are shown, to be compared with the output of
+//! `certs request`; without `--out` nothing else happens.
+
+use super::{CertsError, DAYS, days, until};
+use quorate::transport::certificates::{Authority, CERTIFICATE_MODE, CertificateError, Request, write_new};
+use serde_json::{Value, json};
+use std::{fs, path::PathBuf, time::Duration};
+
+/// The command's arguments.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The directory with the authority
+    #[arg(long, value_name = "DIR")]
+    ca: PathBuf,
+    /// The request, made by `certs request`
+    #[arg(long, value_name = "FILE")]
+    request: PathBuf,
+    /// The file for the certificate; without it the request is checked and shown, and not signed
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// The days that the certificate lasts; not beyond the authority's own end
+    #[arg(long, default_value = DAYS, value_parser = days)]
+    days: Duration,
+}
+
+/// Signs; returns the result for people and for machines.
+///
+/// # Errors
+/// If the request asks for anything but one name of the authority's cluster and a node's hosts, or
+/// its signature is not by its key, or a file cannot be read, exists or cannot be written.
+pub(super) fn run(args: &Args) -> Result<(String, Value), CertsError> {
+    let authority = Authority::load(&args.ca)?.issuing_for(args.days);
+    let failed = |source| CertificateError::Io { path: args.request.clone(), source };
+    let request = Request::parse(&fs::read_to_string(&args.request).map_err(failed)?)?;
+    let certificate = authority.sign(&request)?;
+    let (subject, fingerprint, until) = (request.subject(), request.fingerprint(), until(&certificate));
+    let holder = subject.identity.to_string();
+    let hosts = if subject.hosts.is_empty() { "none".to_owned() } else { subject.hosts.join(", ") };
+    let done = match &args.out {
+        Some(out) => {
+            write_new(out, &certificate, CERTIFICATE_MODE)?;
+            format!("signed: {}", out.display())
+        }
+        None => "not signed: give --out FILE".to_owned(),
+    };
+    let cluster = &subject.identity.cluster;
+    Ok((
+        format!("{holder} of cluster {cluster}\nhosts: {hosts}\nkey sha256:{fingerprint}\nuntil {until}\n{done}"),
+        json!({
+            "holder": holder,
+            "cluster": cluster,
+            "hosts": subject.hosts,
+            "key_sha256": fingerprint,
+            "until": until,
+            "file": args.out,
+        }),
+    ))
+}

@@ -1,0 +1,249 @@
+//! Certificates that are renewed, and signed for keys that stay where they were made.
+
+use crate::support::{PATIENCE, laid_out, run};
+use quorate::{
+    NodeId,
+    transport::{certificates::Authority, identity::Role},
+};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+use tempfile::TempDir;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_replaces_certificates_and_keys_and_keeps_their_names() {
+    let dir = made().await;
+    let at = dir.path().display().to_string();
+    let (before, names) = (contents(&dir), names(&dir));
+    let renew = async |more: &[&str]| run(&[&["certs", "renew", "--dir", &at], more].concat()).await;
+
+    let said = renew(&[]).await.succeeded();
+    assert_eq!(said.lines().count(), 3, "{said}");
+    assert!(said.contains("node-1.pem: node 1, until 2"), "{said}");
+    let after = contents(&dir);
+    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>(), "no file is left over");
+    for (file, text) in &after {
+        assert_eq!(before[file] == *text, file.starts_with("ca."), "{file}");
+    }
+    for key in ["node-1.key", "billing.key", "alice.key"] {
+        assert_eq!(fs::metadata(dir.path().join(key)).expect(key).permissions().mode() & 0o777, 0o600, "{key}");
+    }
+    assert_eq!(self::names(&dir), names);
+
+    let ran = renew(&["billing", "--days", "30", "--json"]).await.succeeded();
+    let ran: Value = serde_json::from_str(&ran).expect("JSON");
+    assert_eq!(
+        (&ran["renewed"][0]["name"], &ran["renewed"][0]["holder"]),
+        (&"billing".into(), &"client billing".into())
+    );
+    assert_eq!(ran["renewed"].as_array().map(Vec::len), Some(1));
+    assert_ne!(contents(&dir)["billing.pem"], after["billing.pem"]);
+    assert_eq!(contents(&dir)["alice.pem"], after["alice.pem"], "the others stay");
+    run(&["certs", "--json", "renew", "--dir", &at]).await.succeeded();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_is_refused_changes_nothing_and_one_that_was_interrupted_is_completed() {
+    let dir = made().await;
+    let path = |name: &str| dir.path().join(name);
+    let at = dir.path().display().to_string();
+    let renew = async |more: &[&str]| run(&[&["certs", "renew", "--dir", &at, "--json"], more].concat()).await;
+    let other = Authority::create("demo").expect("an authority").issue_client("eve").expect("issued");
+    other.write(dir.path(), "eve").expect("written");
+    fs::copy(path("alice.pem"), path("away.pem")).expect("copied");
+    let before = contents(&dir);
+    for (args, exit, says) in [
+        (&["alice", "--days", "3651"][..], 2, "outlast the authority"),
+        (&["alice", "--days", "0"], 2, "1 to 36500"),
+        (&["alice", "bob"], 2, "bob.pem can't be read"),
+        (&["alice", "alice"], 2, "given twice"),
+        (&["alice", "eve"], 2, "eve.pem is not by this authority"),
+        (&["alice", "away"], 2, "away.key is not here"),
+        (&["ca"], 2, "not ca"),
+        (&["../alice"], 2, "without .pem"),
+        (&[], 2, "away.key is not here"),
+    ] {
+        let ran = renew(args).await;
+        assert_eq!(ran.failure().0, exit, "{args:?}: {ran:?}");
+        assert!(ran.err.contains(says), "{args:?}: {ran:?}");
+        assert_eq!(contents(&dir), before, "{args:?}");
+    }
+    let lock = File::open(dir.path()).expect("a directory");
+    lock.try_lock().expect("free");
+    assert_eq!(renew(&["alice"]).await.failure(), (5, "try_again".to_owned()));
+    drop(lock);
+
+    // The state between the two renames.
+    renew(&["alice"]).await.succeeded();
+    fs::rename(path("alice.pem"), path("alice.pem.new")).expect("renamed");
+    fs::write(path("alice.pem"), &before["alice.pem"]).expect("written");
+    renew(&["alice"]).await.succeeded();
+    let after = contents(&dir);
+    assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+    assert_ne!(after["alice.pem"], before["alice.pem"]);
+
+    for (args, says) in [
+        (&["certs"][..], "--dir"),
+        (&["certs", "--dir", &at, "--cluster", "demo", "renew", "--dir", &at], "renew"),
+        (&["certs", "renew"], "--dir"),
+    ] {
+        let ran = run(args).await;
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(ran.err.contains(says), "{ran:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_names_a_half_replaced_pair_and_runs_with_a_renewed_one() {
+    let mut alone = laid_out("demo", 1);
+    let (certs, id) = (alone.path("certs"), NodeId(1));
+    let certs = Path::new(&certs);
+    let config = alone.layout().config_file(id).display().to_string();
+    let old = fs::read_to_string(certs.join("node-1.pem")).expect("readable");
+    run(&["certs", "renew", "--dir", &certs.display().to_string()]).await.succeeded();
+    let new = fs::read_to_string(certs.join("node-1.pem")).expect("readable");
+    fs::write(certs.join("node-1.pem"), old).expect("written");
+    let line = run(&["serve", "--check", "--config", &config]).await.error_line();
+    assert!(line.contains("node-1.key: is not the key of") && line.contains("complete its renewal"), "{line}");
+
+    fs::write(certs.join("node-1.pem"), new).expect("written");
+    alone.start_all().await.expect("started");
+    alone.leader(PATIENCE).await.expect("a leader");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_signed_elsewhere_and_its_key_does_not_travel() {
+    let mut alone = laid_out("demo", 1);
+    let (ca, node) = (alone.path("certs"), alone.path("next"));
+    let file = |name: &str| Path::new(&node).join(name);
+    let csr = file("node-1.csr").display().to_string();
+    let request = async |more: &[&str]| {
+        run(&[&["certs", "request", "--dir", &node, "--cluster", "demo", "--json"], more].concat()).await
+    };
+    let sign = async |more: &[&str]| run(&[&["certs", "sign", "--ca", &ca, "--request", &csr], more].concat()).await;
+
+    let asked: Value =
+        serde_json::from_str(&request(&["--node", "1=127.0.0.1,localhost"]).await.succeeded()).expect("JSON");
+    assert_eq!(asked["holder"], "node 1");
+    assert_eq!(fs::metadata(file("node-1.key")).expect("there").permissions().mode() & 0o777, 0o600);
+    assert!(!fs::read_to_string(&csr).expect("readable").contains("PRIVATE KEY"));
+    let fingerprint = asked["key_sha256"].as_str().expect("text");
+    assert_eq!(request(&["--node", "1=127.0.0.1"]).await.failure(), (4, "conflict".to_owned()));
+
+    let shown = sign(&[]).await.succeeded();
+    for says in ["node 1 of cluster demo", "hosts: 127.0.0.1, localhost", fingerprint, "not signed: give --out"] {
+        assert!(shown.contains(says), "{says}: {shown}");
+    }
+    let out = file("node-1.pem").display().to_string();
+    assert!(!file("node-1.pem").exists());
+    let signed: Value =
+        serde_json::from_str(&sign(&["--out", &out, "--days", "90", "--json"]).await.succeeded()).expect("JSON");
+    assert_eq!((&signed["holder"], &signed["key_sha256"]), (&asked["holder"], &asked["key_sha256"]));
+    assert_eq!(sign(&["--out", &out, "--json"]).await.failure(), (4, "conflict".to_owned()));
+
+    // The node runs with the pair.
+    for name in ["node-1.key", "node-1.pem"] {
+        fs::rename(file(name), Path::new(&ca).join(name)).expect("renamed");
+    }
+    alone.start_all().await.expect("started");
+    alone.leader(PATIENCE).await.expect("a leader");
+
+    for (holder, role) in
+        [(["--client", "app"], Role::Client("app".into())), (["--operator", "ann"], Role::Operator("ann".into()))]
+    {
+        request(&holder).await.succeeded();
+        let (csr, pem) = (file(&format!("{}.csr", holder[1])), file(&format!("{}.pem", holder[1])));
+        let args = ["certs", "sign", "--ca", &ca, "--request", &csr.display().to_string(), "--out"];
+        run(&[&args[..], &[&pem.display().to_string()]].concat()).await.succeeded();
+        let authority = Authority::load(Path::new(&ca)).expect("an authority");
+        let names = authority.names_in(&fs::read_to_string(pem).expect("readable")).expect("names");
+        assert_eq!((names.identity.role, names.hosts), (role, vec![]));
+    }
+    for args in [&[][..], &["--client", "a", "--operator", "b"], &["--client", "A"], &["--node", "1"]] {
+        assert_eq!(request(args).await.failure(), (2, "usage".to_owned()), "{args:?}");
+    }
+
+    let elsewhere = made_for("other").await;
+    let ca = elsewhere.path().display().to_string();
+    for (request, exit, code, says) in [
+        (&*csr, 2, "usage", "authority of \\\"other\\\""),
+        (&file("app.pem").display().to_string(), 7, "refused", "no request in PEM"),
+        ("/nowhere/at/all", 1, "failed", "/nowhere/at/all"),
+    ] {
+        let ran = run(&["certs", "sign", "--ca", &ca, "--request", request, "--json"]).await;
+        assert_eq!(ran.failure(), (exit, code.to_owned()), "{ran:?}");
+        assert!(ran.err.contains(says), "{ran:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_is_replaced_by_restarts_one_node_after_another() {
+    let mut cluster = crate::support::cluster(3).await;
+    let (certs, next) = (cluster.path("certs"), cluster.path("next"));
+    let [certs, next] = [&certs, &next].map(Path::new);
+    let ids = cluster.ids();
+    let nodes = ids.iter().flat_map(|id| ["--node".to_owned(), format!("{id}=127.0.0.1")]).collect::<Vec<_>>();
+    let nodes = nodes.iter().map(String::as_str).collect::<Vec<_>>();
+    let name = Authority::load(certs).expect("an authority").cluster().to_owned();
+    run(&[&["certs", "--dir", &cluster.path("next"), "--cluster", &name][..], &nodes].concat()).await.succeeded();
+    let old_pair = ["node-1.key", "node-1.pem"].map(|file| (file, fs::read(certs.join(file)).expect("readable")));
+    let [old, new] = [certs, next].map(|dir| fs::read_to_string(dir.join("ca.pem")).expect("readable"));
+
+    let url = cluster.endpoint(ids[0]);
+    run(&["put", "k", "v", "--endpoint", &url]).await.succeeded();
+    for round in 1..=3 {
+        if round == 1 {
+            fs::write(certs.join("ca.pem"), format!("{old}{new}")).expect("written");
+        }
+        if round == 3 {
+            fs::write(certs.join("ca.pem"), &new).expect("written");
+        }
+        for id in &ids {
+            for file in [format!("node-{id}.key"), format!("node-{id}.pem")].iter().filter(|_| round == 2) {
+                fs::copy(next.join(file), certs.join(file)).expect("copied");
+            }
+            cluster.stop(*id).await.expect("stopped");
+            cluster.start_node(*id).await.expect("started");
+            cluster.converge(PATIENCE).await.unwrap_or_else(|error| panic!("round {round}, node {id}: {error}"));
+        }
+    }
+    assert_eq!(run(&["get", "k", "--endpoint", &url]).await.succeeded(), "v");
+    // The old authority counts no more.
+    for (file, text) in old_pair {
+        fs::write(certs.join(file), text).expect("written");
+    }
+    let config = cluster.layout().config_file(ids[0]).display().to_string();
+    let line = run(&["serve", "--check", "--config", &config]).await.error_line();
+    assert!(line.contains("node-1.pem") && line.contains("will refuse it"), "{line}");
+}
+
+/// A directory with an authority, and a certificate of each role.
+async fn made() -> TempDir {
+    made_for("demo").await
+}
+
+async fn made_for(cluster: &str) -> TempDir {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let at = dir.path().display().to_string();
+    let holders = ["--node", "1=127.0.0.1,localhost", "--client", "billing", "--operator", "alice"];
+    run(&[&["certs", "--dir", &at, "--cluster", cluster][..], &holders].concat()).await.succeeded();
+    dir
+}
+
+fn contents(dir: &TempDir) -> BTreeMap<String, String> {
+    let entries = fs::read_dir(dir.path()).expect("readable").map(|entry| entry.expect("an entry"));
+    let read = |path: &Path| fs::read_to_string(path).expect("text");
+    entries.map(|entry| (entry.file_name().into_string().expect("text"), read(&entry.path()))).collect()
+}
+
+/// Holder and hosts of each certificate.
+fn names(dir: &TempDir) -> Vec<(Role, Vec<String>)> {
+    let authority = Authority::load(dir.path()).expect("an authority");
+    let files = contents(dir);
+    let issued = ["node-1.pem", "billing.pem", "alice.pem"].map(|file| authority.names_in(&files[file]).expect(file));
+    issued.into_iter().map(|names| (names.identity.role, names.hosts)).collect()
+}
