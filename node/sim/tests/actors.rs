@@ -29,6 +29,7 @@ fn whole_nodes_keep_every_promise_under_the_faults_of_these_seeds() {
         "effects performed again",
         "effects retried",
         "effects without room",
+        "effects fenced off",
         "calls dropped",
         "late results refused",
         "versions raised",

@@ -81,6 +81,7 @@ impl Cluster<'_> {
         self.start_due();
         self.operator.operate(self.now, &mut self.members, &self.observer);
         self.wire.deliver(self.now);
+        self.observer.lock().outside_advances();
         // After the last fault clients ask only members: a removed node may never learn of its
         // removal, and serves no request.
         let belong = if self.now < self.plan.length { Vec::new() } else { self.leader_knows() };

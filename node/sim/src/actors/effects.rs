@@ -1,6 +1,7 @@
 //! The outside of a simulated cluster, where the effects of its typed service are performed, and the
 //! properties that must hold of them. It remembers the highest fence and refuses lower ones, as the
-//! documents advise. A call takes its time, and some fail before or after they had their effect.
+//! documents advise. A call takes its time, some fail before or after they had their effect, and a
+//! request arrives although its node is dead by then, or leads no more.
 //!
 //! - **Known effects.** A call is for an effect that a committed command has asked for, with its id,
 //!   key and content; the calls of a leadership for one effect are numbered from 1.
@@ -18,8 +19,8 @@
 use super::{machine::Registers, observer::SharedObserver, service::Signal};
 use quorate::{EffectId, Node, NodeId, NodeRole, Retry, Status, Term, Ticket, Token};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
-use std::{collections::BTreeMap, future::pending, panic, time::Duration};
-use tokio::{sync::watch, time::sleep};
+use std::{collections::BTreeMap, future::pending, mem, panic, time::Duration};
+use tokio::sync::{oneshot, watch};
 
 /// The attempts in a leadership after which the outside fails no more, so that rests stay short.
 const FAILS_MAX: u32 = 4;
@@ -36,6 +37,8 @@ pub(super) struct Outside {
     fences: BTreeMap<Term, Token>,
     /// The highest fence that has arrived.
     highest: Option<Token>,
+    /// Requests and answers under way, in the order of their arrival, with the number of the call.
+    flying: BTreeMap<(Duration, u64), Flight>,
     /// The number of calls that a leadership has begun for an effect.
     begun: BTreeMap<(EffectId, Term), u32>,
     /// The call of a leadership that gave the result of an effect.
@@ -62,6 +65,14 @@ struct Call {
     fence: Token,
 }
 
+/// The request of a call, or its answer. It arrives whatever becomes of its node.
+struct Flight {
+    call: Call,
+    course: Course,
+    has_arrived: bool,
+    answer: oneshot::Sender<End>,
+}
+
 /// The fate of a call: how long it takes to arrive and to be answered, and its end.
 struct Course {
     there: Duration,
@@ -69,7 +80,7 @@ struct Course {
     end: End,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum End {
     Result,
     /// It arrives, and the answer is an error.
@@ -95,6 +106,7 @@ impl Outside {
             under_way: BTreeMap::new(),
             fences: BTreeMap::new(),
             highest: None,
+            flying: BTreeMap::new(),
             begun: BTreeMap::new(),
             results: BTreeMap::new(),
         }
@@ -148,8 +160,15 @@ impl Outside {
         }
     }
 
-    /// A leader's call begins.
-    fn begins(&mut self, node: NodeId, term: Term, operation: u64, ticket: &Ticket) -> Result<(u64, Course), String> {
+    /// A leader's call begins. Gives its number.
+    fn begins(
+        &mut self,
+        now: Duration,
+        (node, term): (NodeId, Term),
+        operation: u64,
+        ticket: &Ticket,
+        answer: oneshot::Sender<End>,
+    ) -> Result<u64, String> {
         let Ticket { id, fence, attempt, .. } = *ticket;
         let Some(asked) = self.asked.get_mut(&id) else {
             return Err(format!("known effects: {node} performs {id}, which nothing has asked for"));
@@ -181,8 +200,10 @@ impl Outside {
             return Err(format!("fences: {node} has {fence} in term {term}, of {:?}", self.fences));
         }
         self.calls += 1;
-        self.under_way.insert(self.calls, Call { node, term, id, fence });
-        Ok((self.calls, self.course(attempt)))
+        let (call, course) = (Call { node, term, id, fence }, self.course(attempt));
+        self.under_way.insert(self.calls, call);
+        self.flying.insert((now + course.there, self.calls), Flight { call, course, has_arrived: false, answer });
+        Ok(self.calls)
     }
 
     fn course(&mut self, attempt: u32) -> Course {
@@ -204,32 +225,51 @@ impl Outside {
         Course { there, back, end }
     }
 
-    /// A call arrives. Gives the words for the run's report.
-    fn arrives(&mut self, call: u64) -> Result<&'static str, String> {
-        let Some(Call { term, id, fence, .. }) = self.under_way.get(&call).copied() else { return Ok("") };
+    /// Requests and answers arrive that are due. Gives what is to be counted.
+    ///
+    /// # Errors
+    /// The property that does not hold.
+    pub(super) fn advance(&mut self, now: Duration) -> Result<Vec<&'static str>, String> {
+        let mut counted = Vec::new();
+        while let Some(first) = self.flying.first_entry().filter(|first| first.key().0 <= now) {
+            let ((at, number), mut flight) = first.remove_entry();
+            let Call { term, id, .. } = flight.call;
+            if !mem::replace(&mut flight.has_arrived, true) {
+                counted.extend(self.arrives(&mut flight)?);
+                self.flying.insert((at + flight.course.back, number), flight);
+                continue;
+            }
+            if let End::Result = flight.course.end {
+                self.results.insert((id, term), number);
+                let is_late = self.asked.get(&id).is_some_and(|asked| asked.completed.is_some());
+                counted.extend(is_late.then_some("late results refused"));
+            }
+            // The node may be gone, or its leadership over.
+            let _ = flight.answer.send(flight.course.end);
+        }
+        Ok(counted)
+    }
+
+    fn arrives(&mut self, flight: &mut Flight) -> Result<Option<&'static str>, String> {
+        let Call { term, id, fence, .. } = flight.call;
+        if let End::Nothing = flight.course.end {
+            return Ok(None);
+        }
         if self.highest.is_some_and(|highest| fence < highest) {
-            return Ok(FENCED_OFF);
+            flight.course.end = End::Nothing;
+            return Ok(Some("effects fenced off"));
         }
         self.highest = Some(fence);
-        let Some(asked) = self.asked.get_mut(&id) else { return Ok("") };
+        let Some(asked) = self.asked.get_mut(&id) else { return Ok(None) };
         if let Some(completed) = asked.completed {
             return Err(format!(
                 "nothing after the completion: {id}, completed in {completed}, is performed in {term}"
             ));
         }
         asked.times += 1;
-        Ok(if asked.times == 1 { "effects performed" } else { "effects performed again" })
-    }
-
-    /// A call gives its result. `true` if that comes too late: the effect is completed.
-    fn gives_result(&mut self, call: u64) -> bool {
-        let Some(Call { term, id, .. }) = self.under_way.get(&call).copied() else { return false };
-        self.results.insert((id, term), call);
-        self.asked.get(&id).is_some_and(|asked| asked.completed.is_some())
+        Ok(Some(if asked.times == 1 { "effects performed" } else { "effects performed again" }))
     }
 }
-
-const FENCED_OFF: &str = "effects fenced off";
 
 /// The outside as the handler of one node sees it.
 #[derive(Clone)]
@@ -257,42 +297,25 @@ impl Outsider {
             // The leadership has just ended: the call is about to be dropped.
             return pending().await;
         }
+        let (answer, answered) = oneshot::channel();
         let begun = {
-            let mut observer = self.observer.lock();
+            let observer = &mut *self.observer.lock();
             observer.say(format_args!("{} performs {}, attempt {}", self.node, ticket.id, ticket.attempt));
             observer.report.count("effects retried", u64::from(ticket.attempt > 1));
-            let begun = observer.twin.outside.begins(self.node, term, operation, &ticket);
+            let (now, outside) = (observer.now, &mut observer.twin.outside);
+            let begun = outside.begins(now, (self.node, term), operation, &ticket, answer);
             begun.map_err(|violation| observer.fail(violation))
         };
-        let Ok((call, Course { there, back, end })) = begun else { return pending().await };
+        let Ok(call) = begun else { return pending().await };
         let mut under_way = UnderWay { call, ends: false, observer: self.observer.clone() };
-        sleep(there).await;
-        if let End::Nothing = end {
-            under_way.ends = true;
-            return Err(Retry::because("the outside was not reached"));
-        }
-        let arrived = {
-            let mut observer = self.observer.lock();
-            let arrived = observer.twin.outside.arrives(call);
-            match &arrived {
-                Ok(what) => observer.report.count(what, 1),
-                Err(violation) => observer.fail(violation.clone()),
-            }
-            arrived
-        };
-        sleep(back).await;
+        let Ok(end) = answered.await else { return pending().await };
         under_way.ends = true;
         match end {
-            _ if arrived == Ok(FENCED_OFF) => Err(Retry::because("a later leader was here")),
+            End::Result => Ok(Signal::Performed { call }),
             End::Error(after) => Err(Retry { after, ..Retry::because("the outside is tired") }),
+            End::Nothing => Err(Retry::because("the outside was not reached, or a later leader was there")),
             // The panic hook is for panics of the product.
             End::Panic => panic::resume_unwind(Box::new("the handler")),
-            End::Result | End::Nothing => {
-                let mut observer = self.observer.lock();
-                let is_late = observer.twin.outside.gives_result(call);
-                observer.report.count("late results refused", is_late.into());
-                Ok(Signal::Performed { call })
-            }
         }
     }
 }

@@ -227,6 +227,14 @@ impl Observer {
         }
     }
 
+    /// Requests and answers of effects arrive that are due.
+    pub(super) fn outside_advances(&mut self) {
+        match self.twin.outside.advance(self.now) {
+            Ok(counted) => counted.into_iter().for_each(|what| self.report.count(what, 1)),
+            Err(violation) => self.fail(violation),
+        }
+    }
+
     /// The tick at `index` fired the timers of these operations.
     pub(super) fn timers_fired(&mut self, node: NodeId, index: Index, fired: Result<Vec<u64>, String>) {
         match fired.and_then(|fired| {
