@@ -10,6 +10,7 @@ use quorate_kv::{
     descriptors::ConnectionLimit,
     http::{
         Api,
+        access::Access,
         guard::Hosts,
         listen::{HttpListener, ListenerOptions},
     },
@@ -78,7 +79,12 @@ impl Server {
             .await?;
         let http = HttpListener::bind(([127, 0, 0, 1], 0).into(), None).await?;
         let connections = ConnectionLimit::claim(limits.max_http_connections);
-        let options = ListenerOptions { connections, hosts: Hosts::default(), metrics: metrics.node(id.0) };
+        let options = ListenerOptions {
+            connections,
+            hosts: Hosts::default(),
+            access: Access::unrestricted("custom-storage"),
+            metrics: metrics.node(id.0),
+        };
         let (url, router) = (http.url()?, Api::new(node.clone(), metrics, &limits).router());
         let (stop, stopped) = oneshot::channel();
         let stopped = async { stopped.await.unwrap_or_default() };

@@ -11,13 +11,17 @@ pub(crate) const PREFIX: &str = "QUORATE_";
 pub(crate) const ENDPOINTS: &str = "QUORATE_ENDPOINTS";
 /// The certificate authority that client commands trust.
 pub(crate) const CA: &str = "QUORATE_CA";
+/// The certificate that client commands show, its key, and the file of a token.
+pub(crate) const CERT: &str = "QUORATE_CERT";
+pub(crate) const CERT_KEY: &str = "QUORATE_KEY";
+pub(crate) const TOKEN_FILE: &str = "QUORATE_TOKEN_FILE";
 /// The time limit of client commands for an answer.
 pub(crate) const TIMEOUT: &str = "QUORATE_TIMEOUT";
 
-const OF_CLIENTS: [&str; 3] = [ENDPOINTS, CA, TIMEOUT];
+const OF_CLIENTS: [&str; 6] = [ENDPOINTS, CA, CERT, CERT_KEY, TOKEN_FILE, TIMEOUT];
 
 /// The maximum edit distance at which a name counts as misspelt.
-const IS_NEAR: usize = 3;
+const NEAR_MAX: usize = 3;
 
 /// The process's variables with the prefix.
 ///
@@ -57,10 +61,16 @@ pub(crate) fn warn_of_misspelt() {
     let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     for name in names.filter(|name| name.starts_with(PREFIX) && !is_known(name)) {
         let clients = OF_CLIENTS.map(str::to_owned).into_iter();
-        if let Some((nearest, ..=IS_NEAR)) = nearest(&name, clients) {
+        if let Some((nearest, _)) = nearest(&name, clients).filter(|(_, distance)| is_near(&name, *distance)) {
             tracing::warn!("{name} is not known and is ignored; did you mean {nearest}?");
         }
     }
+}
+
+/// Whether a name is so near to a known one that it was probably meant: half of it must be right,
+/// because `QUORATE_PORT` is not a misspelt `QUORATE_CERT`.
+fn is_near(name: &str, distance: usize) -> bool {
+    distance <= NEAR_MAX && distance * 2 < name.len().saturating_sub(PREFIX.len())
 }
 
 fn known() -> impl Iterator<Item = String> {
@@ -90,8 +100,16 @@ mod tests {
             assert_eq!(nearest(given, known()).expect("some are known").0, meant);
         }
         assert!(!is_known("QUORATE_PORT"));
-        let (_, distance) = nearest("QUORATE_PORT_7001_TCP", OF_CLIENTS.map(str::to_owned).into_iter()).expect("one");
-        assert!(distance > IS_NEAR);
+        for (name, is_meant) in [
+            ("QUORATE_ENDPOINT", true),
+            ("QUORATE_CRET", true),
+            ("QUORATE_TOKEN", false),
+            ("QUORATE_PORT", false),
+            ("QUORATE_PORT_7001_TCP", false),
+        ] {
+            let (_, distance) = nearest(name, OF_CLIENTS.map(str::to_owned).into_iter()).expect("one");
+            assert_eq!(is_near(name, distance), is_meant, "{name}");
+        }
     }
 
     #[test]

@@ -8,7 +8,8 @@ use crate::{
     descriptors::ConnectionLimit,
     environment,
     http::{
-        Api,
+        Api, Permission,
+        access::Access,
         guard::Hosts,
         listen::{HttpListener, ListenerOptions, unbindable},
         tls::{names_in, tls_acceptor},
@@ -75,7 +76,9 @@ pub struct Ready {
 pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     let (config, sources) = Config::load(&args.config, environment::variables()?, &args.overrides)?;
     let connections = ConnectionLimit::claim(config.limits.max_http_connections);
-    let tls = config.http_tls.as_ref().map(tls_acceptor).transpose().map_err(|error| sources.locate(error))?;
+    let tls = config.http_tls.as_ref().map(|tls| tls_acceptor(tls, config.may_lack_certificate()));
+    let tls = tls.transpose().map_err(|error| sources.locate(error))?;
+    let access = Access::of(&config).map_err(|error| sources.locate(error))?;
     let hosts = hosts(&config).map_err(|error| sources.locate(error))?;
     let network = network(&config)?;
     if args.check {
@@ -99,12 +102,19 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     let own = metrics.node(config.node_id.0);
     tokio::spawn(watch(node.clone(), own.clone()));
 
+    if access.anonymous() == Permission::Operate && !config.http.ip().is_loopback() {
+        tracing::warn!(
+            "every caller that reaches {} counts as an operator, because the configuration says so; set \
+             http_tls.client_ca or http_auth.tokens to change that",
+            config.http
+        );
+    }
     let ready = Ready { node_id: config.node_id, http: http.url()?, raft: config.raft.to_string() };
     let announced = announced(ready, config.cluster.clone(), json)?;
     let api = Api::new(node.clone(), metrics, &config.limits);
     let (stop, stopped) = oneshot::channel::<()>();
     let stopped = async { stopped.await.unwrap_or_default() };
-    let options = ListenerOptions { connections, hosts, metrics: own };
+    let options = ListenerOptions { connections, hosts, access, metrics: own };
     let serving = tokio::spawn(http.serve(api.clone().router(), options, stopped, HTTP_PATIENCE));
 
     let why = tokio::select! {

@@ -2,8 +2,8 @@
 //! options override both.
 
 use crate::{
-    client::{ANSWER_LIMIT, Client, Trust},
-    environment::{CA, ENDPOINTS, TIMEOUT},
+    client::{ANSWER_LIMIT, Client, Token, Trust},
+    environment::{CA, CERT, CERT_KEY, ENDPOINTS, TIMEOUT, TOKEN_FILE},
     exit::{Exit, Failure},
 };
 use std::{env, ffi::OsString, fmt, path::PathBuf, time::Duration};
@@ -20,6 +20,15 @@ pub(super) struct Connection {
     /// The authority to trust for https endpoints, PEM [env: QUORATE_CA]
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// The certificate that proves who calls, for https endpoints, PEM [env: QUORATE_CERT]
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// The private key of the certificate, PEM, readable by its owner only [env: QUORATE_KEY]
+    #[arg(long = "key", value_name = "FILE")]
+    cert_key: Option<PathBuf>,
+    /// A file with a bearer token, readable by its owner only [env: QUORATE_TOKEN_FILE]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// The time limit for an endpoint to answer [env: QUORATE_TIMEOUT] [default: 15s]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
@@ -49,12 +58,14 @@ impl Connection {
     }
 
     fn client_of(&self, endpoints: &[String], place: &str) -> Result<Client, Failure> {
-        let trust = match self.ca(own)? {
-            None => Trust::none(),
-            Some(Given { value, place }) => Trust::authority(&value).map_err(|error| misused(place, error))?,
-        };
-        let client = Client::new(endpoints, &trust).map_err(|error| misused(place, error))?;
-        Ok(client.with_limit(self.timeout(own)?))
+        let client = Client::new(endpoints, &self.trust(own)?).map_err(|error| misused(place, error))?;
+        let client = client.with_limit(self.timeout(own)?);
+        match file(&self.token_file, "--token-file", TOKEN_FILE, own)? {
+            None => Ok(client),
+            Some(Given { value, place }) => {
+                Ok(client.with_token(Token::read(&value).map_err(|error| misused(place, error))?))
+            }
+        }
     }
 
     fn endpoints(&self, variable: impl Fn(&str) -> Option<OsString>) -> Result<Given<Vec<String>>, Failure> {
@@ -68,13 +79,19 @@ impl Connection {
         Ok(Given { value, place: ENDPOINTS })
     }
 
-    fn ca(&self, variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<Given<PathBuf>>, Failure> {
-        if let Some(file) = &self.ca {
-            return Ok(Some(Given { value: file.clone(), place: "--ca" }));
-        }
-        match variable(CA) {
-            Some(file) if file.is_empty() => Err(misused(CA, "is empty; name a file, or unset it")),
-            file => Ok(file.map(|file| Given { value: file.into(), place: CA })),
+    fn trust(&self, variable: impl Fn(&str) -> Option<OsString>) -> Result<Trust, Failure> {
+        let trust = match file(&self.ca, "--ca", CA, &variable)? {
+            None => Trust::none(),
+            Some(Given { value, place }) => Trust::authority(&value).map_err(|error| misused(place, error))?,
+        };
+        let cert = file(&self.cert, "--cert", CERT, &variable)?;
+        match (cert, file(&self.cert_key, "--key", CERT_KEY, &variable)?) {
+            (None, None) => Ok(trust),
+            (Some(cert), Some(key)) => {
+                trust.with_certificate(&cert.value, &key.value).map_err(|error| misused(cert.place, error))
+            }
+            (Some(cert), None) => Err(misused(cert.place, "has no key; add --key FILE, or QUORATE_KEY")),
+            (None, Some(key)) => Err(misused(key.place, "has no certificate; add --cert FILE, or QUORATE_CERT")),
         }
     }
 
@@ -85,6 +102,22 @@ impl Connection {
         let Some(text) = text(TIMEOUT, variable)? else { return Ok(ANSWER_LIMIT) };
         let refuse = |_| misused(TIMEOUT, format_args!("`{}` is not a duration such as 5s", text.escape_debug()));
         humantime::parse_duration(&text).map_err(refuse)
+    }
+}
+
+/// A file, by its option or else by its variable.
+fn file(
+    option: &Option<PathBuf>,
+    flag: &'static str,
+    name: &'static str,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<Given<PathBuf>>, Failure> {
+    if let Some(file) = option {
+        return Ok(Some(Given { value: file.clone(), place: flag }));
+    }
+    match variable(name) {
+        Some(file) if file.is_empty() => Err(misused(name, "is empty; name a file, or unset it")),
+        file => Ok(file.map(|file| Given { value: file.into(), place: name })),
     }
 }
 
@@ -123,6 +156,9 @@ mod tests {
             Connection {
                 endpoints: vec!["http://c:3".to_owned()],
                 ca: Some("own.pem".into()),
+                cert: None,
+                cert_key: None,
+                token_file: None,
                 timeout: Some(Duration::from_secs(1)),
             },
         );
@@ -132,7 +168,10 @@ mod tests {
             (&all, &set, &["http://c:3"], Some("own.pem"), 1),
         ] {
             assert_eq!(options.endpoints(variable).expect("valid").value, urls);
-            assert_eq!(options.ca(variable).expect("valid").map(|ca| ca.value), ca.map(PathBuf::from));
+            assert_eq!(
+                file(&options.ca, "--ca", CA, variable).expect("valid").map(|ca| ca.value),
+                ca.map(PathBuf::from)
+            );
             assert_eq!(options.timeout(variable), Ok(Duration::from_secs(seconds)));
         }
     }
@@ -151,6 +190,10 @@ mod tests {
         }
         let set = |_: &str| Some(OsString::from("soon"));
         assert!(none.timeout(set).expect_err("bad").message.starts_with("QUORATE_TIMEOUT: `soon`"));
-        assert!(none.ca(|_| Some(OsString::new())).is_err());
+        assert!(file(&None, "--ca", CA, |_| Some(OsString::new())).is_err());
+        for (set, says) in [(CERT, "QUORATE_CERT: has no key"), (CERT_KEY, "QUORATE_KEY: has no certificate")] {
+            let failure = none.trust(|name| (name == set).then(|| "file".into())).map(drop).expect_err("one of two");
+            assert!(failure.message.starts_with(says), "{failure:?}");
+        }
     }
 }

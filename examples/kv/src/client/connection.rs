@@ -5,18 +5,21 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper::{HeaderMap, Request, StatusCode, Uri, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
+use quorate::transport::certificates::check_private;
 use std::{error::Error, fmt, io, path::Path, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::{Instant, timeout_at},
+    task::JoinHandle,
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_rustls::{
     TlsConnector,
     rustls::{
-        self, ClientConfig, RootCertStore,
+        self, AlertDescription, ClientConfig, ConfigBuilder, RootCertStore,
+        client::WantsClientCert,
         crypto::ring,
-        pki_types::{CertificateDer, ServerName, pem::PemObject},
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     },
 };
 
@@ -24,10 +27,18 @@ use tokio_rustls::{
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// The time limit for opening a connection; another endpoint may be faster.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// The time limit for a connection to end that takes no request.
+const END_LIMIT: Duration = Duration::from_millis(500);
 
-/// The certificate authority that a client trusts for HTTPS.
+/// The certificate authority that a client trusts for HTTPS, and the certificate that it shows.
 #[derive(Clone, Default)]
-pub struct Trust(Option<TlsConnector>);
+pub struct Trust(Option<Tls>);
+
+#[derive(Clone)]
+struct Tls {
+    roots: Arc<RootCertStore>,
+    connector: TlsConnector,
+}
 
 impl Trust {
     /// No authority: for plain HTTP.
@@ -50,13 +61,40 @@ impl Trust {
         if roots.is_empty() {
             return Err(refuse(&"it has no certificate"));
         }
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| refuse(&error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self(Some(TlsConnector::from(Arc::new(config)))))
+        let roots = Arc::new(roots);
+        let builder = trusting(&roots).map_err(|error| refuse(&error))?;
+        let connector = TlsConnector::from(Arc::new(builder.with_no_client_auth()));
+        Ok(Self(Some(Tls { roots, connector })))
     }
+
+    /// The same trust, and the certificate in `cert`, which a server may ask for, with its private
+    /// key in `key`; both PEM.
+    ///
+    /// # Errors
+    /// In one line, if there is no authority, the files cannot be read or do not match, or other
+    /// users can read the key.
+    pub fn with_certificate(self, cert: &Path, key: &Path) -> Result<Self, String> {
+        let Some(Tls { roots, .. }) = self.0 else {
+            return Err("a certificate is for https, which needs an authority: add --ca FILE, or QUORATE_CA".to_owned());
+        };
+        let of_cert = |error: &dyn fmt::Display| format!("{}: {error}; name a PEM certificate", cert.display());
+        let of_key = |error: &dyn fmt::Display| format!("{}: {error}; name a PEM private key", key.display());
+        let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let chain = chain.map_err(|error| of_cert(&error))?;
+        check_private(key).map_err(|problem| of_key(&problem))?;
+        let private = PrivateKeyDer::from_pem_file(key).map_err(|error| of_key(&error))?;
+        let builder = trusting(&roots).map_err(|error| error.to_string())?;
+        let config = builder.with_client_auth_cert(chain, private).map_err(|error| {
+            let (cert, key) = (cert.display(), key.display());
+            format!("{cert} and {key} do not match: {error}; name a certificate and its private key")
+        })?;
+        Ok(Self(Some(Tls { roots, connector: TlsConnector::from(Arc::new(config)) })))
+    }
+}
+
+fn trusting(roots: &Arc<RootCertStore>) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, rustls::Error> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    Ok(builder.with_safe_default_protocol_versions()?.with_root_certificates(Arc::clone(roots)))
 }
 
 impl fmt::Debug for Trust {
@@ -72,7 +110,7 @@ pub(super) struct Endpoint {
     authority: String,
     address: String,
     tls: Option<(Trust, ServerName<'static>)>,
-    sender: Option<http1::SendRequest<Full<Bytes>>>,
+    sender: Option<Sender>,
 }
 
 /// A server's complete answer.
@@ -94,7 +132,17 @@ pub struct Download {
     body: Incoming,
     limit: Duration,
     /// Dropping the sender would close the connection.
-    _sender: http1::SendRequest<Full<Bytes>>,
+    _sender: Sender,
+}
+
+/// The sending side of a connection.
+type Sender = http1::SendRequest<Full<Bytes>>;
+
+/// A new connection.
+struct Opened {
+    sender: Sender,
+    /// The alert with which the server has ended the connection.
+    ended: JoinHandle<Option<AlertDescription>>,
 }
 
 impl Download {
@@ -138,6 +186,8 @@ pub(super) struct NoAnswer {
     delivery: Delivery,
     /// The cause as text.
     cause: String,
+    /// The alert of TLS that is the cause.
+    alert: Option<AlertDescription>,
 }
 
 /// The progress of a request without an answer.
@@ -163,11 +213,34 @@ impl NoAnswer {
     }
 
     fn sent(cause: String) -> Self {
-        Self { delivery: Delivery::Sent, cause }
+        Self { delivery: Delivery::Sent, cause, alert: None }
     }
 
     fn not_sent(cause: String) -> Self {
-        Self { delivery: Delivery::NotSent, cause }
+        Self { delivery: Delivery::NotSent, cause, alert: None }
+    }
+
+    /// A connection that ended before the request was sent.
+    fn unsent(error: &hyper::Error) -> Self {
+        Self { alert: alert_in(error), ..Self::not_sent(whole(error)) }
+    }
+
+    /// A connection that ended after the request was sent.
+    fn broken(error: &hyper::Error) -> Self {
+        Self { alert: alert_in(error), ..Self::sent(broken(error)) }
+    }
+
+    /// The failure of the first request on a connection. With TLS 1.3 the server checks the client's
+    /// certificate while the request is on its way: if it refuses the certificate, it has not read
+    /// the request.
+    async fn of_first(self, ended: JoinHandle<Option<AlertDescription>>) -> Self {
+        let alert = match self.alert {
+            None if self.delivery == Delivery::NotSent => {
+                timeout(END_LIMIT, ended).await.ok().and_then(Result::ok).flatten()
+            }
+            alert => alert,
+        };
+        alert.and_then(refused_certificate).unwrap_or(self)
     }
 }
 
@@ -225,11 +298,13 @@ impl Endpoint {
                 Sent::NotAtAll(unsent, _) => request = unsent,
             }
         }
-        let sender = self.connect(deadline).await?;
-        match self.send(sender, request, deadline).await? {
-            Sent::Answered(exchange) => Ok(exchange),
-            Sent::NotAtAll(_, cause) => Err(NoAnswer::not_sent(cause)),
-        }
+        let Opened { sender, ended } = self.connect(deadline).await?;
+        let failed = match self.send(sender, request, deadline).await {
+            Ok(Sent::Answered(exchange)) => return Ok(exchange),
+            Ok(Sent::NotAtAll(_, failed)) => failed,
+            Err(failed) => failed,
+        };
+        Err(failed.of_first(ended).await)
     }
 
     /// Sends `request` on a new connection, and returns the answer's body as it arrives. The head
@@ -242,30 +317,36 @@ impl Endpoint {
         limit: Duration,
     ) -> Result<Download, NoAnswer> {
         let deadline = Instant::now() + head_limit;
-        let mut sender = self.connect(deadline).await?;
+        let Opened { mut sender, ended } = self.connect(deadline).await?;
         let answered = timeout_at(deadline, sender.send_request(request)).await;
         let answered = answered.map_err(|_| NoAnswer::sent("it did not answer in time".to_owned()))?;
-        let (head, body) = answered.map_err(|error| NoAnswer::sent(broken(&error)))?.into_parts();
+        let (head, body) = match answered {
+            Ok(answered) => answered.into_parts(),
+            Err(error) => {
+                let failed = if error.is_canceled() { NoAnswer::unsent(&error) } else { NoAnswer::broken(&error) };
+                return Err(failed.of_first(ended).await);
+            }
+        };
         Ok(Download { endpoint: self.url.clone(), status: head.status, body, limit, _sender: sender })
     }
 
     async fn send(
         &mut self,
-        mut sender: http1::SendRequest<Full<Bytes>>,
+        mut sender: Sender,
         request: Request<Full<Bytes>>,
         deadline: Instant,
     ) -> Result<Sent, NoAnswer> {
         let late = |_| NoAnswer::sent("it did not answer in time".to_owned());
         match timeout_at(deadline, sender.ready()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return Ok(Sent::NotAtAll(request, whole(&error))),
+            Ok(Err(error)) => return Ok(Sent::NotAtAll(request, NoAnswer::unsent(&error))),
             Err(_) => return Err(NoAnswer::not_sent("the connection was busy for too long".to_owned())),
         }
         let response = match timeout_at(deadline, sender.try_send_request(request)).await.map_err(late)? {
             Ok(response) => response,
             Err(mut error) => match error.take_message() {
-                Some(request) => return Ok(Sent::NotAtAll(request, whole(error.error()))),
-                None => return Err(NoAnswer::sent(broken(error.error()))),
+                Some(request) => return Ok(Sent::NotAtAll(request, NoAnswer::unsent(error.error()))),
+                None => return Err(NoAnswer::broken(error.error())),
             },
         };
         let (head, body) = response.into_parts();
@@ -276,7 +357,7 @@ impl Endpoint {
         Ok(Sent::Answered(Exchange { endpoint, status, headers, body, is_change: false }))
     }
 
-    async fn connect(&self, deadline: Instant) -> Result<http1::SendRequest<Full<Bytes>>, NoAnswer> {
+    async fn connect(&self, deadline: Instant) -> Result<Opened, NoAnswer> {
         let deadline = deadline.min(Instant::now() + CONNECT_LIMIT);
         let late = |_| NoAnswer::not_sent(format!("no connection within {CONNECT_LIMIT:?}"));
         let opened = async {
@@ -285,7 +366,7 @@ impl Endpoint {
             let _ = stream.set_nodelay(true);
             match &self.tls {
                 Some((Trust(Some(tls)), name)) => {
-                    begin(tls.connect(name.clone(), stream).await.map_err(insecure)?).await
+                    begin(tls.connector.connect(name.clone(), stream).await.map_err(insecure)?).await
                 }
                 _ => begin(stream).await,
             }
@@ -302,24 +383,55 @@ impl fmt::Display for Endpoint {
 
 enum Sent {
     Answered(Exchange),
-    NotAtAll(Request<Full<Bytes>>, String),
+    NotAtAll(Request<Full<Bytes>>, NoAnswer),
 }
 
-async fn begin(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-) -> Result<http1::SendRequest<Full<Bytes>>, NoAnswer> {
+async fn begin(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Opened, NoAnswer> {
     let begun = http1::handshake(TokioIo::new(stream)).await;
     let (sender, connection) = begun.map_err(|error| NoAnswer::not_sent(whole(&error)))?;
     // The task ends when its sender is dropped; its error reaches the caller that waits
     // for an answer.
-    tokio::spawn(connection);
-    Ok(sender)
+    let ended = tokio::spawn(async move { connection.await.err().and_then(|error| alert_in(&error)) });
+    Ok(Opened { sender, ended })
+}
+
+/// The alert of TLS that is among the causes of an error.
+fn alert_in(error: &(dyn Error + 'static)) -> Option<AlertDescription> {
+    let mut causes = std::iter::successors(Some(error), |cause| (*cause).source());
+    causes.find_map(|cause| {
+        // The cause of an I/O error leaves out the error inside it.
+        let inner = cause.downcast_ref::<io::Error>()?.get_ref()?;
+        match inner.downcast_ref::<rustls::Error>() {
+            Some(rustls::Error::AlertReceived(alert)) => Some(*alert),
+            _ => None,
+        }
+    })
+}
+
+/// The failure that an alert stands for, if it is about the client's certificate.
+fn refused_certificate(alert: AlertDescription) -> Option<NoAnswer> {
+    let problem = match alert {
+        AlertDescription::CertificateRequired => "needs a client certificate",
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnknownCA
+        | AlertDescription::DecryptError => "does not accept this client certificate",
+        _ => return None,
+    };
+    let cause = format!("the node {problem} ({alert:?}); give one of this cluster with --cert and --key");
+    Some(NoAnswer { delivery: Delivery::Mismatch, cause, alert: Some(alert) })
 }
 
 /// The error of a TLS handshake: a wrong kind of endpoint, an untrusted one, or
 /// a broken connection.
 fn insecure(error: io::Error) -> NoAnswer {
-    let mismatch = |cause: String| NoAnswer { delivery: Delivery::Mismatch, cause };
+    let mismatch = |cause: String| NoAnswer { delivery: Delivery::Mismatch, cause, alert: None };
+    if let Some(refused) = alert_in(&error).and_then(refused_certificate) {
+        return refused;
+    }
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidMessage(_)) => {
             mismatch("this port does not speak https; use http:// if it is a quorate-kv server".to_owned())

@@ -6,6 +6,7 @@
 //! not help is it reported as [`ClientError::OutcomeUnknown`].
 
 mod connection;
+mod token;
 mod watch;
 
 use crate::http::{
@@ -22,7 +23,7 @@ use connection::{Endpoint, Exchange};
 use http_body_util::Full;
 use hyper::{
     Method, Request, StatusCode,
-    header::{CONTENT_TYPE, HOST},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use quorate::{Index, NodeId};
@@ -31,6 +32,7 @@ use std::{fmt, path::Path, time::Duration};
 use tokio::time::{Instant, sleep};
 
 pub use connection::{Download, Trust};
+pub use token::Token;
 pub use watch::{WatchRequest, Watched, Watching};
 
 /// The default time limit for an answer; longer than a server takes to report an unknown outcome.
@@ -48,6 +50,7 @@ pub struct Client {
     current: usize,
     limit: Duration,
     session: Option<Session>,
+    token: Option<Token>,
 }
 
 /// The session of a client's writes.
@@ -154,13 +157,19 @@ impl Client {
             return Err(ClientError::Setup("no endpoint is given; use --endpoint URL".to_owned()));
         }
         let session = Session { name: format!("client-{:032x}", rand::random::<u128>()), serial: 0 };
-        Ok(Self { endpoints, current: 0, limit: ANSWER_LIMIT, session: Some(session) })
+        Ok(Self { endpoints, current: 0, limit: ANSWER_LIMIT, session: Some(session), token: None })
     }
 
     /// The same client without a session: it repeats no write of unknown outcome, but reports it.
     #[must_use]
     pub fn without_session(self) -> Self {
         Self { session: None, ..self }
+    }
+
+    /// The same client, with a token in every request.
+    #[must_use]
+    pub fn with_token(self, token: Token) -> Self {
+        Self { token: Some(token), ..self }
     }
 
     /// The same client with this time limit for an answer, and again for repetitions of a write
@@ -365,7 +374,7 @@ impl Client {
         for offset in 0..self.endpoints.len() {
             let at = (self.current + offset) % self.endpoints.len();
             let endpoint = &self.endpoints[at];
-            let request = ask.request(endpoint)?;
+            let request = ask.request(endpoint, self.token.as_ref())?;
             let error = match endpoint.download(request, head_limit, limit).await {
                 Ok(download) => match download.refusal().await {
                     Ok(download) => {
@@ -436,7 +445,7 @@ impl Client {
 
     async fn ask_one(&mut self, at: usize, ask: &ApiRequest) -> Result<Exchange, ClientError> {
         let endpoint = &mut self.endpoints[at];
-        let request = ask.request(endpoint)?;
+        let request = ask.request(endpoint, self.token.as_ref())?;
         let exchanged = endpoint.exchange(request, self.limit).await;
         let mut exchange = exchanged.map_err(|lost| lost.into_error(endpoint.to_string(), ask.changes()))?;
         exchange.is_change = ask.changes();
@@ -563,7 +572,7 @@ impl ApiRequest {
         self.method != Method::GET
     }
 
-    fn request(&self, endpoint: &Endpoint) -> Result<Request<Full<Bytes>>, ClientError> {
+    fn request(&self, endpoint: &Endpoint, token: Option<&Token>) -> Result<Request<Full<Bytes>>, ClientError> {
         let mut request = Request::builder()
             .method(self.method.clone())
             .uri(&self.path)
@@ -571,6 +580,9 @@ impl ApiRequest {
             .header(CONTENT_TYPE, self.content_type);
         if let Some((name, serial)) = &self.session {
             request = request.header(SESSION, name).header(SERIAL, *serial);
+        }
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, HeaderValue::from(token));
         }
         request.body(Full::new(self.body.clone())).map_err(|error| ClientError::Setup(format!("{endpoint}: {error}")))
     }

@@ -39,10 +39,12 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// UDP address for the other nodes (QUIC).
     pub raft: SocketAddr,
-    /// TCP address for clients, operators and metrics. Port 0 lets the system choose.
+    /// TCP address for clients, operators and metrics. Port 0 lets the system choose. If other
+    /// machines can reach it, it needs `http_tls` with `client_ca`, or with `http_auth.tokens`,
+    /// unless `allow_plaintext_http` or `http_auth` says that callers need no identity.
     pub http: SocketAddr,
-    /// Whether `http` may use plain text on an address that other machines can
-    /// reach. Default: false.
+    /// Whether `http` may use plain text on an address that other machines can reach. Every caller
+    /// then counts as an operator, unless `http_auth` says otherwise. Default: false.
     #[serde(default)]
     pub allow_plaintext_http: bool,
     /// The host names by which clients may address this node, in addition to its address,
@@ -58,6 +60,9 @@ pub struct Config {
     /// The certificate for HTTPS on `http`. Default: plain text.
     #[serde(default, deserialize_with = "optional")]
     pub http_tls: Option<HttpTls>,
+    /// The identity of callers of `http`, and the permissions of those without one.
+    #[serde(default, deserialize_with = "object")]
+    pub http_auth: HttpAuth,
     /// Whether this node is one of the initial voters (`member`, the default) or waits to be added
     /// (`join`). Ignored once the node has data.
     #[serde(default)]
@@ -133,6 +138,41 @@ pub struct HttpTls {
     pub cert: PathBuf,
     /// The private key of the certificate, PEM, readable by its owner only.
     pub key: PathBuf,
+    /// The authority that signed the clients' certificates, PEM. Clients are then asked for a
+    /// certificate, and must have one unless `http_auth` permits callers without one: by `tokens`,
+    /// `allow_anonymous_reads` or `allow_anonymous`. Default: no certificate is asked for.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+}
+
+/// The identity of callers of `http`. Probes need none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpAuth {
+    /// A file of bearer tokens, readable by its owner only. Each line is `ROLE NAME TOKEN`: the role
+    /// is `monitor` (status and metrics), `client` or `operator`, the token has 32 characters or
+    /// more. Default: no tokens.
+    pub tokens: Option<PathBuf>,
+    /// Whether callers without an identity may read keys, status and metrics. Default: false.
+    pub allow_anonymous_reads: bool,
+    /// Whether callers without an identity count as operators, also on an address that other
+    /// machines can reach. Default: false.
+    pub allow_anonymous: bool,
+    /// Callers without an identity at a loopback address count as operators (`operator`), or as any
+    /// other caller without one (`anonymous`). With TLS and `client_ca` or `tokens` they never
+    /// count as operators. Default: `operator`.
+    pub loopback: Loopback,
+}
+
+/// Callers without an identity at a loopback address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Loopback {
+    /// They count as operators.
+    #[default]
+    Operator,
+    /// They count as callers at any other address.
+    Anonymous,
 }
 
 /// An initial voter.
@@ -226,6 +266,19 @@ impl Config {
         self.peers.iter().find(|peer| peer.witness).map(|peer| peer.id)
     }
 
+    /// Whether callers of `http` can prove an identity.
+    #[must_use]
+    pub fn asks_for_identity(&self) -> bool {
+        self.http_auth.tokens.is_some() || self.http_tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
+    }
+
+    /// Whether callers of `http` may lack a certificate although there is an authority for them.
+    #[must_use]
+    pub fn may_lack_certificate(&self) -> bool {
+        let HttpAuth { tokens, allow_anonymous_reads, allow_anonymous, loopback: _ } = &self.http_auth;
+        tokens.is_some() || *allow_anonymous_reads || *allow_anonymous
+    }
+
     /// Reads `file`, applies `environment` over it and `flags` over both, and checks the result: a
     /// start refuses nothing that passes here. The files it names are checked when they are opened;
     /// [`Sources`] adds the place to those errors.
@@ -276,10 +329,7 @@ impl Config {
         if self.data_dir.as_os_str().is_empty() {
             return Err(ConfigError::new("data_dir", "is empty", "name a directory that only this node uses"));
         }
-        if !self.http.ip().is_loopback() && self.http_tls.is_none() && !self.allow_plaintext_http {
-            let problem = format!("{} is reachable by other machines and would use plain text", self.http);
-            return Err(ConfigError::new("http", problem, "add [http_tls], or set allow_plaintext_http = true"));
-        }
+        self.check_http()?;
         for host in &self.http_hosts {
             let name = host.strip_prefix("*.").unwrap_or(host);
             if host != "*" && (name.contains(['*', ':', '/']) || !is_host_and_port(&format!("{name}:1"))) {
@@ -298,6 +348,25 @@ impl Config {
         self.builder()
             .check()
             .map_err(|error| ConfigError::new("the configuration", error, "correct the key of this setting"))
+    }
+
+    /// An address that other machines can reach needs TLS and the identity of its callers.
+    fn check_http(&self) -> Result<(), ConfigError> {
+        if self.http.ip().is_loopback() {
+            return Ok(());
+        }
+        if self.http_tls.is_none() && !self.allow_plaintext_http {
+            let problem = format!("{} is reachable by other machines and would use plain text", self.http);
+            let remedy = "add [http_tls] with client_ca, or set allow_plaintext_http = true";
+            return Err(ConfigError::new("http", problem, remedy));
+        }
+        if self.http_tls.is_some() && !self.asks_for_identity() && !self.may_lack_certificate() {
+            let problem = format!("{} is reachable by other machines, and any caller could be an operator", self.http);
+            let remedy = "set http_tls.client_ca or http_auth.tokens, so that callers prove an identity, or \
+                          http_auth.allow_anonymous = true";
+            return Err(ConfigError::new("http", problem, remedy));
+        }
+        Ok(())
     }
 
     fn check_peers(&self) -> Result<(), ConfigError> {
@@ -534,6 +603,15 @@ fn durations<'de, D: Deserializer<'de>>(from: D) -> Result<[Duration; 2], D::Err
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| format!("`{}` is not a duration such as \"50ms\"", text.escape_debug()))
+}
+
+/// A valid configuration of a single node at loopback addresses.
+#[cfg(test)]
+pub(crate) fn example() -> Config {
+    let text = "node_id = 1\ncluster = \"demo\"\ndata_dir = \"d\"\nraft = \"127.0.0.1:1\"\nhttp = \"127.0.0.1:2\"\n\
+                [tls]\nca = \"a\"\ncert = \"c\"\nkey = \"k\"\n[[peers]]\nid = 1\naddr = \"h:1\"\n";
+    let read = Config::read(Path::new("example.toml"), text, [], &Overrides::default());
+    read.map(|(config, _)| config).expect("valid")
 }
 
 #[cfg(test)]

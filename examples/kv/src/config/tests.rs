@@ -42,7 +42,7 @@ fn the_environment_overrides_the_file_and_a_flag_overrides_both() {
     assert_eq!(config.timing.election_timeout, [Duration::from_millis(100), Duration::from_millis(200)]);
     assert_eq!((config.peers.len(), config.witness()), (3, Some(NodeId(4))));
     assert_eq!((&config.prefers[..], config.timing.promote_after), (&[3, 2].map(NodeId)[..], Duration::from_secs(10)));
-    assert_eq!(config.http_tls, Some(HttpTls { cert: "c.pem".into(), key: "k.pem".into() }));
+    assert_eq!(config.http_tls, Some(HttpTls { cert: "c.pem".into(), key: "k.pem".into(), client_ca: None }));
     assert!(config.allow_plaintext_http);
 }
 
@@ -252,6 +252,39 @@ fn an_entry_to_be_skipped_is_named_as_the_failure_names_it() {
 fn a_plaintext_address_that_others_reach_is_accepted_when_asked_for() {
     let text = EXAMPLE.replace("127.0.0.1:8001\"", "0.0.0.0:8001\"\nallow_plaintext_http = true");
     assert!(load(&text).is_ok());
+}
+
+/// Off loopback, plain text and callers without an identity must be permitted by name.
+#[test]
+fn an_address_that_others_reach_needs_tls_and_an_identity_unless_the_configuration_says_otherwise() {
+    let tls = "http_tls = { cert = \"c\", key = \"k\" }";
+    let with_ca = "http_tls = { cert = \"c\", key = \"k\", client_ca = \"ca\" }";
+    for (more, refused) in [
+        (&[][..], Some("allow_plaintext_http = true")),
+        (&["http_auth.tokens = \"t\""], Some("allow_plaintext_http = true")),
+        (&["http_auth.allow_anonymous = true"], Some("allow_plaintext_http = true")),
+        (&[tls], Some("http_auth.allow_anonymous = true")),
+        (&[tls, "allow_plaintext_http = true"], Some("http_auth.allow_anonymous = true")),
+        (&[tls, "http_auth.loopback = \"anonymous\""], Some("http_auth.allow_anonymous = true")),
+        (&[tls, "http_auth.allow_anonymous = true"], None),
+        (&[tls, "http_auth.allow_anonymous_reads = true"], None),
+        (&[tls, "http_auth.tokens = \"t\""], None),
+        (&[with_ca], None),
+        (&["allow_plaintext_http = true", "http_auth.tokens = \"t\""], None),
+    ] {
+        let text = |http: &str| EXAMPLE.replace("127.0.0.1:8001\"", &format!("{http}\"\n{}", more.join("\n")));
+        let given = load(&text("0.0.0.0:8001"));
+        match refused {
+            None => drop(given.expect("valid")),
+            Some(remedy) => {
+                let error = given.expect_err("refused").to_string();
+                assert!(error.contains(": http: 0.0.0.0:8001 is reachable") && error.contains(remedy), "{error}");
+            }
+        }
+        load(&text("127.0.0.1:8001")).expect("valid on loopback");
+    }
+    let error = load(&format!("http_auth.loopback = \"client\"\n{EXAMPLE}")).expect_err("bad").to_string();
+    assert!(error.contains("http_auth.loopback"), "{error}");
 }
 
 const EXAMPLE: &str = r#"

@@ -9,9 +9,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    hash::{BuildHasher, RandomState},
     net::{IpAddr, Ipv6Addr},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -63,14 +64,26 @@ pub(super) enum Activity {
     Waiting,
 }
 
-/// The unit of sharing: an IPv4 address, or an IPv6 /64 network, all of whose addresses one
-/// machine may own.
+/// The unit of sharing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub(super) struct Client(IpAddr);
+pub(super) enum Client {
+    /// An IPv4 address, or an IPv6 /64 network, all of whose addresses one machine may own.
+    Address(IpAddr),
+    /// The hash of the role and the name that a caller has proven, with a key of this process.
+    Identity(u64),
+}
+
+impl Client {
+    /// The caller with this role and name.
+    pub(super) fn identified(name: &str) -> Self {
+        static KEY: OnceLock<RandomState> = OnceLock::new();
+        Self::Identity(KEY.get_or_init(RandomState::new).hash_one(name))
+    }
+}
 
 impl From<IpAddr> for Client {
     fn from(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
+        Self::Address(match address.to_canonical() {
             IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX)).into(),
             v4 => v4,
         })

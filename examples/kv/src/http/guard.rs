@@ -4,9 +4,9 @@
 //! A page can send requests to any address, including loopback: with its own `Origin`, and with
 //! content types that need no permission of the server. It can also let its own name resolve to
 //! this server's address (DNS rebinding); then the `Host` is that name. So under `/v1`, the `Host`
-//! must be one of this server's names; a change must have a `Host` and no foreign `Origin`; and
-//! JSON bodies must be declared as JSON. A page cannot send `PUT` or `DELETE` without permission,
-//! so values may have any type.
+//! must be one of this server's names; a change or a backup must have a `Host`, no foreign `Origin`
+//! and no `Sec-Fetch-Site` of another site; and JSON bodies must be declared as JSON. A page cannot
+//! send `PUT` or `DELETE` without permission, so values may have any type.
 
 use super::Refusal;
 use axum::http::{
@@ -22,6 +22,10 @@ pub struct Hosts {
     names: Arc<[String]>,
 }
 
+const BACKUP: &str = "/v1/backup";
+/// The relation of a page to this server, as its browser sees it.
+const FETCH_SITE: &str = "sec-fetch-site";
+
 /// The wildcard that matches any host.
 const ANY: &str = "*";
 
@@ -36,7 +40,8 @@ impl Hosts {
         if !uri.path().starts_with("/v1/") {
             return Ok(());
         }
-        let is_change = ![Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
+        // A backup makes the node write a snapshot.
+        let is_change = ![Method::GET, Method::HEAD, Method::OPTIONS].contains(method) || uri.path() == BACKUP;
         let host = one(headers, &HOST)?.map(authority).transpose()?;
         let named = [uri.authority(), host.as_ref()];
         for name in named.into_iter().flatten() {
@@ -49,6 +54,12 @@ impl Hosts {
                 Ok(())
             };
         };
+        let is_foreign = |site: &HeaderValue| !["same-origin", "none"].iter().any(|own| site == own);
+        if is_change && super::headers::one(headers, FETCH_SITE)?.is_some_and(is_foreign) {
+            return Err(Refusal::Forbidden(format!(
+                "pages of other sites may not change data here; only pages of http(s)://{own} may"
+            )));
+        }
         match one(headers, &ORIGIN)? {
             Some(origin) if is_change && !is_of(origin, own) => {
                 let origin = String::from_utf8_lossy(origin.as_bytes()).into_owned();
@@ -170,6 +181,24 @@ mod tests {
         ] {
             let refused = put(&[("host", "localhost:8001"), ("origin", origin)]);
             assert!(matches!(refused, Err(Refusal::Forbidden(_))), "{origin}: {refused:?}");
+        }
+    }
+
+    /// A page sends a `GET`, or a `POST` without a body, without permission and, for an image,
+    /// without an `Origin`.
+    #[test]
+    fn a_request_of_a_page_of_another_site_changes_nothing_and_makes_no_backup() {
+        let ask = |method: &str, path: &str, site: &str| {
+            check(method, path, "127.0.0.1", &[("host", "localhost:8001"), (FETCH_SITE, site)])
+        };
+        for site in ["cross-site", "same-site", "", "Same-Origin"] {
+            for (method, path) in [("POST", "/v1/snapshot"), ("GET", "/v1/backup"), ("DELETE", "/v1/kv/k")] {
+                assert!(matches!(ask(method, path, site), Err(Refusal::Forbidden(_))), "{method} {site}");
+            }
+            assert_eq!(ask("GET", "/v1/kv/k", site), Ok(()), "the page cannot read the answer");
+        }
+        for site in ["same-origin", "none"] {
+            assert_eq!(ask("GET", "/v1/backup", site), Ok(()));
         }
     }
 

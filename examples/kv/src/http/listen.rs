@@ -6,6 +6,7 @@
 //! within a limit, so that the client can read the answer (`linger`).
 
 use super::{
+    access::{Access, Subject},
     connections::{Activity, Client, Connection, Connections, Registration},
     guard::Hosts,
     linger::Lingering,
@@ -74,6 +75,8 @@ pub struct ListenerOptions {
     pub connections: ConnectionLimit,
     /// The host names by which clients may address this server.
     pub hosts: Hosts,
+    /// The permissions of callers.
+    pub access: Access,
     /// The metrics for connections and shortages.
     pub metrics: NodeMetrics,
 }
@@ -132,7 +135,9 @@ impl HttpListener {
                         router: TowerToHyperService::new(router.clone()),
                         hosts: options.hosts.clone(),
                         local: local.ip(),
-                        client,
+                        from: from.ip(),
+                        caller: options.access.connected(from.ip(), None),
+                        access: options.access.clone(),
                         connection: Arc::clone(&registration.connection),
                     };
                     let serving = Serving { service, registration, watcher: graceful.watcher() };
@@ -172,7 +177,7 @@ struct Serving {
 }
 
 impl Serving {
-    async fn begin(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
+    async fn begin(mut self, stream: TcpStream, tls: Option<TlsAcceptor>) {
         // Answers are small and complete: waiting to fill a packet would only delay them.
         let _ = stream.set_nodelay(true);
         let connection = Arc::clone(&self.registration.connection);
@@ -180,7 +185,11 @@ impl Serving {
             match tls {
                 None => self.run(stream).await,
                 Some(tls) => match tokio::time::timeout(HANDSHAKE_LIMIT, secured(stream, &tls)).await {
-                    Ok(Ok(Some(stream))) => self.run(stream).await,
+                    Ok(Ok(Some(stream))) => {
+                        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                        self.service.identify(certificate.map(|certificate| &certificate[..]));
+                        self.run(stream).await;
+                    }
                     Ok(Ok(None)) => {}
                     Ok(Err(error)) => tracing::debug!("an HTTPS handshake failed: {error}"),
                     Err(_) => tracing::debug!("an HTTPS handshake took longer than {HANDSHAKE_LIMIT:?}"),
@@ -215,16 +224,34 @@ async fn secured(stream: TcpStream, tls: &TlsAcceptor) -> io::Result<Option<TlsS
         plaintext::turn_away(stream).await;
         return Ok(None);
     }
-    tls.accept(stream).await.map(Some)
+    match tls.accept(stream).into_fallible().await {
+        Ok(stream) => Ok(Some(stream)),
+        Err((error, stream)) => {
+            // A client may have sent its request before it knows that its certificate is refused.
+            plaintext::drain(stream).await;
+            Err(error)
+        }
+    }
 }
 
-/// The routes of one connection: tracks its activity, and refuses requests from foreign origins.
+/// The routes of one connection: tracks its activity, refuses requests from foreign origins, and
+/// tells the caller of each request.
 struct Served {
     router: TowerToHyperService<Router>,
     hosts: Hosts,
     local: IpAddr,
-    client: Client,
+    from: IpAddr,
+    access: Access,
+    /// The caller of requests without a token.
+    caller: Subject,
     connection: Arc<Connection>,
+}
+
+impl Served {
+    /// The client has this certificate, verified by TLS.
+    fn identify(&mut self, certificate: Option<&[u8]>) {
+        self.caller = self.access.connected(self.from, certificate);
+    }
 }
 
 impl Service<Request<Incoming>> for Served {
@@ -237,13 +264,15 @@ impl Service<Request<Incoming>> for Served {
         let connection = Arc::clone(&self.connection);
         connection.set_activity(Activity::Arriving);
         let allowed = self.hosts.check(self.local, request.method(), request.uri(), request.headers());
+        let caller = self.access.called(&self.caller, self.from, request.headers());
         let mut request = request.map(|body| Asked {
             body,
             has_arrived: Arc::clone(&has_arrived),
             connection: Arc::clone(&connection),
         });
         request.body().look();
-        request.extensions_mut().insert(self.client);
+        request.extensions_mut().insert(caller.share);
+        request.extensions_mut().insert(caller);
         let answering = allowed.map(|()| self.router.call(request));
         Box::pin(async move {
             let response = match answering {

@@ -1,6 +1,6 @@
 //! The requests of operators: membership changes and leadership transfer.
 
-use super::{Api, Refusal, messages::*};
+use super::{Api, Refusal, access::Asked, messages::*};
 use crate::{config::is_host_and_port, object};
 use axum::{
     Json,
@@ -9,6 +9,7 @@ use axum::{
 };
 use quorate::{Change, ChangeError, ChangeRefused, Member, NodeId, Status, TransferError, address};
 use serde::{Deserialize, de::DeserializeOwned};
+use std::fmt::Debug;
 
 /// The maximum length of a body: a list of the maximum number of members.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -115,11 +116,19 @@ async fn change(
     Ok(Json(ChangeAnswer { index }))
 }
 
-async fn read<T: DeserializeOwned>(api: &Api, request: Request<axum::body::Body>, shape: &str) -> Result<T, Refusal> {
+async fn read<T: DeserializeOwned + Debug>(
+    api: &Api,
+    request: Request<axum::body::Body>,
+    shape: &str,
+) -> Result<T, Refusal> {
     api.open()?;
     super::guard::is_json(request.headers())?;
+    let asked = request.extensions().get::<Asked>().cloned().unwrap_or_default();
     let whole = api.bodies.read(request, BODY_BYTES_MAX).await?;
-    object::from_json(&whole.bytes).map_err(|error| Refusal::BadRequest(format!("the body is not {shape}: {error}")))
+    let parsed = object::from_json(&whole.bytes)
+        .map_err(|error| Refusal::BadRequest(format!("the body is not {shape}: {error}")))?;
+    asked.set(&parsed);
+    Ok(parsed)
 }
 
 fn id_in(text: &str) -> Result<NodeId, Refusal> {

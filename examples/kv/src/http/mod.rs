@@ -5,6 +5,7 @@
 //! about consistency: any node answers any request, because the node itself forwards to the leader.
 //! The listener is in [`listen`].
 
+pub mod access;
 mod backup;
 mod body;
 mod connections;
@@ -16,18 +17,22 @@ mod list;
 pub mod listen;
 mod members;
 pub mod messages;
+mod permission;
 mod plaintext;
 mod refusal;
 mod routes;
 mod strict;
 pub mod tls;
+mod tokens;
 mod txn;
 mod versions;
 mod watch;
 
 pub use list::{LIMIT_MAX, Listing};
+pub use permission::{ENDPOINTS, Permission, required};
 pub use refusal::Refusal;
 pub use strict::refuse_unknown;
+pub(crate) use tokens::is_token;
 pub use txn::TXN_ITEMS_MAX;
 pub use watch::WATCHES_MAX;
 

@@ -30,11 +30,16 @@ pub(super) async fn turn_away(mut stream: TcpStream) {
         "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );
+    // The client has read the answer, or the limit has passed.
+    let _ = timeout(FAREWELL, stream.write_all((head + &body).as_bytes())).await;
+    drain(stream).await;
+}
+
+/// Ends the output, and reads further input within the limits.
+pub(super) async fn drain(mut stream: TcpStream) {
     let farewell = async {
-        stream.write_all((head + &body).as_bytes()).await?;
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(DRAINED_BYTES_MAX), &mut tokio::io::sink()).await
     };
-    // The client has read the answer, or the limit has passed.
     let _ = timeout(FAREWELL, farewell).await;
 }

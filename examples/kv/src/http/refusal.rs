@@ -5,7 +5,7 @@ use axum::{
     Json,
     http::{
         HeaderValue, StatusCode,
-        header::{CONNECTION, RETRY_AFTER},
+        header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
 };
@@ -39,8 +39,10 @@ pub enum Refusal {
     MethodNotAllowed,
     /// The `Host` is not one of this server's names.
     UnknownHost(String),
-    /// The request comes from a web page of another origin.
+    /// The request comes from a web page of another origin, or the caller has not the role for it.
     Forbidden(String),
+    /// The request proves no identity, and needs one.
+    Unauthenticated(String),
     /// The body's `content-type` is not the required one.
     MediaType(String),
     /// A thread of this node does not respond.
@@ -83,6 +85,10 @@ pub enum Refusal {
     StaleSerial,
 }
 
+/// The code of an error answer, for those that pass the answer on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Code(pub(super) &'static str);
+
 impl Refusal {
     fn parts(&self) -> (StatusCode, &'static str, String) {
         let say = str::to_owned;
@@ -104,6 +110,7 @@ impl Refusal {
             }
             Self::UnknownHost(why) => (StatusCode::MISDIRECTED_REQUEST, "unknown_host", why.clone()),
             Self::Forbidden(why) => (StatusCode::FORBIDDEN, "forbidden", why.clone()),
+            Self::Unauthenticated(why) => (StatusCode::UNAUTHORIZED, "unauthenticated", why.clone()),
             Self::MediaType(why) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", why.clone()),
             Self::Stuck(why) => (StatusCode::SERVICE_UNAVAILABLE, "stuck", why.clone()),
             Self::NoLeader => (
@@ -165,12 +172,17 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = (self.parts().0, Json(self.answer())).into_response();
+        let (status, code, _) = self.parts();
+        let mut response = (status, Json(self.answer())).into_response();
+        response.extensions_mut().insert(Code(code));
         let retry_after = match &self {
             Self::Overloaded(after) => Some(*after),
             Self::StorageFull => Some(LOOKS_FOR_SPACE),
             _ => None,
         };
+        if matches!(self, Self::Unauthenticated(_)) {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if self == Self::Stopping {
             // The client closes the connection after this answer, so it sends no request that
             // would be lost.
@@ -270,6 +282,7 @@ mod tests {
             (Refusal::MethodNotAllowed, 405, "method_not_allowed"),
             (Refusal::UnknownHost(text()), 421, "unknown_host"),
             (Refusal::Forbidden(text()), 403, "forbidden"),
+            (Refusal::Unauthenticated(text()), 401, "unauthenticated"),
             (Refusal::MediaType(text()), 415, "unsupported_media_type"),
             (Refusal::Stuck(text()), 503, "stuck"),
             (Refusal::NoLeader, 503, "no_leader"),

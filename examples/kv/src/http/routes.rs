@@ -1,16 +1,20 @@
 //! The paths of the HTTP interface.
 
 use super::{
-    Api, Refusal, backup, cas, delete, health, list, members, method_not_allowed, metrics, put, read, snapshot, status,
-    strict, txn, watch,
+    Api, Refusal,
+    access::{Denials, authorize},
+    backup, cas, delete, health, list, members, method_not_allowed, metrics, put, read, snapshot, status, strict, txn,
+    watch,
 };
 use axum::{
     Router,
+    middleware::{from_fn, from_fn_with_state},
     routing::{get, post},
 };
 
 impl Api {
-    /// The router with all paths.
+    /// The router with all paths. A path is served only for the methods that
+    /// [`ENDPOINTS`](super::ENDPOINTS) lists, to callers with the permission.
     pub fn router(self) -> Router {
         let key = get(read).put(put).delete(delete).fallback(method_not_allowed);
         Router::new()
@@ -31,7 +35,8 @@ impl Api {
             .route("/readyz", get(health::readyz).fallback(method_not_allowed))
             .route("/metrics", get(metrics).fallback(method_not_allowed))
             .fallback(|| async { Refusal::NotFound("no such path".to_owned()) })
-            .layer(axum::middleware::from_fn(strict::refuse_unknown))
+            .layer(from_fn(strict::refuse_unknown))
+            .layer(from_fn_with_state(Denials::default(), authorize))
             .with_state(self)
     }
 }

@@ -1,24 +1,26 @@
-//! The certificate of the HTTP server, and its names.
+//! The certificate of the HTTP server, its names, and the verification of clients' certificates.
 
 use crate::config::{ConfigError, HttpTls};
 use quorate::transport::certificates::check_private;
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, path::Path, sync::Arc};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        ServerConfig,
-        crypto::ring,
+        RootCertStore, ServerConfig,
+        crypto::{CryptoProvider, ring},
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+        server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     },
 };
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
-/// Loads the certificate and key of the HTTP server.
+/// Loads the certificate and key of the HTTP server, and the authority of its clients, if there is
+/// one. A client without a certificate is refused by TLS itself, unless `may_lack_certificate`.
 ///
 /// # Errors
 /// If they cannot be read, do not match, or other users can read the key; the error names the
 /// key under `http_tls`.
-pub fn tls_acceptor(tls: &HttpTls) -> Result<TlsAcceptor, ConfigError> {
+pub fn tls_acceptor(tls: &HttpTls, may_lack_certificate: bool) -> Result<TlsAcceptor, ConfigError> {
     let (cert, key) = (tls.cert.display(), tls.key.display());
     let chain =
         CertificateDer::pem_file_iter(&tls.cert).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(|error| {
@@ -29,14 +31,37 @@ pub fn tls_acceptor(tls: &HttpTls) -> Result<TlsAcceptor, ConfigError> {
     };
     check_private(&tls.key).map_err(|problem| unusable(&problem))?;
     let private = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| unusable(&error))?;
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let provider = Arc::new(ring::default_provider());
+    let clients = match &tls.client_ca {
+        Some(ca) => verifier(ca, &provider, may_lack_certificate)?,
+        None => WebPkiClientVerifier::no_client_auth(),
+    };
+    let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
+        .and_then(|builder| builder.with_client_cert_verifier(clients).with_single_cert(chain, private))
         .map_err(|error| {
             let problem = format!("{cert} and {key} do not match: {error}");
             ConfigError::new("http_tls", problem, "name a certificate and its private key")
         })?;
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn verifier(
+    ca: &Path,
+    provider: &Arc<CryptoProvider>,
+    may_lack_certificate: bool,
+) -> Result<Arc<dyn ClientCertVerifier>, ConfigError> {
+    let refuse = |error: &dyn std::fmt::Display| {
+        let problem = format!("{}: {error}", ca.display());
+        ConfigError::new("http_tls.client_ca", problem, "name the PEM certificate of the clients' authority")
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca).map_err(|error| refuse(&error))? {
+        roots.add(certificate.map_err(|error| refuse(&error))?).map_err(|error| refuse(&error))?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let verifier = if may_lack_certificate { verifier.allow_unauthenticated() } else { verifier };
+    verifier.build().map_err(|error| refuse(&error))
 }
 
 /// The host names and addresses in the certificate of the HTTP server.

@@ -57,6 +57,15 @@ async fn every_bad_configuration_is_refused_in_one_line_with_its_remedy() {
         ("interval = \"100ms\"", "interval = \"400ms\"", "timing.heartbeat_interval: ", "a third"),
         ("[tls]", &format!("[http_tls]\ncert = {cert:?}\nkey = {open:?}\n[tls]"), "http_tls.key: ", "chmod 600"),
         ("[tls]", &format!("[http_tls]\ncert = {cert:?}\nkey = {other_key:?}\n[tls]"), "http_tls: ", "its private key"),
+        (
+            "[tls]",
+            &format!("[http_tls]\ncert = {cert:?}\nkey = {key:?}\nclient_ca = {garbage:?}\n[tls]"),
+            "http_tls.client_ca: ",
+            "the clients' authority",
+        ),
+        ("[tls]", &format!("[http_auth]\ntokens = {open:?}\n[tls]"), "http_auth.tokens: ", "chmod 600"),
+        ("[tls]", &format!("[http_auth]\ntokens = {garbage:?}\n[tls]"), "garbage: line 1: ", "ROLE NAME TOKEN"),
+        ("[tls]", "[http_auth]\nloopback = \"client\"\n[tls]", "http_auth.loopback: ", "correct the value"),
         ("cluster = \"demo\"", "cluster = \"other\"", "node-1.pem", "give its own"),
     ];
     for (from, to, names, remedy) in cases {

@@ -1,7 +1,7 @@
 //! Hostile and careless clients: silent ones, greedy ones, and web pages.
 
 use crate::support::{PATIENCE, cluster};
-use quorate_kv::client::ReadMode;
+use quorate_kv::{client::ReadMode, http::ENDPOINTS};
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -121,7 +121,25 @@ async fn a_web_page_changes_nothing_and_reads_nothing() {
     for (request, headers, body, status) in cases {
         assert_eq!(ask(&url, request, &headers, body).await, status, "{request} {headers}");
     }
+    // The same for every change that there is.
+    let changes = ENDPOINTS.iter().filter(|(method, ..)| *method != "GET");
+    for (method, path, _) in changes {
+        let request = format!("{method} {}", path.replace("{key}", "k").replace("{id}", "1"));
+        for (headers, status) in [
+            (format!("{foreign}\r\n{json}"), 403),
+            (format!("{own}\r\nsec-fetch-site: cross-site\r\n{json}"), 403),
+            (format!("{evil}\r\n{json}"), 421),
+            (json.to_owned(), 400),
+        ] {
+            assert_eq!(ask(&url, &request, &headers, "{}").await, status, "{request} {headers}");
+        }
+        // A value may have any type, and a request without a body needs none.
+        let has_json = ["/cas", "/txn", "/transfer", "/addr", "/members"].iter().any(|end| path.ends_with(end));
+        let typed = ask(&url, &request, &format!("{own}\r\ncontent-type: text/plain"), "{}").await;
+        assert_eq!(typed == 415, has_json, "{request}: {typed}");
+    }
     let mut client = cluster.client(&cluster.ids()).expect("a client");
+    client.delete("k").await.expect("the value of any type");
     assert_eq!(client.get("k", ReadMode::Linearizable).await.expect("read").value, None, "no write took effect");
 
     let form = format!("{own}\r\ncontent-type: application/x-www-form-urlencoded");

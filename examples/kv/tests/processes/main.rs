@@ -18,6 +18,7 @@ mod members;
 mod permissions;
 mod readme;
 mod recovery;
+mod roles;
 mod sessions;
 mod shortages;
 mod snapshots;

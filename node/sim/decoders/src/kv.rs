@@ -231,7 +231,10 @@ fn makes_sense(config: &Config) {
     let Timing { heartbeat_interval, election_timeout: [shortest, longest], .. } = config.timing;
     assert!(heartbeat_interval >= Duration::from_millis(1) && heartbeat_interval <= shortest / 2);
     assert!(shortest < longest && longest <= Duration::from_secs(60));
-    assert!(config.http.ip().is_loopback() || config.http_tls.is_some() || config.allow_plaintext_http);
+    if !config.http.ip().is_loopback() {
+        let is_named = config.may_lack_certificate() || config.asks_for_identity();
+        assert!(if config.http_tls.is_some() { is_named } else { config.allow_plaintext_http });
+    }
     assert!(config.limits.command_bytes_max() <= quorate::Limits::COMMAND_BYTES_MAX, "a command fits a frame");
     config.builder().check().expect("a start refuses nothing that was accepted");
     assert!(config.snapshot.every_entries > 0 && config.snapshot.every_bytes > 0);

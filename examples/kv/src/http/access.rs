@@ -1,0 +1,389 @@
+//! Access to the HTTP interface: the identity of a caller, and the refusal of requests that it does
+//! not permit.
+//!
+//! An identity is proven by a bearer token or, without one, by the certificate of the connection. A
+//! token that is not known proves nothing, and takes away what the caller could do without it.
+//! Callers without an identity may do what the configuration says, by default nothing but to probe;
+//! at a loopback address without TLS they count as operators, because only programs of this machine
+//! can connect. An operator may do all that a client may: with a backup it has all data anyway. A
+//! node's certificate permits nothing here.
+
+use super::{
+    Refusal,
+    connections::Client,
+    permission::{Permission, required},
+    refusal::Code,
+    tokens::Tokens,
+};
+use crate::config::{Config, ConfigError, Loopback};
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, header::AUTHORIZATION},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use quorate::transport::identity::{Role, identity_of};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// The interval of log lines about administrative requests of callers without an identity: they
+/// cost their senders nothing, and must not push out other lines.
+const SAY_AGAIN: Duration = Duration::from_secs(1);
+
+/// The rules for one listener. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Access(Arc<Rules>);
+
+#[derive(Debug)]
+struct Rules {
+    cluster: String,
+    /// Of callers without an identity.
+    anonymous: Permission,
+    tokens: Option<Tokens>,
+}
+
+impl Access {
+    /// The rules of a configuration.
+    ///
+    /// # Errors
+    /// If the file of tokens cannot be used; the error names the key `http_auth.tokens`.
+    pub fn of(config: &Config) -> Result<Self, ConfigError> {
+        let tokens = config.http_auth.tokens.as_deref().map(Tokens::read).transpose()?;
+        Ok(Self(Arc::new(Rules { cluster: config.cluster.clone(), anonymous: anonymous(config), tokens })))
+    }
+
+    /// Rules by which every caller is an operator: for a listener that only trusted programs can
+    /// reach.
+    #[must_use]
+    pub fn unrestricted(cluster: &str) -> Self {
+        Self(Arc::new(Rules { cluster: cluster.to_owned(), anonymous: Permission::Operate, tokens: None }))
+    }
+
+    /// The permission of callers without an identity.
+    #[must_use]
+    pub fn anonymous(&self) -> Permission {
+        self.0.anonymous
+    }
+
+    /// The caller at the other end of a connection, with the certificate that TLS has verified.
+    pub(super) fn connected(&self, from: IpAddr, certificate: Option<&[u8]>) -> Subject {
+        let Some(certificate) = certificate else {
+            return Subject { who: Who::Address(from), may: self.0.anonymous, share: Client::from(from) };
+        };
+        let foreign = |why| Subject { who: Who::Unproven(from, why), may: Permission::Open, share: Client::from(from) };
+        match identity_of(certificate) {
+            Err(why) => foreign(why),
+            Ok(identity) if identity.cluster != self.0.cluster => foreign("the certificate is of another cluster"),
+            Ok(identity) => Subject::known(
+                identity.role.to_string(),
+                match identity.role {
+                    Role::Node(_) => Permission::Open,
+                    Role::Client(_) => Permission::Write,
+                    Role::Operator(_) => Permission::Operate,
+                },
+            ),
+        }
+    }
+
+    /// The caller of a request on a connection.
+    pub(super) fn called(&self, connected: &Subject, from: IpAddr, headers: &HeaderMap) -> Subject {
+        let mut given = headers.get_all(AUTHORIZATION).iter();
+        let Some(first) = given.next() else { return connected.clone() };
+        let holder = match (&self.0.tokens, given.next()) {
+            (Some(tokens), None) => bearer(first.as_bytes()).map(|token| tokens.holder(token)),
+            (None, _) => Err("the node has no tokens: leave the authorization header out"),
+            (Some(_), Some(_)) => Err("the authorization header is given more than once"),
+        };
+        match holder.and_then(|holder| holder.ok_or("the token is not known to this node")) {
+            Ok(holder) => Subject::known(format!("{} {}", holder.role.name(), holder.name), holder.role.may()),
+            Err(why) => Subject { who: Who::Unproven(from, why), may: Permission::Open, share: Client::from(from) },
+        }
+    }
+}
+
+/// The permission of callers without an identity.
+fn anonymous(config: &Config) -> Permission {
+    let auth = &config.http_auth;
+    let reads = if auth.allow_anonymous_reads { Permission::Read } else { Permission::Open };
+    let is_proven = config.asks_for_identity();
+    if auth.allow_anonymous {
+        Permission::Operate
+    } else if config.http.ip().is_loopback() && !(config.http_tls.is_some() && is_proven) {
+        match auth.loopback {
+            Loopback::Operator => Permission::Operate,
+            Loopback::Anonymous => reads,
+        }
+    } else if is_proven || auth.allow_anonymous_reads || config.http_tls.is_some() {
+        reads
+    } else {
+        // `allow_plaintext_http` alone: there is no identity that a caller could have.
+        Permission::Operate
+    }
+}
+
+/// The token in the value of an `Authorization` header.
+fn bearer(value: &[u8]) -> Result<&[u8], &'static str> {
+    let space = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
+    let (scheme, token) = value.split_at(space);
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return Err("the authorization header is not `Bearer TOKEN`");
+    }
+    Ok(token.trim_ascii())
+}
+
+/// The caller of a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Subject {
+    who: Who,
+    may: Permission,
+    /// The unit of sharing: the identity, or the address without one.
+    pub(super) share: Client,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Who {
+    /// Role and name.
+    Known(Arc<str>),
+    Address(IpAddr),
+    /// The same, of a caller that gave something that proves no identity, and the reason.
+    Unproven(IpAddr, &'static str),
+}
+
+impl Subject {
+    fn known(name: String, may: Permission) -> Self {
+        let share = Client::identified(&name);
+        Self { who: Who::Known(name.into()), may, share }
+    }
+
+    /// Checks that it has a permission.
+    ///
+    /// # Errors
+    /// [`Refusal::Forbidden`] for a caller with an identity, otherwise [`Refusal::Unauthenticated`].
+    fn check(&self, required: Permission) -> Result<(), Refusal> {
+        if self.may >= required {
+            return Ok(());
+        }
+        let role = required.role();
+        let why = match &self.who {
+            Who::Known(name) => {
+                return Err(Refusal::Forbidden(format!("{name} may not do this; it needs the role {role}")));
+            }
+            Who::Address(_) => "the request proves no identity",
+            Who::Unproven(_, why) => why,
+        };
+        Err(Refusal::Unauthenticated(format!(
+            "{why}; this needs the role {role}: send a client certificate of this cluster (--cert and --key) or a token \
+             (--token-file)"
+        )))
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.who {
+            Who::Known(name) => f.write_str(name),
+            Who::Address(from) | Who::Unproven(from, _) => from.fmt(f),
+        }
+    }
+}
+
+/// The parsed body of an administrative request, for its log line. It has no values of keys.
+#[derive(Clone, Default)]
+pub(super) struct Asked(Arc<OnceLock<String>>);
+
+impl Asked {
+    pub(super) fn set(&self, body: &impl fmt::Debug) {
+        // One body per request.
+        let _ = self.0.set(format!("{body:?}"));
+    }
+}
+
+/// A layer over all routes: refuses requests that the caller has no permission for, and logs
+/// administrative ones with their caller and result.
+pub(super) async fn authorize(State(denials): State<Denials>, mut request: Request, next: Next) -> Response {
+    // Without a matched path, the request gets 404.
+    let Some(path) = request.extensions().get::<MatchedPath>() else { return next.run(request).await };
+    let Some(required) = required(request.method(), path.as_str()) else {
+        return Refusal::MethodNotAllowed.into_response();
+    };
+    if required == Permission::Open {
+        return next.run(request).await;
+    }
+    let Some(subject) = request.extensions().get::<Subject>().cloned() else {
+        return Refusal::Unauthenticated("the listener knows no caller".to_owned()).into_response();
+    };
+    let checked = subject.check(required);
+    if required < Permission::Operate {
+        return match checked {
+            Ok(()) => next.run(request).await,
+            Err(refusal) => refusal.into_response(),
+        };
+    }
+    let asked = Asked::default();
+    request.extensions_mut().insert(asked.clone());
+    let action = format!("{} {}", request.method(), request.uri().path());
+    let mut record = Record { subject, action, asked, result: "unknown: the caller left before the answer" };
+    let response = match checked {
+        Ok(()) => next.run(request).await,
+        Err(refusal @ Refusal::Unauthenticated(_)) if !denials.may_say() => {
+            record.result = "";
+            return refusal.into_response();
+        }
+        Err(refusal) => refusal.into_response(),
+    };
+    record.result = match response.extensions().get::<Code>() {
+        Some(Code(code)) => code,
+        None => "ok",
+    };
+    response
+}
+
+/// The log line of an administrative request. It is written also if the caller leaves: the node
+/// may then go on with the action.
+struct Record {
+    subject: Subject,
+    action: String,
+    asked: Asked,
+    /// Empty: no line.
+    result: &'static str,
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if self.result.is_empty() {
+            return;
+        }
+        let Self { subject, action, asked, result } = self;
+        let asked = asked.0.get().map_or("", |asked| asked);
+        tracing::info!(caller = %subject, action, asked, result, "administrative request");
+    }
+}
+
+/// The log lines about callers without an identity: one per interval.
+#[derive(Clone, Default)]
+pub(super) struct Denials(Arc<Mutex<Option<Instant>>>);
+
+impl Denials {
+    fn may_say(&self) -> bool {
+        let mut said_at = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = said_at.is_none_or(|at| at.elapsed() >= SAY_AGAIN);
+        if may {
+            *said_at = Some(Instant::now());
+        }
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{HttpAuth, HttpTls};
+    use quorate::transport::certificates::{Authority, Issued};
+    use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));
+
+    #[test]
+    fn a_caller_without_an_identity_may_do_what_the_configuration_says() {
+        use Permission::{Open, Operate, Read};
+        let tls = |client_ca: Option<&str>| {
+            Some(HttpTls { cert: "c".into(), key: "k".into(), client_ca: client_ca.map(Into::into) })
+        };
+        let auth = |change: fn(&mut HttpAuth)| {
+            let mut auth = HttpAuth::default();
+            change(&mut auth);
+            auth
+        };
+        let none = || auth(|_| {});
+        let tokens = || auth(|auth| auth.tokens = Some("t".into()));
+        let reads = || auth(|auth| (auth.tokens, auth.allow_anonymous_reads) = (Some("t".into()), true));
+        let all = || auth(|auth| auth.allow_anonymous = true);
+        let closed = || auth(|auth| auth.loopback = Loopback::Anonymous);
+        for (http, tls, auth, may) in [
+            ("127.0.0.1:1", None, none(), Operate),
+            ("[::1]:1", None, tokens(), Operate),
+            ("127.0.0.1:1", None, closed(), Open),
+            ("127.0.0.1:1", tls(None), none(), Operate),
+            ("127.0.0.1:1", tls(None), tokens(), Open),
+            ("127.0.0.1:1", tls(Some("ca")), none(), Open),
+            ("127.0.0.1:1", tls(Some("ca")), reads(), Read),
+            ("0.0.0.0:1", None, none(), Operate),
+            ("0.0.0.0:1", None, tokens(), Open),
+            ("0.0.0.0:1", None, auth(|auth| auth.allow_anonymous_reads = true), Read),
+            ("0.0.0.0:1", tls(None), tokens(), Open),
+            ("0.0.0.0:1", tls(None), reads(), Read),
+            ("0.0.0.0:1", tls(None), all(), Operate),
+            ("0.0.0.0:1", tls(Some("ca")), all(), Operate),
+            ("0.0.0.0:1", tls(Some("ca")), none(), Open),
+        ] {
+            let mut config = crate::config::example();
+            config.http = http.parse().expect("an address");
+            (config.http_tls, config.http_auth) = (tls, auth);
+            assert_eq!(anonymous(&config), may, "{http} {:?} {:?}", config.http_tls, config.http_auth);
+        }
+    }
+
+    #[test]
+    fn a_certificate_proves_a_role_in_its_own_cluster_alone() {
+        let access = restricted();
+        let [own, other] = ["demo", "other"].map(|cluster| Authority::create(cluster).expect("made"));
+        let of = |issued: Issued| {
+            let der = CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes()).expect("PEM");
+            access.connected(HERE, Some(&der))
+        };
+        let client = of(own.issue_client("billing").expect("made"));
+        assert_eq!((client.may, client.to_string()), (Permission::Write, "client billing".to_owned()));
+        let operator = of(own.issue_operator("alice").expect("made"));
+        assert_eq!((operator.may, operator.to_string()), (Permission::Operate, "operator alice".to_owned()));
+        let node = of(own.issue_node(quorate::NodeId(1), &[]).expect("made"));
+        assert!(matches!(node.check(Permission::Monitor), Err(Refusal::Forbidden(_))), "{node:?}");
+        let foreign = of(other.issue_operator("alice").expect("made"));
+        assert!(matches!(foreign.check(Permission::Monitor), Err(Refusal::Unauthenticated(_))), "{foreign:?}");
+        assert_ne!(client.share, operator.share);
+        assert_eq!(client.share, of(own.issue_client("billing").expect("made")).share);
+        assert_eq!(foreign.share, Client::from(HERE));
+    }
+
+    #[test]
+    fn a_token_counts_before_the_connection_and_one_that_is_not_known_takes_all_away() {
+        let connected = Access::unrestricted("demo").connected(HERE, None);
+        let access = restricted();
+        let called = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(AUTHORIZATION, value.parse().expect("a value"));
+            }
+            access.called(&connected, HERE, &headers)
+        };
+        assert_eq!(called(&[]).may, Permission::Operate);
+        let good = format!("Bearer {TOKEN}");
+        for value in [&*good, &format!("bearer  {TOKEN}"), &format!("BEARER {TOKEN} ")] {
+            assert_eq!((called(&[value]).may, called(&[value]).to_string()), (Permission::Monitor, "monitor m".into()));
+        }
+        for values in [&["Bearer"][..], &["Bearer x"], &["Basic eDp5"], &[TOKEN], &[""], &[&good, &good]] {
+            let refused = called(values);
+            assert_eq!(refused.may, Permission::Open, "{values:?}");
+            assert!(matches!(refused.check(Permission::Monitor), Err(Refusal::Unauthenticated(_))));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn denials_are_logged_once_per_interval() {
+        let denials = Denials::default();
+        assert!(denials.may_say() && !denials.may_say());
+        tokio::time::advance(SAY_AGAIN).await;
+        assert!(denials.may_say() && !denials.may_say());
+    }
+
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+    fn restricted() -> Access {
+        let tokens = Tokens::parse(&format!("monitor m {TOKEN}\n")).expect("valid");
+        Access(Arc::new(Rules { cluster: "demo".into(), anonymous: Permission::Open, tokens: Some(tokens) }))
+    }
+}

@@ -1,0 +1,384 @@
+//! Roles: each endpoint is called by each kind of caller, over HTTPS and, on loopback, without TLS.
+
+use crate::support::{PATIENCE, Ran, Running, laid_out_with, run, run_with};
+use quorate::NodeId;
+use quorate_kv::{
+    certs::{Args, make},
+    http::ENDPOINTS,
+};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    },
+};
+
+const ONE: NodeId = NodeId(1);
+const MONITOR: &str = "monitor-0123456789abcdef0123456789";
+const CLIENT: &str = "client-0123456789abcdef0123456789";
+const OPERATOR: &str = "operator-0123456789abcdef0123456789";
+
+/// The least role for an endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Least {
+    Nothing,
+    Monitor,
+    Client,
+    Operator,
+}
+
+/// A caller: its certificate, its token, and the roles that it has. The node's certificate is an
+/// identity without a role.
+struct Caller {
+    name: &'static str,
+    certificate: Option<&'static str>,
+    token: Option<&'static str>,
+    has: Least,
+    is_known: bool,
+}
+
+const fn caller(
+    name: &'static str,
+    certificate: Option<&'static str>,
+    token: Option<&'static str>,
+    has: Least,
+) -> Caller {
+    Caller { name, certificate, token, has, is_known: true }
+}
+
+const CALLERS: &[Caller] = &[
+    Caller { is_known: false, ..caller("none", None, None, Least::Nothing) },
+    Caller {
+        is_known: false,
+        ..caller("unknown-token", None, Some("0123456789abcdef0123456789abcdef"), Least::Nothing)
+    },
+    // A token that is not known proves nothing, whatever the certificate is.
+    Caller { is_known: false, ..caller("unknown-token-of-operator", Some("alice"), Some("x"), Least::Nothing) },
+    caller("node", Some("node-1"), None, Least::Nothing),
+    caller("client", Some("billing"), None, Least::Client),
+    caller("operator", Some("alice"), None, Least::Operator),
+    caller("monitor-token", None, Some(MONITOR), Least::Monitor),
+    caller("client-token", None, Some(CLIENT), Least::Client),
+    caller("operator-token", None, Some(OPERATOR), Least::Operator),
+    caller("node-with-token", Some("node-1"), Some(MONITOR), Least::Monitor),
+];
+
+/// Each endpoint as the library lists it, a request to it, and the least role. An operator's
+/// requests are such that the members stay as they are.
+const REQUESTS: &[(&str, &str, &str, &str, Least)] = &[
+    ("GET", "/livez", "/livez", "", Least::Nothing),
+    ("GET", "/readyz", "/readyz", "", Least::Nothing),
+    ("GET", "/metrics", "/metrics", "", Least::Monitor),
+    ("GET", "/v1/status", "/v1/status", "", Least::Monitor),
+    ("GET", "/v1/kv", "/v1/kv?limit=1", "", Least::Client),
+    ("GET", "/v1/kv/{key}", "/v1/kv/CALLER", "", Least::Client),
+    ("GET", "/v1/watch", "/v1/watch?prefix=", "", Least::Client),
+    ("PUT", "/v1/kv/{key}", "/v1/kv/CALLER", "s3cret-value", Least::Client),
+    (
+        "POST",
+        "/v1/kv/{key}/cas",
+        "/v1/kv/CALLER/cas",
+        r#"{"expect":"s3cret-value","value":"s3cret-value"}"#,
+        Least::Client,
+    ),
+    ("POST", "/v1/txn", "/v1/txn", r#"{"success":[{"put":{"key":"CALLER","value":"s3cret-value"}}]}"#, Least::Client),
+    ("DELETE", "/v1/kv/{key}", "/v1/kv/CALLER-2", "", Least::Client),
+    ("GET", "/v1/members", "/v1/members", "", Least::Operator),
+    ("POST", "/v1/members", "/v1/members", r#"{"id":9,"addr":"nowhere"}"#, Least::Operator),
+    ("PUT", "/v1/members", "/v1/members", r#"{"voters":[]}"#, Least::Operator),
+    ("DELETE", "/v1/members/{id}", "/v1/members/9", "", Least::Operator),
+    ("PUT", "/v1/members/{id}/addr", "/v1/members/9/addr", r#"{"addr":"127.0.0.1:1"}"#, Least::Operator),
+    ("POST", "/v1/members/{id}/promote", "/v1/members/9/promote", "", Least::Operator),
+    ("POST", "/v1/transfer", "/v1/transfer", r#"{"to":9}"#, Least::Operator),
+    ("POST", "/v1/snapshot", "/v1/snapshot", "", Least::Operator),
+    ("GET", "/v1/backup", "/v1/backup", "", Least::Operator),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_endpoint_is_served_to_the_callers_that_have_its_role_and_to_no_other() {
+    let listed: BTreeSet<_> = ENDPOINTS.iter().map(|(method, path, _)| (*method, *path)).collect();
+    let tested: BTreeSet<_> = REQUESTS.iter().map(|(method, path, ..)| (*method, *path)).collect();
+    assert_eq!(listed, tested, "an endpoint needs a request and a least role here");
+
+    let node = secured(&["client_ca", "tokens"]).await;
+    for caller in CALLERS {
+        for (method, _, path, body, least) in REQUESTS {
+            for method in [Some(*method), (*method == "GET").then_some("HEAD")].into_iter().flatten() {
+                check(&node, caller, method, path, body, *least).await;
+            }
+        }
+        for (request, status) in [("PATCH /v1/kv/k", 405), ("GET /v1/snapshot", 405), ("GET /v1/nothing", 404)] {
+            assert_eq!(ask(&node, caller, request, "").await.status, status, "{} {request}", caller.name);
+        }
+    }
+    let operator = &CALLERS[5];
+    for caller in CALLERS {
+        let read = ask(&node, operator, &format!("GET /v1/kv/{}", caller.name), "").await;
+        assert_eq!(read.status, if caller.has >= Least::Client { 200 } else { 404 }, "{}", caller.name);
+    }
+    audited(&node);
+}
+
+/// On loopback without TLS every program of the machine is an operator, and what a caller proves
+/// counts instead.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_loopback_without_tls_a_caller_is_an_operator_unless_it_says_otherwise() {
+    let node = serving(&["tokens"], "").await;
+    for (name, token, has, is_known) in [
+        ("loopback", None, Least::Operator, true),
+        ("unknown-token", Some("x"), Least::Nothing, false),
+        ("monitor-token", Some(MONITOR), Least::Monitor, true),
+    ] {
+        let caller = Caller { name, certificate: None, token, has, is_known };
+        for (method, _, path, body, least) in REQUESTS {
+            check(&node, &caller, method, path, body, *least).await;
+        }
+    }
+    let node = serving(&["tokens"], "loopback = \"anonymous\"\nallow_anonymous_reads = true\n").await;
+    let nothing = Caller { is_known: false, ..caller("loopback", None, None, Least::Nothing) };
+    for (request, body, status) in [
+        ("GET /v1/kv?limit=1", "", 200),
+        ("GET /v1/watch?prefix=", "", 200),
+        ("GET /metrics", "", 200),
+        ("PUT /v1/kv/k", "v", 401),
+        ("POST /v1/txn", r#"{"success":[{"get":{"key":"k"}}]}"#, 401),
+        ("GET /v1/backup", "", 401),
+    ] {
+        assert_eq!(ask(&node, &nothing, request, body).await.status, status, "{request}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_prove_their_identity_by_certificate_or_token_from_options_or_variables() {
+    let node = secured(&["client_ca", "tokens"]).await;
+    let https = https(&node);
+    let path = |name: &str| node.path(&format!("certs/{name}"));
+    let (ca, cert, key) = (path("ca.pem"), path("alice.pem"), path("alice.key"));
+    let (token, open) = (node.path("token"), node.path("open-token"));
+    write(&token, &format!("{CLIENT}\n"), 0o600);
+    write(&open, &format!("{CLIENT}\n"), 0o644);
+    let at = async |args: &[&str], more: &[&str]| {
+        run(&[args, &["--json", "--endpoint", &https, "--ca", &ca], more].concat()).await
+    };
+    let as_alice = ["--cert", &cert, "--key", &key];
+    at(&["put", "k", "v"], &as_alice).await.succeeded();
+    at(&["snapshot"], &as_alice).await.succeeded();
+    at(&["backup", "--out", &node.path("backup")], &as_alice).await.succeeded();
+    at(&["get", "k"], &["--token-file", &token]).await.succeeded();
+    let (cert_of_billing, key_of_billing) = (path("billing.pem"), path("billing.key"));
+    let as_billing = ["--cert", &cert_of_billing, "--key", &key_of_billing];
+    for (args, more, code) in [
+        (&["put", "k", "v"][..], &[][..], "unauthenticated"),
+        (&["status"], &[], "unauthenticated"),
+        (&["backup", "--out", &node.path("backup-2")], &as_billing, "forbidden"),
+        (&["snapshot"], &as_billing, "forbidden"),
+        (&["transfer"], &["--token-file", &token], "forbidden"),
+        (&["put", "k", "v"], &["--cert", &path("node-1.pem"), "--key", &path("node-1.key")], "forbidden"),
+    ] {
+        assert_eq!(at(args, more).await.failure(), (7, code.to_owned()), "{args:?} {more:?}");
+    }
+    for (more, says) in [
+        (&["--cert", &*cert][..], "--cert: has no key"),
+        (&["--key", &key], "--key: has no certificate"),
+        (&["--cert", &cert, "--key", &path("billing.key")], "do not match"),
+        (&["--cert", "/nowhere", "--key", &key], "--cert: /nowhere"),
+        (&["--token-file", &open], "chmod 600"),
+        (&["--token-file", &cert], "--token-file: "),
+    ] {
+        let ran = at(&["get", "k"], more).await;
+        assert!(ran.code == Some(2) && ran.err.contains(says) && !ran.err.contains(CLIENT), "{says}: {ran:?}");
+    }
+    let variables =
+        [("QUORATE_ENDPOINTS", &*https), ("QUORATE_CA", &ca), ("QUORATE_CERT", &cert), ("QUORATE_KEY", &key)];
+    assert_eq!(run_with(&["get", "k"], &variables).await.succeeded(), "v");
+    let variables = [("QUORATE_ENDPOINTS", &*https), ("QUORATE_CA", &ca), ("QUORATE_TOKEN_FILE", &token)];
+    assert_eq!(run_with(&["get", "k"], &variables).await.succeeded(), "v");
+}
+
+/// Without tokens, TLS itself refuses a client without a certificate. Its request was then not
+/// read, so the outcome of a write is known.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_whose_certificate_tls_refuses_is_told_so_and_has_changed_nothing() {
+    let node = secured(&["client_ca"]).await;
+    let (https, ca) = (https(&node), node.path("certs/ca.pem"));
+    let others = laid_out_with("demo", 1, "");
+    issue(&others);
+    let [cert, key, foreign_cert, foreign_key] = [
+        node.path("certs/alice.pem"),
+        node.path("certs/alice.key"),
+        others.path("certs/alice.pem"),
+        others.path("certs/alice.key"),
+    ];
+    let put = async |key: &str, more: &[&str]| -> Ran {
+        run(&[&["put", key, "v", "--endpoint", &https, "--ca", &ca], more].concat()).await
+    };
+    for attempt in 0..5 {
+        let ran = put("refused", &[]).await;
+        assert!(ran.code == Some(2) && ran.err.contains("needs a client certificate"), "{attempt}: {ran:?}");
+        let ran = put("refused", &["--cert", &foreign_cert, "--key", &foreign_key]).await;
+        assert!(
+            ran.code == Some(2) && ran.err.contains("does not accept this client certificate"),
+            "{attempt}: {ran:?}"
+        );
+    }
+    put("k", &["--cert", &cert, "--key", &key]).await.succeeded();
+    let get = ["get", "refused", "--endpoint", &https, "--ca", &ca, "--cert", &cert, "--key", &key];
+    assert_eq!(run(&get).await.code, Some(3), "no refused write took effect");
+}
+
+/// Checks one pair of caller and endpoint.
+async fn check(node: &Running, caller: &Caller, method: &str, path: &str, body: &str, least: Least) {
+    let [path, body] = [path, body].map(|text| text.replace("CALLER", caller.name));
+    let answer = ask(node, caller, &format!("{method} {path}"), &body).await;
+    let pair = format!("{}: {method} {path}: {}", caller.name, answer.head);
+    if caller.has >= least {
+        assert!(![401, 403, 405, 500].contains(&answer.status), "{pair}");
+        return;
+    }
+    let (status, code) = if caller.is_known { (403, "forbidden") } else { (401, "unauthenticated") };
+    assert_eq!(answer.status, status, "{pair}");
+    assert_eq!(answer.head.contains("www-authenticate: bearer"), status == 401, "{pair}");
+    if method != "HEAD" {
+        assert!(answer.body.contains(&format!("\"error\":\"{code}\"")), "{pair} {}", answer.body);
+    }
+}
+
+/// The log has administrative requests with their callers and results, and no secret.
+fn audited(node: &Running) {
+    let log = fs::read_to_string(node.layout().log_file(ONE)).expect("a log");
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("administrative request")).collect();
+    for (caller, action, result) in [
+        ("operator alice", "POST /v1/snapshot", "ok"),
+        ("operator ops", "DELETE /v1/members/9", "not_found"),
+        ("operator alice", "POST /v1/transfer", "bad_request"),
+        ("client billing", "GET /v1/backup", "forbidden"),
+        ("node 1", "POST /v1/members", "forbidden"),
+        ("127.0.0.1", "", "unauthenticated"),
+    ] {
+        let is_such = |line: &&&str| {
+            line.contains(&format!("caller={caller} action=\"{action}"))
+                && line.contains(&format!("result=\"{result}\""))
+                && line.contains(" INFO ")
+        };
+        assert!(lines.iter().any(|line| is_such(&line)), "{caller} {action} {result}: {lines:#?}");
+    }
+    let moved = lines.iter().find(|line| line.contains("PUT /v1/members/9/addr") && line.contains("not_found"));
+    assert!(moved.is_some_and(|line| line.contains("127.0.0.1:1")), "the body of an action is part of its line");
+    for secret in [MONITOR, CLIENT, OPERATOR, "s3cret-value"] {
+        assert!(!log.contains(secret), "{secret}");
+    }
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+/// Sends a request as a caller, and reads the answer; of one without a length only the head.
+async fn ask(node: &Running, caller: &Caller, request: &str, body: &str) -> Answer {
+    let endpoint = node.endpoint(ONE);
+    let address = endpoint.trim_start_matches("http://");
+    let is_json = body.starts_with('{');
+    let json = if is_json { "content-type: application/json\r\n" } else { "" };
+    let token = caller.token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+    let request =
+        format!("{request} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{json}{token}{length}\r\n{body}");
+    let asked = async {
+        let stream = TcpStream::connect(address).await.expect("connected");
+        if !fs::read_to_string(node.layout().config_file(ONE)).expect("readable").contains("[http_tls]") {
+            return exchange(stream, &request).await;
+        }
+        let name = ServerName::try_from("127.0.0.1").expect("a name");
+        let tls = connector(Path::new(&node.path("certs")), caller.certificate);
+        exchange(tls.connect(name, stream).await.expect("secured"), &request).await
+    };
+    timeout(PATIENCE, asked).await.unwrap_or_else(|_| panic!("{} {request}: no answer", caller.name))
+}
+
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> Answer {
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let (mut answer, is_head) = (Vec::new(), request.starts_with("HEAD "));
+    let head_end = loop {
+        if let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") {
+            break end;
+        }
+        assert!(stream.read_buf(&mut answer).await.expect("an answer") > 0, "{request}: it ended");
+    };
+    let head = String::from_utf8(answer[..head_end].to_vec()).expect("text").to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+    let end = head_end + 4 + length.filter(|_| !is_head).unwrap_or(0);
+    while answer.len() < end && stream.read_buf(&mut answer).await.expect("a body") > 0 {}
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    Answer { status, head, body: String::from_utf8_lossy(&answer[head_end + 4..]).into_owned() }
+}
+
+fn connector(certs: &Path, certificate: Option<&str>) -> TlsConnector {
+    let der = |name: &str| CertificateDer::from_pem_file(certs.join(format!("{name}.pem"))).expect("a certificate");
+    let mut roots = RootCertStore::empty();
+    roots.add(der("ca")).expect("an authority");
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("versions").with_root_certificates(roots);
+    let config = match certificate {
+        None => builder.with_no_client_auth(),
+        Some(name) => {
+            let key = PrivateKeyDer::from_pem_file(certs.join(format!("{name}.key"))).expect("a key");
+            builder.with_client_auth_cert(vec![der(name)], key).expect("a pair")
+        }
+    };
+    TlsConnector::from(Arc::new(config))
+}
+
+/// A node that serves HTTPS with these kinds of identity, and has a leader.
+async fn secured(kinds: &[&str]) -> Running {
+    serving(&[kinds, &["http_tls"]].concat(), "").await
+}
+
+/// A node with these kinds of identity, and with this added to `[http_auth]`.
+async fn serving(kinds: &[&str], auth: &str) -> Running {
+    let mut node = laid_out_with("demo", 1, "");
+    issue(&node);
+    let tokens = node.path("tokens");
+    write(&tokens, &format!("monitor prometheus {MONITOR}\nclient shop {CLIENT}\noperator ops {OPERATOR}\n"), 0o600);
+    let mut text = fs::read_to_string(node.layout().config_file(ONE)).expect("readable");
+    let [cert, key, ca] = ["node-1.pem", "node-1.key", "ca.pem"].map(|name| node.path(&format!("certs/{name}")));
+    if kinds.contains(&"http_tls") {
+        text += &format!("\n[http_tls]\ncert = {cert:?}\nkey = {key:?}\n");
+        text += &if kinds.contains(&"client_ca") { format!("client_ca = {ca:?}\n") } else { String::new() };
+    }
+    let tokens = if kinds.contains(&"tokens") { format!("tokens = {tokens:?}\n") } else { String::new() };
+    text += &format!("\n[http_auth]\n{tokens}{auth}");
+    fs::write(node.layout().config_file(ONE), text).expect("written");
+    node.start_all().await.expect("started");
+    let deadline = Instant::now() + PATIENCE;
+    let operator = caller("operator", Some("alice"), None, Least::Operator);
+    while ask(&node, &operator, "GET /readyz", "").await.status != 200 {
+        assert!(Instant::now() < deadline, "no leader");
+    }
+    node
+}
+
+/// Certificates of a client and of an operator.
+fn issue(node: &Running) {
+    let certs = node.path("certs").into();
+    let (clients, operators) = (vec!["billing".to_owned()], vec!["alice".to_owned()]);
+    make(&Args { clients, operators, ..Args::new(certs, "demo") }).expect("certificates");
+}
+
+fn write(file: &str, text: &str, mode: u32) {
+    fs::write(file, text).expect("written");
+    fs::set_permissions(file, fs::Permissions::from_mode(mode)).expect("changed");
+}
+
+fn https(node: &Running) -> String {
+    node.endpoint(ONE).replace("http://", "https://")
+}
