@@ -1,12 +1,19 @@
-//! Connection options of client commands: environment variables override defaults,
-//! options override both.
+//! Connection options of client commands: environment variables override defaults, options override
+//! both. A context counts instead of the variables, unless an option or a variable names endpoints.
 
+use super::context::{Context, Contexts};
 use crate::{
     client::{ANSWER_LIMIT, Client, Token, Trust},
     environment::{CA, CERT, CERT_KEY, ENDPOINTS, TIMEOUT, TOKEN_FILE},
     exit::{Exit, Failure},
 };
-use std::{env, ffi::OsString, fmt, path::PathBuf, time::Duration};
+use std::{
+    env,
+    ffi::OsString,
+    fmt,
+    path::{self, PathBuf},
+    time::Duration,
+};
 
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:8001";
 
@@ -17,10 +24,13 @@ pub(super) struct Connection {
     /// [env: QUORATE_ENDPOINTS, separated by commas] [default: http://127.0.0.1:8001]
     #[arg(long = "endpoint", value_name = "URL")]
     endpoints: Vec<String>,
+    /// The context with endpoints and files [default: that of `context use`]
+    #[arg(long, value_name = "NAME", conflicts_with = "endpoints")]
+    context: Option<String>,
     /// The authority to trust for https endpoints, PEM [env: QUORATE_CA]
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// The certificate that proves who calls, for https endpoints, PEM [env: QUORATE_CERT]
+    /// The certificate that proves the role of the caller, for https endpoints, PEM [env: QUORATE_CERT]
     #[arg(long, value_name = "FILE")]
     cert: Option<PathBuf>,
     /// The private key of the certificate, PEM, readable by its owner only [env: QUORATE_KEY]
@@ -43,31 +53,62 @@ struct Given<T> {
 impl Connection {
     /// One client for all endpoints.
     pub(super) fn client(&self) -> Result<Client, Failure> {
-        let endpoints = self.endpoints(own)?;
-        self.client_of(&endpoints.value, endpoints.place)
+        self.complete()?.client_of(None)
     }
 
     /// Each endpoint, and a client for it alone.
     pub(super) fn each(&self) -> Result<Vec<(String, Client)>, Failure> {
-        let Given { value, place } = self.endpoints(own)?;
-        let clients = value.into_iter().map(|url| {
-            let client = self.client_of(std::slice::from_ref(&url), place)?;
-            Ok((url, client))
-        });
-        clients.collect()
+        let complete = self.complete()?;
+        let urls = complete.options.endpoints(complete.variables)?.value;
+        urls.into_iter().map(|url| Ok((url.clone(), complete.client_of(Some(url))?))).collect()
     }
 
-    fn client_of(&self, endpoints: &[String], place: &str) -> Result<Client, Failure> {
-        let client = Client::new(endpoints, &self.trust(own)?).map_err(|error| misused(place, error))?;
-        let client = client.with_limit(self.timeout(own)?);
-        match file(&self.token_file, "--token-file", TOKEN_FILE, own)? {
-            None => Ok(client),
-            Some(Given { value, place }) => {
-                Ok(client.with_token(Token::read(&value).map_err(|error| misused(place, error))?))
-            }
+    /// These options, completed by a context or else by variables.
+    fn complete(&self) -> Result<Complete, Failure> {
+        let is_named = !self.endpoints.is_empty() || (self.context.is_none() && own(ENDPOINTS).is_some());
+        let contexts = if is_named { Contexts::default() } else { Contexts::of_user()? };
+        match self.context.as_deref().or(contexts.current()) {
+            None => Ok(Complete { options: self.clone(), variables: own }),
+            Some(name) => Ok(Complete { options: self.within(contexts.get(name)?)?, variables: |_| None }),
         }
     }
 
+    /// The same options, and the values of a context for those that are not given.
+    fn within(&self, context: &Context) -> Result<Self, Failure> {
+        let timeout = context.timeout.as_deref().map(humantime::parse_duration).transpose();
+        let timeout = timeout.map_err(|error| misused("the timeout of the context", error))?;
+        let has_cert = self.cert.is_some() || self.cert_key.is_some();
+        let pair = if has_cert { (None, None) } else { (context.cert.clone(), context.key.clone()) };
+        Ok(Self {
+            endpoints: context.endpoints.clone(),
+            context: None,
+            ca: self.ca.clone().or(context.ca.clone()),
+            cert: self.cert.clone().or(pair.0),
+            cert_key: self.cert_key.clone().or(pair.1),
+            token_file: self.token_file.clone().or(context.token_file.clone()),
+            timeout: self.timeout.or(timeout),
+        })
+    }
+
+    /// The context of these options and variables, once they have been found to make a client.
+    pub(super) fn to_context(&self) -> Result<Context, Failure> {
+        let complete = Complete { options: self.clone(), variables: own };
+        let endpoints = self.endpoints(own)?.value;
+        complete.client_of(None)?;
+        let absolute = |option: &Option<PathBuf>, flag, name| {
+            let given = file(option, flag, name, own)?;
+            let absolute = given.map(|given| path::absolute(given.value)).transpose();
+            absolute.map_err(|error| misused(flag, error))
+        };
+        Ok(Context {
+            endpoints,
+            ca: absolute(&self.ca, "--ca", CA)?,
+            cert: absolute(&self.cert, "--cert", CERT)?,
+            key: absolute(&self.cert_key, "--key", CERT_KEY)?,
+            token_file: absolute(&self.token_file, "--token-file", TOKEN_FILE)?,
+            timeout: self.timeout.map(|timeout| humantime::format_duration(timeout).to_string()),
+        })
+    }
     fn endpoints(&self, variable: impl Fn(&str) -> Option<OsString>) -> Result<Given<Vec<String>>, Failure> {
         if !self.endpoints.is_empty() {
             return Ok(Given { value: self.endpoints.clone(), place: "--endpoint" });
@@ -102,6 +143,29 @@ impl Connection {
         let Some(text) = text(TIMEOUT, variable)? else { return Ok(ANSWER_LIMIT) };
         let refuse = |_| misused(TIMEOUT, format_args!("`{}` is not a duration such as 5s", text.escape_debug()));
         humantime::parse_duration(&text).map_err(refuse)
+    }
+}
+
+/// Options, and the variables that count beside them.
+struct Complete {
+    options: Connection,
+    variables: fn(&str) -> Option<OsString>,
+}
+
+impl Complete {
+    /// A client of one endpoint, or of all.
+    fn client_of(&self, only: Option<String>) -> Result<Client, Failure> {
+        let Self { options, variables } = self;
+        let Given { value, place } = options.endpoints(variables)?;
+        let endpoints = only.map_or(value, |only| vec![only]);
+        let client = Client::new(&endpoints, &options.trust(variables)?).map_err(|error| misused(place, error))?;
+        let client = client.with_limit(options.timeout(variables)?);
+        match file(&options.token_file, "--token-file", TOKEN_FILE, variables)? {
+            None => Ok(client),
+            Some(Given { value, place }) => {
+                Ok(client.with_token(Token::read(&value).map_err(|error| misused(place, error))?))
+            }
+        }
     }
 }
 
@@ -155,6 +219,7 @@ mod tests {
             Connection::default(),
             Connection {
                 endpoints: vec!["http://c:3".to_owned()],
+                context: None,
                 ca: Some("own.pem".into()),
                 cert: None,
                 cert_key: None,

@@ -2,6 +2,7 @@
 //! line and an exit code.
 
 mod connection;
+mod context;
 mod list;
 mod txn;
 mod usage;
@@ -139,6 +140,11 @@ enum Command {
         out: PathBuf,
         #[command(flatten)]
         connection: Connection,
+    },
+    /// Save connections under names, and choose the one that client commands use
+    Context {
+        #[command(subcommand)]
+        what: context::ContextCommand,
     },
     /// Start a new cluster from a backup: create the data directory of its first node
     Restore(restore::Args),
@@ -326,6 +332,7 @@ impl Cli {
                 let saved = backup::save(&mut connection.client()?, &out).await?;
                 show(format!("{saved}"), json!(saved))?;
             }
+            Command::Context { what } => context::run(what, self.json)?,
             Command::Restore(args) => {
                 let (human, machine) = restore::run(&args)?;
                 show(human, machine)?;

@@ -250,6 +250,7 @@ impl Reader {
             shell.env_remove(variable);
         }
         let exported = if machine.is_none() { &*self.exported } else { "" };
+        shell.env("XDG_CONFIG_HOME", self.dir.path());
         shell.arg("-c").arg(format!("{exported}{line}")).env_remove("RUST_LOG");
         shell.env("PATH", format!("{}:{path}", self.dir.path().join("bin").display()));
         shell.current_dir(machine.map_or(self.operator(), |id| self.machine(id)));

@@ -203,6 +203,44 @@ async fn commands_prove_their_identity_by_certificate_or_token_from_options_or_v
     assert_eq!(run_with(&["get", "k"], &variables).await.succeeded(), "v");
 }
 
+/// A context counts as a whole: variables are not read beside it, and neither is it beside them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_context_says_once_where_the_cluster_is_and_who_calls() {
+    let node = secured(&["client_ca", "tokens"]).await;
+    let (https, config) = (https(&node), node.path("config"));
+    let path = |name: &str| node.path(&format!("certs/{name}"));
+    let (ca, cert, key) = (path("ca.pem"), path("alice.pem"), path("alice.key"));
+    let in_config = async |args: &[&str], more: &[(&str, &str)]| {
+        run_with(args, &[&[("XDG_CONFIG_HOME", &*config)], more].concat()).await
+    };
+    let connection = ["--endpoint", &*https, "--ca", &ca, "--cert", &cert, "--key", &key];
+    let added = in_config(&[&["context", "add", "prod"][..], &connection].concat(), &[]).await.succeeded();
+    assert!(added.contains("is in use"), "{added}");
+    let elsewhere = ["context", "add", "other", "--endpoint", "http://127.0.0.1:1"];
+    in_config(&elsewhere, &[]).await.succeeded();
+    assert_eq!(in_config(&[&elsewhere[..], &["--json"]].concat(), &[]).await.failure(), (4, "conflict".to_owned()));
+    let bad = in_config(&["context", "add", "bad", "--cert", &cert], &[]).await;
+    assert!(bad.code == Some(2) && bad.err.contains("--cert: has no key"), "{bad:?}");
+
+    in_config(&["put", "k", "v"], &[]).await.succeeded();
+    in_config(&["status"], &[("QUORATE_CA", "/nowhere"), ("QUORATE_TOKEN_FILE", "/nowhere")]).await.succeeded();
+    let other = in_config(&["get", "k", "--context", "other", "--json"], &[]).await;
+    assert_eq!(other.failure(), (5, "unreachable".to_owned()));
+    let anonymous = [("QUORATE_ENDPOINTS", &*https), ("QUORATE_CA", &ca)];
+    assert_eq!(in_config(&["get", "k", "--json"], &anonymous).await.failure(), (7, "unauthenticated".to_owned()));
+    let named = in_config(&["get", "k", "--endpoint", &https, "--ca", &ca, "--json"], &[]).await;
+    assert_eq!(named.failure(), (7, "unauthenticated".to_owned()));
+
+    in_config(&["context", "use", "other"], &[]).await.succeeded();
+    assert_eq!(in_config(&["get", "k"], &[]).await.code, Some(5));
+    assert_eq!(in_config(&["get", "k", "--context", "prod"], &[]).await.succeeded(), "v");
+    let listed = in_config(&["context", "list"], &[]).await.succeeded();
+    assert_eq!(listed, format!("* other  http://127.0.0.1:1\n  prod  {https}\n"));
+    in_config(&["context", "remove", "other"], &[]).await.succeeded();
+    let gone = in_config(&["get", "k", "--context", "other", "--json"], &[]).await;
+    assert_eq!(gone.failure(), (3, "not_found".to_owned()));
+}
+
 /// Without tokens, TLS itself refuses a client without a certificate. Its request was then not
 /// read, so the outcome of a write is known.
 #[tokio::test(flavor = "multi_thread")]

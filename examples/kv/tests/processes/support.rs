@@ -129,6 +129,8 @@ pub(crate) async fn run_on(args: &[&str], environment: &[(&str, &str)], input: &
     for (variable, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"QUORATE_")) {
         command.env_remove(variable);
     }
+    // The contexts of the user of this machine are not those of a test.
+    command.env("XDG_CONFIG_HOME", "/nowhere/at/all");
     command.args(args).envs(environment.iter().copied()).env_remove("RUST_LOG");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().expect("the binary runs");
