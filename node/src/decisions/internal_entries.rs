@@ -43,6 +43,11 @@ impl InternalEntries {
         self.waiting.push_back(entry);
     }
 
+    /// Whether no entry waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// The payloads of the next batch, which are appended now: as many as fit into `bytes_max`, and
     /// one at least. Entries of a term that this node does not lead are dropped.
     pub fn next(&mut self, view: &View, bytes_max: usize) -> Vec<Bytes> {

@@ -173,22 +173,30 @@ impl Ticks {
         (is_first || time > self.clock.highest()).then_some(time)
     }
 
+    /// Whether [`Ticks::next`] depends on the time, which costs more to read than all else here.
+    pub fn is_next_wanted(&self, view: &View) -> bool {
+        self.next_at(view).is_some()
+    }
+
     /// The next tick by itself.
     pub fn next(&mut self, view: &View, now: Moment) -> Next {
-        // What the machine waits for is known once it has applied the last tick.
-        let awaits = self.last.is_some_and(|(term, index)| term == view.term && index > self.applied);
-        if awaits || !self.may_append(view) {
-            return Next::None;
-        }
-        let waits = self.is_pending || self.next_due.is_some();
-        let Some(at) = waits.then(|| self.clock.highest() + EVERY).into_iter().chain(self.next_due).min() else {
-            return Next::None;
-        };
+        let Some(at) = self.next_at(view) else { return Next::None };
         self.looked(view, now);
         match self.clock.until(at) {
             Duration::ZERO => Next::Now(self.clock.now()),
             until => Next::At(now.plus(until)),
         }
+    }
+
+    /// The log time of the next tick by itself, if there is to be one.
+    fn next_at(&self, view: &View) -> Option<LogTime> {
+        // What the machine waits for is known once it has applied the last tick.
+        let awaits = self.last.is_some_and(|(term, index)| term == view.term && index > self.applied);
+        if awaits || !self.may_append(view) {
+            return None;
+        }
+        let waits = self.is_pending || self.next_due.is_some();
+        waits.then(|| self.clock.highest() + EVERY).into_iter().chain(self.next_due).min()
     }
 
     /// The content of a tick.

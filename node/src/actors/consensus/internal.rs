@@ -46,6 +46,10 @@ impl Consensus {
     /// Appends the internal entries that may be appended now, behind a tick if time has passed: the
     /// signal of a result may set a timer, which counts from the time of its entry.
     pub(super) fn append_internal(&mut self, ctx: &mut Context<Self>) {
+        // Before a look at the clock: this runs after every rule, and mostly nothing waits.
+        if self.ticking.internal.is_empty() {
+            return;
+        }
         let (now, mut view) = (self.node.clock.now(), self.ticks_view());
         view.holds_proposals |= self.ticking.ticks.hold_commands();
         let payloads = self.ticking.internal.next(&view, self.node.limits.max_batch_bytes);

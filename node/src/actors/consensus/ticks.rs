@@ -83,7 +83,11 @@ impl Consensus {
         if !self.ticking.ticks.are_used() || !self.node.lifecycle.is_running() {
             return;
         }
-        let (now, view) = (self.node.clock.now(), self.ticks_view());
+        let view = self.ticks_view();
+        if !self.ticking.ticks.is_next_wanted(&view) {
+            return;
+        }
+        let now = self.node.clock.now();
         match self.ticking.ticks.next(&view, now) {
             Next::None => {}
             Next::At(at) => self.ask_for_tick_at(at, now, ctx),
