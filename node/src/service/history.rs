@@ -5,8 +5,9 @@
 //! and another node all have the same one, so a watch resumes anywhere.
 //!
 //! Events are appended with the whole of their entry, once it was applied, and evicted with the
-//! whole of their entry: no reader sees half of one. The history is a persistent map: a copy is
-//! O(1).
+//! whole of their entry: no reader sees half of one. The history is a persistent queue, because
+//! indexes rise: a copy is O(1), and so are an append and an eviction; a position is found by binary
+//! search.
 //!
 //! **Bound:** the events and their bytes, as the last tick says. The newest entry stays even if it
 //! exceeds them alone. One command or signal publishes at most [`PUBLISHED_BYTES_MAX`], and an entry
@@ -16,12 +17,12 @@ use super::{
     encoding::whole,
     layout::{Reader, write_bytes},
 };
-use imbl::OrdMap;
+use imbl::Vector;
 use quorate_raft::{Index, session::LogTime};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     io::{self, Error, ErrorKind, Write},
-    str,
+    iter, str,
     sync::Arc,
 };
 
@@ -139,10 +140,10 @@ pub struct Gone {
     pub floor: Index,
 }
 
-/// The entries that published events, by index. A clone is O(1).
+/// The entries that published events, in the order of their indexes. A clone is O(1).
 #[derive(PartialEq, Eq, Debug)]
 pub struct History<E> {
-    entries: OrdMap<Index, Arc<Entry<E>>>,
+    entries: Vector<Arc<Entry<E>>>,
     events: u64,
     bytes: u64,
     floor: Index,
@@ -150,9 +151,22 @@ pub struct History<E> {
 
 #[derive(PartialEq, Eq, Debug)]
 struct Entry<E> {
+    index: Index,
     time: LogTime,
-    events: Box<[Published<E>]>,
+    first: Published<E>,
+    /// The events after the first: most entries have none, and an empty box is no allocation.
+    more: Box<[Published<E>]>,
     bytes: u64,
+}
+
+impl<E> Entry<E> {
+    fn events(&self) -> impl Iterator<Item = &Published<E>> {
+        iter::once(&self.first).chain(&self.more)
+    }
+
+    fn len(&self) -> usize {
+        1 + self.more.len()
+    }
 }
 
 impl<E> History<E> {
@@ -162,16 +176,15 @@ impl<E> History<E> {
         &mut self,
         index: Index,
         time: LogTime,
-        events: Box<[Published<E>]>,
+        events: impl IntoIterator<Item = Published<E>>,
         bytes: u64,
         bounds: Bounds,
         evicted: impl FnMut(Index, &str),
     ) {
-        if events.is_empty() {
-            return;
-        }
-        debug_assert!(self.entries.get_max().is_none_or(|(last, _)| *last < index), "indexes rise");
-        self.insert(index, Entry { time, events, bytes });
+        let mut events = events.into_iter();
+        let Some(first) = events.next() else { return };
+        debug_assert!(self.entries.last().is_none_or(|last| last.index < index), "indexes rise");
+        self.insert(Entry { index, time, first, more: events.collect(), bytes });
         self.evict(bounds, evicted);
     }
 
@@ -180,14 +193,11 @@ impl<E> History<E> {
     pub fn evict(&mut self, bounds: Bounds, mut evicted: impl FnMut(Index, &str)) {
         while (self.events > u64::from(bounds.events) || self.bytes > u64::from(bounds.bytes)) && self.entries.len() > 1
         {
-            let Some((first, _)) = self.entries.get_min() else { return };
-            let first = *first;
-            if let Some(entry) = self.entries.remove(&first) {
-                self.events -= entry.events.len() as u64;
-                self.bytes -= entry.bytes;
-                entry.events.iter().for_each(|(topic, _)| evicted(first, topic));
-            }
-            self.floor = first;
+            let Some(entry) = self.entries.pop_front() else { return };
+            self.events -= entry.len() as u64;
+            self.bytes -= entry.bytes;
+            entry.events().for_each(|(topic, _)| evicted(entry.index, topic));
+            self.floor = entry.index;
         }
     }
 
@@ -221,30 +231,42 @@ impl<E> History<E> {
             return Err(Gone { floor: self.floor });
         }
         let (mut reached, mut looked) = (position, 0);
-        for (index, entry) in self.entries.range(position.next()..) {
+        for entry in self.after(position) {
             if looked == READ_MAX {
                 return Ok(Next::Nothing(reached));
             }
-            let selected = || entry.events.iter().filter(|(topic, _)| topics.select(topic));
+            let selected = || entry.events().filter(|(topic, _)| topics.select(topic));
             if selected().next().is_some() {
                 let events = selected().cloned().collect();
-                return Ok(Next::Changes(Changes { index: *index, time: entry.time, events }));
+                return Ok(Next::Changes(Changes { index: entry.index, time: entry.time, events }));
             }
-            (reached, looked) = (*index, looked + 1);
+            (reached, looked) = (entry.index, looked + 1);
         }
         Ok(Next::Nothing(reached.max(applied)))
     }
 
     /// The topic of each event after `position`, in order, with the index of its entry.
     pub fn topics_after(&self, position: Index) -> impl Iterator<Item = (Index, &str)> {
-        let entries = self.entries.range(position.next()..);
-        entries.flat_map(|(index, entry)| entry.events.iter().map(|(topic, _)| (*index, &**topic)))
+        self.after(position).flat_map(|entry| entry.events().map(|(topic, _)| (entry.index, &**topic)))
     }
 
-    fn insert(&mut self, index: Index, entry: Entry<E>) {
-        self.events += entry.events.len() as u64;
+    /// The entries after `position`, in order.
+    fn after(&self, position: Index) -> impl Iterator<Item = &Entry<E>> {
+        let first = match self.entries.last() {
+            // Most readers are at the end.
+            Some(last) if last.index > position => {
+                let found = self.entries.binary_search_by_key(&position.next(), |entry| entry.index);
+                found.unwrap_or_else(|first| first)
+            }
+            _ => self.entries.len(),
+        };
+        self.entries.focus().narrow(first..).into_iter().map(|entry| &**entry)
+    }
+
+    fn insert(&mut self, entry: Entry<E>) {
+        self.events += entry.len() as u64;
         self.bytes += entry.bytes;
-        self.entries.insert(index, Arc::new(entry));
+        self.entries.push_back(Arc::new(entry));
     }
 
     /// Writes the history, equal ones as equal bytes: the floor (8), the count of entries (8), and
@@ -260,11 +282,11 @@ impl<E> History<E> {
         to.write_all(&self.floor.0.to_le_bytes())?;
         to.write_all(&(self.entries.len() as u64).to_le_bytes())?;
         let mut encoded = Vec::new();
-        for (index, entry) in &self.entries {
-            to.write_all(&index.0.to_le_bytes())?;
+        for entry in &self.entries {
+            to.write_all(&entry.index.0.to_le_bytes())?;
             to.write_all(&entry.time.0.to_le_bytes())?;
-            to.write_all(&(entry.events.len() as u32).to_le_bytes())?;
-            for (topic, event) in &entry.events {
+            to.write_all(&(entry.len() as u32).to_le_bytes())?;
+            for (topic, event) in entry.events() {
                 write_bytes(to, topic.as_bytes())?;
                 encoded.clear();
                 encoded = postcard::to_extend(&**event, encoded).map_err(|error| {
@@ -287,7 +309,7 @@ impl<E> History<E> {
         let mut history = Self { floor: Index(from.u64()?), ..Self::default() };
         for _ in 0..from.u64()? {
             let (index, time) = (Index(from.u64()?), LogTime(from.u64()?));
-            let last = history.entries.get_max().map_or(history.floor, |(last, _)| *last);
+            let last = history.entries.last().map_or(history.floor, |last| last.index);
             let (mut events, mut bytes) = (Vec::new(), 0);
             for _ in 0..from.u32()? {
                 let (topic, event) = (from.bytes()?, from.bytes()?);
@@ -296,10 +318,11 @@ impl<E> History<E> {
                 let event = whole(&event).ok_or_else(|| from.invalid("this release does not read an event"))?;
                 events.push((topic.into(), Arc::new(event)));
             }
-            if index <= last || events.is_empty() {
+            let mut events = events.into_iter();
+            let Some(first) = events.next().filter(|_| index > last) else {
                 return Err(from.invalid("the history is not in order"));
-            }
-            history.insert(index, Entry { time, events: events.into(), bytes });
+            };
+            history.insert(Entry { index, time, first, more: events.collect(), bytes });
         }
         Ok(history)
     }
@@ -307,7 +330,7 @@ impl<E> History<E> {
 
 impl<E> Default for History<E> {
     fn default() -> Self {
-        Self { entries: OrdMap::new(), events: 0, bytes: 0, floor: Index(0) }
+        Self { entries: Vector::new(), events: 0, bytes: 0, floor: Index(0) }
     }
 }
 

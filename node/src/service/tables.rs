@@ -141,8 +141,10 @@ impl<E> Tables<E> {
     pub fn commit(&mut self, at: At, entry: &mut Entry<E>, evicted: impl FnMut(Index, &str)) {
         self.at = at;
         self.outcomes.add(at.index, entry.trace.bytes());
-        let events = entry.events.drain(..).collect();
-        self.history.append(at.index, at.time, events, entry.event_bytes, self.clock.history, evicted);
+        if !entry.events.is_empty() {
+            let events = entry.events.drain(..);
+            self.history.append(at.index, at.time, events, entry.event_bytes, self.clock.history, evicted);
+        }
         entry.clear();
     }
 

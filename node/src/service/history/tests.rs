@@ -89,7 +89,7 @@ fn lower_bounds_evict_at_once() {
 fn a_service_without_events_is_never_gone() {
     let mut history = History::<String>::default();
     (1..100).for_each(|index| {
-        history.append(Index(index), LogTime(index), Box::default(), 0, Bounds { events: 0, bytes: 0 }, |_, _| {})
+        history.append(Index(index), LogTime(index), [], 0, Bounds { events: 0, bytes: 0 }, |_, _| {})
     });
     assert_eq!(history.read(Index(0), Index(99), &Topics::All), Ok(Next::Nothing(Index(99))));
 }
@@ -121,6 +121,32 @@ fn every_cursor_gets_what_a_list_of_all_entries_has() {
             let gone: Vec<_> =
                 gone.flat_map(|(index, of)| of.iter().map(|topic| (*index, (*topic).to_owned()))).collect();
             assert_eq!(evicted, gone, "each evicted event was told");
+        }
+    }
+}
+
+/// A long queue, through copies: the persistent vector under it grows and shrinks by whole levels.
+#[test]
+fn a_long_history_keeps_its_order_while_it_is_copied_and_evicted() {
+    let mut history = History::default();
+    let (mut copies, mut index) = (Vec::new(), 0);
+    for kept in [20_000, 3, 9_000, 1] {
+        for _ in 0..30_000 {
+            index += 1;
+            let bounds = Bounds { events: kept, bytes: u32::MAX };
+            history.append(Index(index), LogTime(0), events(&["a"]), 1, bounds, |_, _| {});
+            if index % 7_001 == 0 {
+                copies.push((index, history.clone()));
+            }
+        }
+        copies.push((index, history.clone()));
+    }
+    for (last, copy) in copies {
+        let floor = copy.floor();
+        let indexes: Vec<_> = copy.topics_after(floor).map(|(index, _)| index.0).collect();
+        assert!(indexes.iter().copied().eq(floor.0 + 1..=last), "after {floor} up to {last}");
+        for position in (floor.0..=last).step_by(613) {
+            assert!(copy.topics_after(Index(position)).map(|(index, _)| index.0).eq(position + 1..=last));
         }
     }
 }
@@ -176,7 +202,7 @@ fn of(entries: &[(u64, &[&'static str])], bounds: Bounds) -> History<String> {
 }
 
 /// An event of each topic, with the topic as its text.
-fn events(topics: &[&'static str]) -> Box<[Published<String>]> {
+fn events(topics: &[&'static str]) -> Vec<Published<String>> {
     topics.iter().map(|topic| ((*topic).into(), Arc::new((*topic).into()))).collect()
 }
 

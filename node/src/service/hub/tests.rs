@@ -411,7 +411,7 @@ impl World {
         self.applied += 1;
         let events = topics.iter().zip(self.applied * 1_000..);
         self.events.extend(events.clone().map(|(topic, value)| (self.applied, (*topic).into(), value)));
-        let events = events.map(|(topic, value)| ((*topic).into(), Arc::new(value))).collect();
+        let events = events.map(|(topic, value)| ((*topic).into(), Arc::new(value)));
         let Self { history, publisher, .. } = self;
         history.append(Index(self.applied), LogTime(0), events, 1, self.bounds, |index, topic| {
             publisher.evicted(index, topic);
