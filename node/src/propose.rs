@@ -52,14 +52,7 @@ impl<M: StateMachine> Node<M> {
     /// Only [`ProposeError::OutcomeUnknown`] may take effect after all; every other error means
     /// that it did not and will not.
     pub fn propose(&self, command: impl Into<Bytes>) -> Proposing<'_, M> {
-        let convert = |outcome: Result<Outcome, ProposeError>| {
-            outcome?.map_err(|refusal| match refusal {
-                Refusal::Skipped => ProposeError::Skipped,
-                // Commands without a session are never refused like this.
-                Refusal::Expired | Refusal::StaleSerial => ProposeError::OutcomeUnknown,
-            })
-        };
-        Proposing { node: self, command: command.into(), until: None, session: None, offered: None, convert }
+        Proposing::new(self, command.into(), without_session)
     }
 
     /// Proposes a command of `command_bytes`, at once; `payload` has it with the fields of its
@@ -104,16 +97,39 @@ impl<M: StateMachine> Node<M> {
 /// A command that is proposed once this is awaited, and its options: see [`Node::propose`].
 #[must_use = "a command is proposed once this is awaited"]
 pub struct Proposing<'a, M: StateMachine, E = ProposeError> {
-    node: &'a Node<M>,
-    command: Bytes,
-    until: Option<Instant>,
-    session: Option<(SessionKey, u64)>,
+    pub(crate) node: &'a Node<M>,
+    pub(crate) command: Bytes,
+    pub(crate) until: Option<Instant>,
+    pub(crate) session: Option<(SessionKey, u64)>,
     /// The proposal, once it is made.
-    offered: Option<Offered<'a>>,
-    convert: fn(Result<Outcome, ProposeError>) -> Result<Applied, E>,
+    pub(crate) offered: Option<Offered<'a>>,
+    pub(crate) convert: fn(Result<Outcome, ProposeError>) -> Result<Applied, E>,
+}
+
+/// The result of a command without a session.
+pub(crate) fn without_session(outcome: Result<Outcome, ProposeError>) -> Result<Applied, ProposeError> {
+    outcome?.map_err(|refusal| match refusal {
+        Refusal::Skipped => ProposeError::Skipped,
+        // Commands without a session are never refused like this.
+        Refusal::Expired | Refusal::StaleSerial => ProposeError::OutcomeUnknown,
+    })
+}
+
+/// The result of a command in a session.
+pub(crate) fn in_session(outcome: Result<Outcome, ProposeError>) -> Result<Applied, SessionError> {
+    Ok(outcome??)
 }
 
 impl<'a, M: StateMachine, E> Proposing<'a, M, E> {
+    /// A command without a session and without a deadline.
+    pub(crate) fn new(
+        node: &'a Node<M>,
+        command: Bytes,
+        convert: fn(Result<Outcome, ProposeError>) -> Result<Applied, E>,
+    ) -> Self {
+        Self { node, command, until: None, session: None, offered: None, convert }
+    }
+
     /// Sets a deadline, this long from now; `None` for none, which is the default.
     ///
     /// A command that neither this node nor the leader has accepted by then is never started, and is
@@ -150,8 +166,7 @@ impl<'a, M: StateMachine, E> Proposing<'a, M, E> {
     /// not; an earlier one may have been applied.
     pub fn by_session(self, key: &SessionKey, serial: u64) -> Proposing<'a, M, SessionError> {
         let Self { node, command, until, .. } = self;
-        let convert = |outcome: Result<Outcome, ProposeError>| Ok(outcome??);
-        Proposing { node, command, until, session: Some((key.clone(), serial)), offered: None, convert }
+        Proposing { node, command, until, session: Some((key.clone(), serial)), offered: None, convert: in_session }
     }
 }
 

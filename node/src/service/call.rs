@@ -6,14 +6,22 @@ use super::{
     interface::Service,
 };
 use crate::{
-    decisions::versions,
+    decisions::{callers::Outcome, versions},
+    error::ProposeError,
     node::Node,
+    propose::{self, Proposing},
     results::{Applied, Consistency, Read},
     session::Session,
 };
-use bytes::Bytes;
 use quorate_raft::session::SessionKey;
-use std::{fmt, future::IntoFuture, pin::Pin, time::Duration};
+use std::{
+    fmt,
+    future::IntoFuture,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::time::Instant;
 
 /// The handle of a node that hosts a service.
 ///
@@ -73,7 +81,7 @@ impl<S: Service> Node<Hosted<S>> {
     /// If the command's type has no form in postcard: see [`Message`](crate::Message).
     pub fn call(&self, command: S::Command) -> Call<'_, S> {
         let needs = S::since(&command);
-        Call { node: self, command: Hosted::<S>::encode(&command), needs, within: None, session: None }
+        Call { proposing: Proposing::new(self, Hosted::<S>::encode(&command), alone), needs, within: None }
     }
 
     /// Asks the service without changing it: answered by this node, under a promise of freshness,
@@ -152,12 +160,10 @@ impl<S: Service> Session<Hosted<S>> {
 /// ```
 #[must_use = "a command is sent once this is awaited"]
 pub struct Call<'a, S: Service> {
-    node: &'a Node<Hosted<S>>,
-    command: Bytes,
+    proposing: Proposing<'a, Hosted<S>, CallError>,
     /// The version that introduced the command.
     needs: u32,
     within: Option<Duration>,
-    session: Option<(SessionKey, u64)>,
 }
 
 impl<S: Service> Call<'_, S> {
@@ -212,29 +218,37 @@ impl<S: Service> Call<'_, S> {
     /// # node.shutdown().await;
     /// # Ok(()) }
     /// ```
-    pub fn numbered(self, session: &SessionKey, serial: u64) -> Self {
-        Self { session: Some((session.clone(), serial)), ..self }
+    pub fn numbered(mut self, session: &SessionKey, serial: u64) -> Self {
+        self.proposing.session = Some((session.clone(), serial));
+        self.proposing.convert = in_session;
+        self
     }
 }
 
-impl<'a, S: Service> IntoFuture for Call<'a, S> {
+/// Not boxed: the box would cost as much as an entry costs on a node.
+impl<S: Service> Future for Call<'_, S> {
     type Output = Result<Applied<S::Reply>, CallError>;
-    type IntoFuture = Boxed<'a, Self::Output>;
 
-    fn into_future(self) -> Self::IntoFuture {
-        let Self { node, command, needs, within, session } = self;
-        Box::pin(async move {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { proposing, needs, within } = &mut *self;
+        if proposing.offered.is_none() {
             // Of a numbered command the log has the answer to every attempt.
-            if session.is_none() {
-                refuse_if_too_new(node, needs)?;
+            if proposing.session.is_none() {
+                refuse_if_too_new(proposing.node, *needs)?;
             }
-            let proposing = node.propose(command).within(within);
-            replied::<S>(match session {
-                Some((key, serial)) => proposing.by_session(&key, serial).await.map_err(CallError::from),
-                None => proposing.await.map_err(CallError::from),
-            })
-        })
+            // A deadline beyond the range of the clock is none.
+            proposing.until = within.and_then(|within| Instant::now().checked_add(within));
+        }
+        Pin::new(proposing).poll(cx).map(replied::<S>)
     }
+}
+
+fn alone(outcome: Result<Outcome, ProposeError>) -> Result<Applied, CallError> {
+    propose::without_session(outcome).map_err(CallError::from)
+}
+
+fn in_session(outcome: Result<Outcome, ProposeError>) -> Result<Applied, CallError> {
+    propose::in_session(outcome).map_err(CallError::from)
 }
 
 /// A query that is asked once this is awaited, and its options: see [`Node::query`].
@@ -339,6 +353,9 @@ impl<'a, S: Service> IntoFuture for Ask<'a, S> {
 
 /// Refuses a command that a member is known not to apply: so no entry is made for it.
 fn refuse_if_too_new<S: Service>(node: &Node<Hosted<S>>, needs: u32) -> Result<(), CallError> {
+    if needs == 0 {
+        return Ok(()); // before a look at the status: no cluster is at an older version
+    }
     let status = node.shared.status.borrow();
     let (cluster, of_all) = (status.schema_version, status.machine_versions.as_ref().map(|versions| *versions.start()));
     match versions::is_too_new(needs, cluster, of_all) {
@@ -359,7 +376,7 @@ fn replied<S: Service>(outcome: Result<Applied, CallError>) -> Result<Applied<S:
 
 impl<S: Service> fmt::Debug for Call<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { command, within, session, .. } = self;
+        let Self { proposing: Proposing { command, session, .. }, within, .. } = self;
         let bytes = command.len();
         f.debug_struct("Call").field("bytes", &bytes).field("within", within).field("session", session).finish()
     }

@@ -69,10 +69,10 @@ pub enum Opened<C> {
 ///
 /// # Panics
 /// If the command's type has no form in postcard, such as a flattened field.
-pub fn seal<C: Serialize>(command: &C, since: u32, mut to: Vec<u8>) -> Vec<u8> {
+pub fn seal<C: Serialize>(command: &C, since: u32, to: &mut Vec<u8>) {
     to.push(TAG);
-    write_number(&mut to, since);
-    append(command, to)
+    write_number(to, since);
+    append(command, to);
 }
 
 /// Reads the envelope in `bytes`; `since` gives the version that introduced a kind of command.
@@ -98,9 +98,9 @@ pub fn open<C: DeserializeOwned>(bytes: &[u8], versions: Versions, since: impl F
 ///
 /// # Panics
 /// If the reply's type has no form in postcard.
-pub fn write_reply<R: Serialize>(reply: &R, mut to: Vec<u8>) -> Vec<u8> {
+pub fn write_reply<R: Serialize>(reply: &R, to: &mut Vec<u8>) {
     to.push(APPLIED);
-    append(reply, to)
+    append(reply, to);
 }
 
 /// Writes the outcome of a command that was refused, after what `to` holds.
@@ -140,9 +140,13 @@ fn write_number(to: &mut Vec<u8>, mut number: u32) {
 
 /// The number at the start of `bytes`, and the bytes after it; only its shortest form is one.
 fn read_number(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (first, rest) = bytes.split_first()?;
+    if *first < 0x80 {
+        return Some((u32::from(*first), rest));
+    }
     let end = bytes.iter().take(5).position(|byte| *byte < 0x80)?;
     let (number, rest) = bytes.split_at(end + 1);
-    if end > 0 && number[end] == 0 {
+    if number[end] == 0 {
         return None;
     }
     let number = number.iter().rev().fold(0, |sum: u64, byte| sum << 7 | u64::from(byte & 0x7f));
@@ -173,7 +177,7 @@ mod tests {
         assert_eq!(sealed(&Old::Add(300), 0), [0xf1, 0, 0, 0xac, 2]);
         assert_eq!(sealed(&Old::Name("ab".into()), 300), [0xf1, 0xac, 2, 1, 2, b'a', b'b']);
         assert_eq!(sealed(&Old::Add(0), u32::MAX), [0xf1, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0]);
-        assert_eq!(write_reply(&7u64, vec![9]), [9, 0, 7]);
+        assert_eq!(replied(&7u64), [0, 7]);
         assert_eq!(refused(Refusal::TooNew { needs: 300, cluster: 1 }), [1, 0xac, 2, 1]);
         assert_eq!(refused(Refusal::Unreadable), [2]);
     }
@@ -254,7 +258,7 @@ mod tests {
 
     #[test]
     fn an_outcome_is_read_as_it_was_written() {
-        let reply = write_reply(&String::from("done"), Vec::new());
+        let reply = replied(&String::from("done"));
         assert_eq!(read_outcome::<String>(&reply), Some(Ok("done".into())));
         for refusal in [Refusal::Unreadable, Refusal::TooNew { needs: u32::MAX, cluster: 0 }] {
             let bytes = refused(refusal);
@@ -289,7 +293,15 @@ mod tests {
     }
 
     fn sealed<C: Serialize>(command: &C, since: u32) -> Vec<u8> {
-        seal(command, since, Vec::new())
+        let mut bytes = Vec::new();
+        seal(command, since, &mut bytes);
+        bytes
+    }
+
+    fn replied<R: Serialize>(reply: &R) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_reply(reply, &mut bytes);
+        bytes
     }
 
     fn refused(refusal: Refusal) -> Vec<u8> {

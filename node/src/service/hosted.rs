@@ -34,12 +34,21 @@ use quorate_raft::{
     tick::Tick,
 };
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     fmt,
     io::{self, BufWriter, Error, Write},
     panic::{self, AssertUnwindSafe},
 };
 use tokio::sync::watch;
+
+/// A longer command is not copied out of the buffer in which it was encoded, but takes it along.
+const SCRATCH_BYTES_MAX: usize = 1 << 16;
+
+thread_local! {
+    /// The buffer in which this thread encodes commands.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// A service as a state machine. [`Builder::serve`](crate::Builder::serve) makes one; tests may
 /// make one without a node.
@@ -121,7 +130,16 @@ impl<S: Service> Hosted<S> {
     /// If the command's type has no form in postcard: see [`Message`](crate::Message).
     #[must_use]
     pub fn encode(command: &S::Command) -> Bytes {
-        envelope::seal(command, S::since(command), Vec::new()).into()
+        let mut bytes = SCRATCH.try_with(Cell::take).unwrap_or_default();
+        bytes.clear();
+        envelope::seal(command, S::since(command), &mut bytes);
+        if bytes.len() > SCRATCH_BYTES_MAX {
+            return bytes.into();
+        }
+        let sealed = Bytes::copy_from_slice(&bytes);
+        // A thread that ends keeps no buffer.
+        let _ = SCRATCH.try_with(|scratch| scratch.set(bytes));
+        sealed
     }
 
     /// The outcome in the bytes that [`StateMachine::apply`] returned; `None` if this release does
@@ -245,17 +263,14 @@ impl<S: Service> Hosted<S> {
             let versions = Versions { cluster: at.version, release: S::VERSION };
             let written = match envelope::open(bytes, versions, S::since) {
                 Opened::Command(command) => {
-                    let mut cx = Context::new(at, Cause::Call, 0, tables, entry).with(session);
+                    let mut cx = Context::new(*at, Cause::Call, 0, tables, entry).with(session);
                     let reply = service.apply(command, &mut cx);
                     entry.trace.outcome(|to| envelope::write_reply(&reply, to))
                 }
-                Opened::Refused(refusal) => entry.trace.outcome(|mut to| {
-                    envelope::write_refusal(refusal, &mut to);
-                    to
-                }),
+                Opened::Refused(refusal) => entry.trace.outcome(|to| envelope::write_refusal(refusal, to)),
                 Opened::TooOld { needs } => return Err(HaltCause::TooOld { needs, release: S::VERSION }),
             };
-            Ok((at, Bytes::copy_from_slice(entry.trace.since(written))))
+            Ok(Bytes::copy_from_slice(entry.trace.since(written)))
         })
     }
 
@@ -278,11 +293,12 @@ impl<S: Service> Hosted<S> {
                 let signal = signal_of::<S>(undo.key());
                 entry.timers.push(undo);
                 let signal = signal?;
-                let at = At { time: due, ..at };
+                let at = At { time: due, ..*at };
                 service.signal(signal, &mut Context::new(at, Cause::Timer, nth, tables, entry));
                 nth += 1;
             }
-            Ok((At { time: tables.timers.time_after(until), ..at }, ()))
+            at.time = tables.timers.time_after(until);
+            Ok(())
         });
         match fired {
             Ok(()) => {
@@ -301,7 +317,7 @@ impl<S: Service> Hosted<S> {
     #[doc(hidden)]
     pub fn inside(&mut self, at: &At, payload: &[u8]) -> Result<(), Halt> {
         let mut claimed = None;
-        self.enter(at, |mut at, service, tables, entry| {
+        self.enter(at, |at, service, tables, entry| {
             match Internal::decode(payload).ok_or(HaltCause::Unknown)? {
                 Internal::Version(needs) if needs > S::VERSION => {
                     return Err(HaltCause::TooOld { needs, release: S::VERSION });
@@ -318,11 +334,11 @@ impl<S: Service> Hosted<S> {
                         entry.effects.push(undo);
                         let cause = Cause::Effect(id);
                         let signal = signal_of::<S>(signal)?;
-                        service.signal(signal, &mut Context::new(at, cause, 0, tables, entry));
+                        service.signal(signal, &mut Context::new(*at, cause, 0, tables, entry));
                     }
                 }
             }
-            Ok((at, ()))
+            Ok(())
         })?;
         if let Some(window) = claimed {
             self.diverged = self.comparing.claimed(at.index, window, &self.tables.claims);
@@ -331,18 +347,19 @@ impl<S: Service> Hosted<S> {
     }
 
     /// Runs one entry at its position, at the cluster's version: all of its output is taken over,
-    /// with time and version as `run` returns them, or all of it is dropped.
+    /// with time and version as `run` leaves them, or all of it is dropped.
+    #[inline]
     fn enter<T>(
         &mut self,
         at: &At,
-        run: impl FnOnce(At, &mut S, &mut Tables<S::Event>, &mut Entry<S::Event>) -> Result<(At, T), HaltCause>,
+        run: impl FnOnce(&mut At, &mut S, &mut Tables<S::Event>, &mut Entry<S::Event>) -> Result<T, HaltCause>,
     ) -> Result<T, Halt> {
         if let Some(halt) = &self.halt {
             return Err(halt.clone());
         }
         let Self { service, tables, entry, comparing, publisher, .. } = self;
         debug_assert!(tables.timers.next_due().is_none_or(|due| due >= tables.at.time), "nothing overdue is pending");
-        let at = At { version: tables.at.version, ..*at };
+        let mut at = At { version: tables.at.version, ..*at };
         let before = tables.outcomes;
         let over = tables.outcomes.begin(at.index);
         // After a panic the service is not used again.
@@ -351,21 +368,21 @@ impl<S: Service> Hosted<S> {
                 // The digest is that of the state at the end of the window: before this entry.
                 comparing.ended(window, Claim { version: at.version, outcomes, state: service.digest() });
             }
-            run(at, service, tables, entry)
+            run(&mut at, service, tables, entry)
         }));
-        match outcome.unwrap_or_else(|panic| Err(HaltCause::Panicked { message: message_of(&*panic) })) {
-            Ok((at, value)) => {
+        let cause = match outcome {
+            Ok(Ok(value)) => {
                 tables.commit(at, entry, |index, topic| publisher.evicted(index, topic));
-                Ok(value)
+                return Ok(value);
             }
-            Err(cause) => {
-                tables.undo(entry);
-                tables.outcomes = before;
-                // The applier drops a machine that has halted: no flush follows.
-                publisher.publish(&tables.history, at.index, Some(at.index));
-                Err(self.halt.insert(Halt { at: at.index, cause }).clone())
-            }
-        }
+            Ok(Err(cause)) => cause,
+            Err(panic) => HaltCause::Panicked { message: message_of(&*panic) },
+        };
+        tables.undo(entry);
+        tables.outcomes = before;
+        // The applier drops a machine that has halted: no flush follows.
+        publisher.publish(&tables.history, at.index, Some(at.index));
+        Err(self.halt.insert(Halt { at: at.index, cause }).clone())
     }
 }
 

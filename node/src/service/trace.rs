@@ -7,7 +7,6 @@
 use super::encoding::append;
 use quorate_raft::session::LogTime;
 use serde::Serialize;
-use std::mem;
 
 const REPLY: u8 = 0;
 const TIMER: u8 = 1;
@@ -43,6 +42,7 @@ impl Trace {
     }
 
     /// Forgets all of it, for the next entry.
+    #[inline]
     pub fn clear(&mut self) {
         if self.0.capacity() > KEPT_BYTES_MAX {
             self.0 = Vec::new();
@@ -62,12 +62,12 @@ impl Trace {
 
     /// Adds a timer that fired.
     pub fn fired(&mut self, key: &[u8]) {
-        self.item(FIRED, key, |to| to);
+        self.item(FIRED, key, |_| {});
     }
 
     /// Adds a completion, and whether it counted.
     pub fn completed(&mut self, counts: bool) {
-        self.item(COMPLETED, &[counts.into()], |to| to);
+        self.item(COMPLETED, &[counts.into()], |_| {});
     }
 
     /// Adds an event; its encoded form begins at the mark.
@@ -82,32 +82,30 @@ impl Trace {
 
     /// Adds that the effect before it was refused.
     pub fn refused(&mut self) {
-        self.item(REFUSED, &[], |to| to);
+        self.item(REFUSED, &[], |_| {});
     }
 
     /// Adds the outcome of a command, which `write` appends; it begins at the mark.
-    pub fn outcome(&mut self, write: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Mark {
+    pub fn outcome(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Mark {
         self.item(REPLY, &[], write)
     }
 
     fn named<T: Serialize>(&mut self, tag: u8, name: &str, message: &T) -> Mark {
-        self.item(tag, &(name.len() as u64).to_le_bytes(), |mut to| {
-            to.extend_from_slice(name.as_bytes());
-            to
-        });
+        self.item(tag, &(name.len() as u64).to_le_bytes(), |to| to.extend_from_slice(name.as_bytes()));
         self.item(tag, &[], |to| append(message, to))
     }
 
-    fn item(&mut self, tag: u8, head: &[u8], write: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Mark {
-        self.0.push(tag);
-        let length_at = self.0.len();
-        self.0.extend_from_slice(&[0; 4]);
-        self.0.extend_from_slice(head);
-        let begin = self.0.len();
-        self.0 = write(mem::take(&mut self.0));
+    #[inline]
+    fn item(&mut self, tag: u8, head: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> Mark {
+        let Self(to) = self;
+        to.extend_from_slice(&[tag, 0, 0, 0, 0]);
+        let after_length = to.len();
+        to.extend_from_slice(head);
+        let begin = to.len();
+        write(to);
         // Modulo 4 GiB: the item is hashed and not read back.
-        let length = (self.0.len() - length_at - 4) as u32;
-        self.0[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+        let length = (to.len() - after_length) as u32;
+        to[after_length - 4..after_length].copy_from_slice(&length.to_le_bytes());
         Mark(begin)
     }
 }
@@ -123,10 +121,7 @@ mod tests {
         assert_eq!(trace.since(timer), b"\x03key");
         let event = trace.event("topic", &5u8);
         assert_eq!(trace.since(event), [5]);
-        let outcome = trace.outcome(|mut to| {
-            to.extend_from_slice(b"ok");
-            to
-        });
+        let outcome = trace.outcome(|to| to.extend_from_slice(b"ok"));
         assert_eq!(trace.since(outcome), b"ok");
     }
 

@@ -390,7 +390,7 @@ fn a_snapshot_of_a_newer_version_of_another_program_or_cut_off_is_refused_by_nam
         restored(&bytes).map(drop).expect_err("it is changed").to_string()
     };
     assert!(with(0, b'X').contains("no service stands there"), "the magic");
-    assert!(with(8, 2).contains("layout 2 is not known here, only 1"));
+    assert!(with(8, 3).contains("layout 3 is not known here, only 2"));
     assert!(with(12, 2).contains("version 2 of the service, and this release reads up to 1"));
 }
 
@@ -407,7 +407,7 @@ fn the_layout_of_the_tables_is_the_documented_one() {
         bytes.chunks(4).map(|word| u32::from_le_bytes(word.try_into().expect("four bytes"))).collect::<Vec<_>>()
     };
     assert_eq!(tables[..8], *b"QSERVICE");
-    let expected = [1, 1, 7, 0, 8, 0, 9, 0, 0x0a, 0, 0x0b, 0, 0x0c, 0x0d, 0x0e, 0x0f, 0x10];
+    let expected = [2, 1, 7, 0, 8, 0, 9, 0, 0x0a, 0, 0x0b, 0, 0x0c, 0x0d, 0x0e, 0x0f, 0x10];
     assert_eq!(words(&tables[8..76]), expected);
     let after_outcomes = 76 + 17;
     let empty = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
