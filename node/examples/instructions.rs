@@ -2,14 +2,19 @@
 //! `examples/bench/instructions` counts those of [`measured`]. Time is paused, so that timers of the
 //! nodes fire only while nothing else is to be done: the same work at any speed.
 //!
-//! `instructions raw|typed COMMANDS IN_FLIGHT`
+//! `instructions raw|typed|events memory|durable COMMANDS IN_FLIGHT`: `events` is the typed one with
+//! an event of each command, in a history that is full; `durable` has a write-ahead log on disk
+//! (in `$TMPDIR`), which the nodes' thread writes and syncs itself, so that no time passes meanwhile.
 
 use bytes::Bytes;
 use quorate::{
-    At, Builder, Context, Hosted, Node, NodeId, Service, StateMachine, storage::Memory, transport::MemoryNetwork,
+    At, Builder, Context, Hosted, Node, NodeId, Service, StateMachine,
+    storage::{Memory, Wal},
+    transport::MemoryNetwork,
 };
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{path::Path, time::Duration};
+use tempfile::TempDir;
 use tokio::{runtime::Runtime, task::LocalSet};
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
@@ -41,40 +46,80 @@ impl Service for Typed {
     }
 }
 
-fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [kind, commands, in_flight] = &arguments[..] else { panic!("raw|typed COMMANDS IN_FLIGHT") };
-    let (commands, in_flight) = (commands.parse().expect("a number"), in_flight.parse().expect("a number"));
-    match &**kind {
-        "raw" => raw(commands, in_flight),
-        "typed" => typed(commands, in_flight),
-        other => panic!("{other}: neither raw nor typed"),
+/// The same service, which publishes the count with each command.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Events(u64);
+
+impl Service for Events {
+    quorate::types!(u64 => u64, () => u64, event u64);
+
+    fn apply(&mut self, add: u64, cx: &mut Context<'_, Self>) -> u64 {
+        self.0 += add;
+        cx.publish("count", self.0);
+        self.0
+    }
+
+    fn query(&self, (): (), _: At) -> u64 {
+        self.0
     }
 }
 
-fn raw(commands: u64, in_flight: u64) {
+/// The events that a history holds by default.
+const HISTORY: u64 = 16_384;
+
+/// Work that is counted, after work that is not: numbers of commands.
+#[derive(Clone, Copy)]
+struct Work {
+    before: u64,
+    commands: u64,
+    in_flight: u64,
+    is_durable: bool,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [kind, logs, commands, in_flight] = &arguments[..] else {
+        panic!("raw|typed|events memory|durable COMMANDS IN_FLIGHT")
+    };
+    let (commands, in_flight) = (commands.parse().expect("a number"), in_flight.parse().expect("a number"));
+    let is_durable = match &**logs {
+        "memory" => false,
+        "durable" => true,
+        other => panic!("{other}: neither memory nor durable"),
+    };
+    // The first commands fill what is kept from command to command.
+    let work = Work { before: in_flight * 10, commands, in_flight, is_durable };
+    match &**kind {
+        "raw" => raw(work),
+        "typed" => typed(Typed::default, work),
+        "events" => typed(Events::default, Work { before: work.before + HISTORY, ..work }),
+        other => panic!("{other}: neither raw nor typed nor events"),
+    }
+}
+
+fn raw(work: Work) {
     let call = async |node: &Node<Raw>, add: u64| {
         let reply = node.propose(Bytes::copy_from_slice(&add.to_le_bytes())).await.expect("applied").reply;
         u64::from_le_bytes(reply[..].try_into().expect("a number"))
     };
-    run(commands, in_flight, async |builder| builder.start_local(Raw(0)).await.expect("a node"), call);
+    run(work, async |builder| builder.start_local(Raw(0)).await.expect("a node"), call);
 }
 
-fn typed(commands: u64, in_flight: u64) {
-    let start = async |builder: Builder| builder.serve(Typed::default).start_local().await.expect("a node");
-    let call = async |node: &Node<Hosted<Typed>>, add: u64| node.call(add).await.expect("applied").reply;
-    run(commands, in_flight, start, call);
+fn typed<S: Service<Command = u64, Reply = u64>>(new: fn() -> S, work: Work) {
+    let start = async |builder: Builder| builder.serve(new).start_local().await.expect("a node");
+    let call = async |node: &Node<Hosted<S>>, add: u64| node.call(add).await.expect("applied").reply;
+    run(work, start, call);
 }
 
 fn run<M: StateMachine>(
-    commands: u64,
-    in_flight: u64,
+    Work { before, commands, in_flight, is_durable }: Work,
     start: impl AsyncFn(Builder) -> Node<M>,
     call: impl AsyncFn(&Node<M>, u64) -> u64,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let (runtime, tasks) = (runtime.expect("a runtime"), LocalSet::new());
-    let nodes = tasks.block_on(&runtime, three(start));
+    let dir = is_durable.then(|| tempfile::tempdir().expect("a directory"));
+    let nodes = tasks.block_on(&runtime, three(start, dir.as_ref().map(TempDir::path)));
     let leads = |node: &&Node<M>| node.status().borrow().leader == Some(node.id());
     let leader = tasks.block_on(&runtime, async {
         loop {
@@ -84,8 +129,6 @@ fn run<M: StateMachine>(
             }
         }
     });
-    // The first commands fill what is kept from command to command.
-    let before = in_flight * 10;
     tasks.block_on(&runtime, propose(leader, before, in_flight, &call));
     let counted = measured(&runtime, &tasks, propose(leader, commands, in_flight, &call));
     assert_eq!(counted, before + commands);
@@ -97,11 +140,14 @@ fn measured(runtime: &Runtime, tasks: &LocalSet, work: impl Future<Output = u64>
     tasks.block_on(runtime, work)
 }
 
-async fn three<M: StateMachine>(start: impl AsyncFn(Builder) -> Node<M>) -> Vec<Node<M>> {
+async fn three<M: StateMachine>(start: impl AsyncFn(Builder) -> Node<M>, dir: Option<&Path>) -> Vec<Node<M>> {
     let (network, mut nodes) = (MemoryNetwork::by_value(), Vec::new());
     for id in NODES {
-        let builder = Node::builder(id, "instructions").voters(NODES.map(|id| (id, "")));
-        nodes.push(start(builder.network(network.endpoint(id)).storage(Memory::new())).await);
+        let builder = Node::builder(id, "instructions").voters(NODES.map(|id| (id, ""))).network(network.endpoint(id));
+        nodes.push(match dir {
+            Some(dir) => start(builder.storage(Wal::at(dir.join(id.to_string())))).await,
+            None => start(builder.storage(Memory::new())).await,
+        });
     }
     nodes
 }
