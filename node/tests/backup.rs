@@ -12,7 +12,10 @@ use quorate::{
     transport::MemoryNetwork,
 };
 use quorate_storage_testing::SimulatedDisk;
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
 use support::{Cluster, Journal, Ledger, Plan, simulate, soon};
 
 #[test]
@@ -54,8 +57,8 @@ fn a_new_cluster_begins_with_a_backup_and_takes_writes() {
 
         let disk = SimulatedDisk::new();
         let wal = Wal::at("new").on(disk.clone());
-        let cluster_id = ClusterId(7777);
-        let to = NewMember { cluster: "new".into(), member: NodeId(7), address: "there".into(), cluster_id };
+        let (now, random) = (SystemTime::UNIX_EPOCH + Duration::from_secs(9), 7777);
+        let to = NewMember { cluster: "new".into(), member: NodeId(7), address: "there".into(), now, random };
         restore(opened(&disk, backup), &wal, &to).expect("it is restored");
         let journal = Journal::default();
         let node = start(NodeId(7), "new", wal.clone(), journal.clone()).await.expect("it starts");
@@ -64,7 +67,7 @@ fn a_new_cluster_begins_with_a_backup_and_takes_writes() {
         assert_eq!(entries[..kept.len()], kept);
         assert_eq!(entries[kept.len()..], [(applied.index, "first".to_owned())]);
         let status = node.status().borrow().clone();
-        assert_eq!((status.voters, status.cluster_id), (vec![NodeId(7)], Some(cluster_id)));
+        assert_eq!((status.voters, status.cluster_id), (vec![NodeId(7)], Some(ClusterId::new(9, 7777))));
         node.shutdown().await;
 
         let refused = start(NodeId(1), support::CLUSTER, wal, Journal::default()).await.map(drop);

@@ -1,4 +1,4 @@
-//! The bytes of every message and hello on the wire: version 3 of the frames.
+//! The bytes of every message and hello on the wire: version 4 of the frames.
 //!
 //! Every table has a line for each field: its bytes in hexadecimal, and its name. A table covers
 //! the metadata of a frame; integers above a byte are varints (LEB128). Each enum ends with the
@@ -29,13 +29,13 @@ fn a_frame_without_a_body() {
     is_frame(
         &Frame::Message(message),
         "51 52 54 45 | magic: QRTE
-         03          | version
+         04          | version
          02          | kind: message
          00 00       | flags
          00 00 00 00 | group
          04 00 00 00 | metadata length
          00 00 00 00 | body length
-         9d 0e 86 6a | checksum of bytes 0..20 and the metadata
+         ae c8 4d ee | checksum of bytes 0..20 and the metadata
          03          | term
          04          | Heartbeat
          01          | round
@@ -50,13 +50,13 @@ fn a_frame_whose_body_is_log_records_leaves_the_body_to_their_checksums() {
     is_frame(
         &Frame::Message(Message { term: Term(3), body: Body::Append(append) }),
         "51 52 54 45 | magic: QRTE
-         03          | version
+         04          | version
          02          | kind: message
          00 00       | flags
          00 00 00 00 | group
          07 00 00 00 | metadata length
          2a 00 00 00 | body length
-         1c 32 c6 f6 | checksum of bytes 0..20 and the metadata
+         45 94 11 ba | checksum of bytes 0..20 and the metadata
          03          | term
          02          | Append
          05          | epoch
@@ -82,13 +82,13 @@ fn a_frame_with_another_body_covers_it_with_its_own_checksum() {
     is_frame(
         &Frame::Message(Message { term: Term(3), body: Body::SnapshotChunk(chunk) }),
         "51 52 54 45 | magic: QRTE
-         03          | version
+         04          | version
          02          | kind: message
          01 00       | flags: the checksum covers the body
          00 00 00 00 | group
          11 00 00 00 | metadata length
          02 00 00 00 | body length
-         10 e9 86 26 | checksum of bytes 0..20, the metadata and the body
+         f9 0b d7 c3 | checksum of bytes 0..20, the metadata and the body
          03          | term
          0a          | SnapshotChunk
          09          | epoch
@@ -741,7 +741,7 @@ fn is_frame(frame: &Frame, table: &str) {
 /// has a meaning would be read, and leave some.
 fn is_refused(table: &str) {
     let metadata = [&[3], &bytes(table)[..], &[0; 60]].concat();
-    let mut wire = [b"QRTE".as_slice(), &[3, 2, 0, 0, 0, 0, 0, 0]].concat();
+    let mut wire = [b"QRTE".as_slice(), &[4, 2, 0, 0, 0, 0, 0, 0]].concat();
     wire.extend(u32::to_le_bytes(metadata.len() as u32));
     wire.extend([0; 4]);
     wire.extend(crc32c::crc32c_append(crc32c::crc32c(&wire), &metadata).to_le_bytes());

@@ -12,13 +12,16 @@ pub use report::Report;
 
 use crate::config::{is_cluster_name, is_host_and_port};
 use quorate::{
-    ClusterId, Index, NodeId,
+    Index, NodeId,
     storage::{
         StorageError, Wal,
         salvage::{self, Choice, NewMember, Survey, SurveyError},
     },
 };
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 /// The command's arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -62,10 +65,10 @@ impl Target {
 
     pub(crate) fn new_member(&self) -> NewMember {
         let (cluster, address) = (self.cluster.clone(), self.addr.clone());
-        // Chosen anew for each created directory: nodes of two restores never accept each
-        // other as members.
-        let cluster_id = ClusterId(rand::random());
-        NewMember { cluster, member: self.node, address, cluster_id }
+        // Drawn anew for each created directory: nodes of two restores never accept each other as
+        // members.
+        let random = rand::random();
+        NewMember { cluster, member: self.node, address, now: SystemTime::now(), random }
     }
 }
 
@@ -105,16 +108,13 @@ pub fn run(args: &Args) -> Result<Recovered, RecoverError> {
         }
         Ok(choice) => match salvage::check_target(&args.target.wal()).map_err(RecoverError::Occupied) {
             Err(occupied) => Some(occupied),
-            Ok(()) => {
-                let member = args.target.new_member();
-                match salvage::transplant(&choice, &args.target.wal(), &member) {
-                    Ok(made) => {
-                        report.made(made, member.cluster_id);
-                        None
-                    }
-                    Err(error) => Some(error.into()),
+            Ok(()) => match salvage::transplant(&choice, &args.target.wal(), &args.target.new_member()) {
+                Ok(made) => {
+                    report.made(made);
+                    None
                 }
-            }
+                Err(error) => Some(error.into()),
+            },
         },
     };
     Ok(Recovered { report, refused })

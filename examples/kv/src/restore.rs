@@ -33,22 +33,20 @@ pub fn run(args: &Args) -> Result<(String, Value), RestoreError> {
     }
     salvage::check_target(&target.wal()).map_err(RestoreError::Occupied)?;
     let (cluster, member, bytes) = (backup.cluster().to_owned(), backup.member(), backup.file_bytes());
-    let new = target.new_member();
-    let Transplanted { kept, last, .. } = salvage::restore(backup, &target.wal(), &new)?;
+    let Transplanted { kept, last, cluster_id, .. } = salvage::restore(backup, &target.wal(), &target.new_member())?;
     let (into, steps) = (target.into.display(), next_steps(target));
     let mut human = format!(
         "{} is complete: node {member} of cluster {cluster}, everything up to entry {kept}, {bytes} bytes\n\
-         {into} is created: node {} of cluster {}, id {}, the only voter, its log ends with entry {last}\n\
+         {into} is created: node {} of cluster {}, id {cluster_id}, the only voter, its log ends with entry {last}\n\
          Writes after entry {kept} are not included.\n\
          Next:",
         from.display(),
         target.node,
         target.cluster,
-        new.cluster_id,
     );
     steps.iter().zip(1..).for_each(|(step, number)| human += &format!("\n  {number}. {step}"));
     let machine = json!({
-        "from": from.display().to_string(), "of_cluster": cluster, "of_node": member, "into": into.to_string(), "cluster": target.cluster, "node": target.node, "cluster_id": new.cluster_id.to_string(),
+        "from": from.display().to_string(), "of_cluster": cluster, "of_node": member, "into": into.to_string(), "cluster": target.cluster, "node": target.node, "cluster_id": cluster_id.to_string(),
         "kept": { "index": kept.index, "term": kept.term }, "last": { "index": last.index, "term": last.term }, "next": steps,
     });
     Ok((human, machine))

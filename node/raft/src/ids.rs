@@ -37,11 +37,26 @@ number!(
     Group(u32)
 );
 
-/// The identity of a cluster: a random number, stated by the first leader's first entry and drawn
-/// anew by each restore or recovery. Two clusters of one name have different ones. Displayed as
-/// 32 hexadecimal digits.
+/// The identity of a cluster: its [generation](ClusterId::generation) in the upper 32 bits, the rest
+/// is random. Stated by the first leader's first entry, and made anew by each restore or recovery.
+/// Two clusters of one name have different ones. Displayed as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ClusterId(pub u128);
+
+impl ClusterId {
+    /// The id of this generation with the lower 96 bits of `random`.
+    #[must_use]
+    pub fn new(generation: u32, random: u128) -> Self {
+        Self(u128::from(generation) << 96 | random & (u128::MAX >> 32))
+    }
+
+    /// 0 of a cluster that was formed. Of one that an operator recovered or restored, the Unix time
+    /// of that in seconds, and always above the generation of the cluster that the data is of.
+    #[must_use]
+    pub fn generation(self) -> u32 {
+        (self.0 >> 96) as u32
+    }
+}
 
 impl fmt::Display for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

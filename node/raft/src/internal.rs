@@ -1,7 +1,8 @@
 //! Internal entries: appended by a leader for the layer of services, never for a client.
 //!
-//! This module owns the first byte of the payload alone, which says what the rest is. The rest gets
-//! its layout, and its meaning, from the node that applies it.
+//! This module owns the first byte of the payload, which says what the rest is. The rest gets its
+//! layout, and its meaning, from the node that applies it. The one exception is the generation: no
+//! leader appends it, but the tool that makes a log from another cluster's data.
 
 use crate::entry::Malformed;
 
@@ -18,6 +19,15 @@ pub enum Purpose {
     Version = 3,
     /// An entry is to be skipped.
     Skip = 4,
+    /// The generation of the cluster is this one from here on: indexes and terms may have gone back.
+    Generation = 5,
+}
+
+/// The payload of an entry that raises the generation: the purpose, and 4 bytes, little-endian.
+#[must_use]
+pub fn generation(generation: u32) -> [u8; 5] {
+    let [a, b, c, d] = generation.to_le_bytes();
+    [Purpose::Generation as u8, a, b, c, d]
 }
 
 /// The purpose of an internal entry, and the rest of its payload.
@@ -31,6 +41,7 @@ pub fn decode(payload: &[u8]) -> Result<(Purpose, &[u8]), Malformed> {
         2 => Purpose::Claim,
         3 => Purpose::Version,
         4 => Purpose::Skip,
+        5 => Purpose::Generation,
         _ => return Err(Malformed { offset: 0, what: "purpose of an internal entry" }),
     };
     Ok((purpose, rest))

@@ -13,7 +13,6 @@
 //! | 28 | 4 | most bytes of those events |
 //! | 32 | 4 | most effects in the outbox of a service |
 //! | 36 | 4 | most bytes of those effects |
-//! | 40 | 4 | generation of the cluster |
 //!
 //! The bounds stand in each tick, so that all nodes agree on them even if they are configured
 //! differently.
@@ -21,7 +20,7 @@
 use crate::{entry::Malformed, session::LogTime};
 
 /// Length of a tick's payload.
-pub const TICK_BYTES: usize = 44;
+pub const TICK_BYTES: usize = 40;
 
 /// The content of a tick.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
@@ -34,9 +33,6 @@ pub struct Tick {
     pub random: [u8; 8],
     /// Bounds of what a service keeps.
     pub bounds: Bounds,
-    /// 0, or the Unix time in seconds at which an operator recovered or restored the cluster:
-    /// indexes and terms may have gone back then.
-    pub generation: u32,
 }
 
 /// The most that a service keeps of the events and effects that it produced.
@@ -67,7 +63,7 @@ impl Tick {
         bytes[8..16].copy_from_slice(&self.unix_ms.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.random);
         let Bounds { history_events, history_bytes, outbox_effects, outbox_bytes } = self.bounds;
-        let numbers = [history_events, history_bytes, outbox_effects, outbox_bytes, self.generation];
+        let numbers = [history_events, history_bytes, outbox_effects, outbox_bytes];
         for (to, number) in bytes[24..].chunks_exact_mut(4).zip(numbers) {
             to.copy_from_slice(&number.to_le_bytes());
         }
@@ -77,7 +73,7 @@ impl Tick {
     /// Reads the payload of a tick.
     ///
     /// # Errors
-    /// If it does not have 44 bytes.
+    /// If it does not have 40 bytes.
     pub fn decode(payload: &[u8]) -> Result<Self, Malformed> {
         let bytes: &[u8; TICK_BYTES] =
             payload.try_into().map_err(|_| Malformed { offset: payload.len().min(TICK_BYTES), what: "tick" })?;
@@ -93,7 +89,6 @@ impl Tick {
                 outbox_effects: u32_at(32),
                 outbox_bytes: u32_at(36),
             },
-            generation: u32_at(40),
         })
     }
 }

@@ -288,7 +288,6 @@ impl<M: StateMachine> Applier<M> {
         let asked = self.machine.as_ref().filter(|_| self.uses_time);
         let reached = Reached {
             log_time: self.sessions.now(),
-            generation: self.sessions.tick().map_or(0, |tick| tick.generation),
             next_due: asked.and_then(|machine| machine.next_due()),
             is_pending: asked.is_some_and(|machine| machine.is_pending()),
             schema_version: self.machine.as_ref().and_then(|machine| machine.schema_version()),

@@ -152,7 +152,7 @@ pub(crate) async fn launch<M: StateMachine>(
         stall_limit: timing.stall_limit.max(timing.election_timeout.1 * 2),
         machine: machine_versions,
         is_witness,
-        cluster_id: Some(ClusterId(drawn.random())),
+        cluster_id: Some(ClusterId::new(0, drawn.random())),
         ..Settings::new(quorate_storage::checksum)
     };
     let (faulty, has_snapshot) = (recovered.faulty.clone(), recovered.snapshot.is_some());

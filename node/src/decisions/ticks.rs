@@ -31,8 +31,6 @@ pub struct Ticks {
     clock: LogClock,
     uses_time: bool,
     bounds: Bounds,
-    /// Of the last tick that was applied or stands in the log.
-    generation: u32,
     /// The last tick of this node, with the term of its leadership.
     last: Option<(Term, Index)>,
     applied: Index,
@@ -54,8 +52,6 @@ pub struct View {
 pub struct Reached {
     /// The highest time that an applied entry states.
     pub log_time: LogTime,
-    /// The generation in the last tick.
-    pub generation: u32,
     /// The time by which the machine wants a tick.
     pub next_due: Option<LogTime>,
     /// Something else than a time is waited for: the result of an effect.
@@ -83,7 +79,6 @@ impl Ticks {
             clock: LogClock::new(last, step_max),
             uses_time,
             bounds: Bounds::default(),
-            generation: 0,
             last: None,
             applied: Index(0),
             next_due: None,
@@ -123,19 +118,17 @@ impl Ticks {
             return;
         }
         self.clock.written(truncate_from, batch, view.is_leader);
-        if let Some((index, tick)) = batch.and_then(|batch| batch.ticks().last()) {
-            self.generation = self.generation.max(tick.generation);
-            if view.is_leader {
-                self.last = Some((view.term, index));
-            }
+        if view.is_leader
+            && let Some((index, _)) = batch.and_then(|batch| batch.ticks().last())
+        {
+            self.last = Some((view.term, index));
         }
     }
 
     /// The entries up to `index` are applied.
     pub fn applied(&mut self, index: Index, reached: Reached, view: &View) {
-        let Reached { log_time, generation, next_due, is_pending, schema_version: _ } = reached;
+        let Reached { log_time, next_due, is_pending, schema_version: _ } = reached;
         self.clock.applied(index, log_time, view.is_leader);
-        self.generation = self.generation.max(generation);
         (self.applied, self.next_due, self.is_pending) = (index, next_due, is_pending);
     }
 
@@ -201,7 +194,7 @@ impl Ticks {
 
     /// The content of a tick.
     pub fn tick(&self, time: LogTime, unix_ms: u64, random: [u8; 8]) -> Tick {
-        Tick { time, unix_ms, random, bounds: self.bounds, generation: self.generation }
+        Tick { time, unix_ms, random, bounds: self.bounds }
     }
 
     fn may_append(&self, view: &View) -> bool {

@@ -32,10 +32,13 @@ use std::{fmt, str::FromStr, time::Duration};
 /// remembers a highest token of each.
 ///
 /// A fence protects only what checks it: a leader or a holder that pauses goes on with an old token
-/// until the resource refuses that. And it holds within one history of the cluster: to recover a
-/// cluster from the rest of its data, or to restore a backup, begins another one, in which tokens
-/// may be lower than those given out before. Then raise the resources' highest tokens by hand, or
-/// give them new names.
+/// until the resource refuses that.
+///
+/// Tokens also rise where an operator recovers a cluster from the rest of its data, or restores a
+/// backup. Indexes and terms may go back then, so the generation rises: to the operator's clock, in
+/// seconds since 1970, or to one more than that of the data, if this is higher. So there is one case
+/// that needs a clock that is right: a cluster was recovered or restored before, and is now restored
+/// from data of the time before that.
 ///
 /// ```
 /// # use quorate::Token;
@@ -274,7 +277,7 @@ impl<S: Service> Context<'_, S> {
     #[must_use]
     pub fn token(&self) -> Token {
         let Index(index) = self.at.index;
-        Token::new(self.tables.clock.generation, index, self.nth)
+        Token::new(self.tables.generation, index, self.nth)
     }
 
     /// Whether a caller, a timer or an effect is the cause.

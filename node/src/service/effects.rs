@@ -70,15 +70,17 @@ where
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ticket {
-    /// Identity of the effect, the same in every call for it: the outside deduplicates by it.
+    /// Identity of the effect, the same in every call for it: the outside deduplicates by it. A
+    /// recovery or restore may lose entries at the end of the log: later effects get the ids of
+    /// those that were lost with them.
     pub id: EffectId,
     /// The key under which it was asked for.
     pub key: Arc<str>,
     /// Token of the leadership that makes the call: higher than that of every earlier leadership.
     /// The outside remembers the highest and refuses lower ones, so that a leader that does not know
     /// yet that it was deposed does no harm. It is not comparable with the token of a command or
-    /// signal: see [`Token`]. Indexes and terms go back where a cluster is restored or recovered from
-    /// a part of its data: the fences of one history say nothing about another's.
+    /// signal. Fences also rise where a cluster is recovered from a part of its data or restored: see
+    /// [`Token`].
     pub fence: Token,
     /// Number of the call in this leadership, from 1.
     pub attempt: u32,

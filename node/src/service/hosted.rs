@@ -323,6 +323,7 @@ impl<S: Service> Hosted<S> {
                     return Err(HaltCause::TooOld { needs, release: S::VERSION });
                 }
                 Internal::Version(version) => at.version = at.version.max(version),
+                Internal::Generation(generation) => tables.generation = tables.generation.max(generation),
                 Internal::Claim(Claimed { node, window, claim }) => {
                     tables.claims.add(at.index, window, node, claim);
                     claimed = Some(window);
@@ -443,7 +444,7 @@ impl<S: Service> StateMachine for Hosted<S> {
     }
 
     fn generation(&self) -> u32 {
-        self.tables.clock.generation
+        self.tables.generation
     }
 
     fn flush(&mut self, applied: Index) {

@@ -1,7 +1,8 @@
-//! The entries that nodes append for the layer itself: the result of an effect, a claim, and the
-//! version of the cluster.
+//! The internal entries of the layer itself: the result of an effect, a claim, the version of the
+//! cluster, and its generation.
 //!
-//! The first byte of the payload is the [`Purpose`]. The rest is in postcard.
+//! The first byte of the payload is the [`Purpose`]. The rest is in postcard, but for the
+//! [generation](internal::generation).
 
 use super::{encoding::whole, outbox::EffectId, windows::Claim};
 use quorate_raft::{
@@ -20,6 +21,9 @@ pub enum Internal<'a> {
     /// Commands of this version may be applied from here on. Appended by the leader once every
     /// member reads them.
     Version(u32),
+    /// Tokens are of this generation from here on, unless theirs is higher. No leader appends it:
+    /// it stands in the log of the first member of a cluster that was recovered or restored.
+    Generation(u32),
 }
 
 /// The result of an effect. Appended by the leader that performed it, never forwarded.
@@ -54,6 +58,7 @@ impl<'a> Internal<'a> {
             Self::Done(done) => postcard::to_extend(done, vec![Purpose::Done as u8]),
             Self::Claim(claimed) => postcard::to_extend(claimed, vec![Purpose::Claim as u8]),
             Self::Version(version) => postcard::to_extend(version, vec![Purpose::Version as u8]),
+            Self::Generation(generation) => Ok(internal::generation(*generation).to_vec()),
         }
     }
 
@@ -65,6 +70,7 @@ impl<'a> Internal<'a> {
             Purpose::Done => whole(rest).map(Self::Done),
             Purpose::Claim => whole(rest).map(Self::Claim),
             Purpose::Version => whole(rest).map(Self::Version),
+            Purpose::Generation => rest.try_into().ok().map(|bytes| Self::Generation(u32::from_le_bytes(bytes))),
             // An entry that is skipped is none of the machine's.
             Purpose::Skip => None,
         }
@@ -86,6 +92,7 @@ mod tests {
             (done, &[1, 0xac, 2, 1, 2, 2, b'a', b'b'][..]),
             (claimed, &[2, 3, 4, 1, 0x81, 1, 1, 5]),
             (Internal::Version(300), &[3, 0xac, 2]),
+            (Internal::Generation(300), &[5, 0x2c, 1, 0, 0]),
         ];
         for (internal, bytes) in cases {
             assert_eq!(internal.encode().expect("it has a form"), bytes);

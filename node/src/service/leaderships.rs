@@ -34,7 +34,8 @@ pub(super) struct Leadership {
 }
 
 impl Leadership {
-    /// Its fence: higher than that of every earlier leadership of the same history.
+    /// Its fence: higher than that of every earlier leadership, also of the cluster whose data an
+    /// operator recovered or restored.
     pub(super) fn fence(&self) -> Token {
         Token::new(self.generation, self.leading.term.0, 0)
     }
@@ -99,8 +100,8 @@ impl<S: Service> Node<Hosted<S>> {
     /// Runs `task` while this node leads: it is started with each leadership, once this node has
     /// applied everything that earlier leaders committed, and dropped when the leadership ends. A
     /// task that returns, or panics, is not started again before the next leadership. It gets the
-    /// fence of its leadership, which rises from one to the next. It is not comparable with the
-    /// token of a command or signal: see [`Token`].
+    /// fence of its leadership, which rises from one to the next, also where the cluster is recovered
+    /// or restored. It is not comparable with the token of a command or signal: see [`Token`].
     ///
     /// **For a while two nodes may both run theirs**: a leader learns with a delay that it was
     /// deposed. Pass the fence to all that the task acts on, and have lower ones refused there.

@@ -9,8 +9,9 @@
 //! | 4 | version of this layout: 2 |
 //! | 4 | version of the cluster |
 //! | 8, 8, 8, 8 | the last entry: index, term, log time, wall clock of the leader |
-//! | 8, 4 | of the last tick: random bytes, generation |
-//! | 4, 4, 4, 4 | its bounds: events, their bytes, rows of the outbox, their bytes |
+//! | 8 | of the last tick: random bytes |
+//! | 4 | generation of the cluster |
+//! | 4, 4, 4, 4 | of the last tick, the bounds: events, their bytes, rows of the outbox, their bytes |
 //! | 17 | the hash of the outcomes in this window ([`Outcomes::write`]) |
 //! | … | [timers](Timers::write), [outbox](Outbox::write), [history](History::write), [claims](Claims::write) |
 //!
@@ -46,6 +47,9 @@ pub struct Tables<E> {
     pub at: At,
     /// The last tick's values beside the time.
     pub clock: Clock,
+    /// 0, or the Unix time in seconds of the last recovery or restore: indexes and terms may have
+    /// gone back then. Never falls.
+    pub generation: u32,
     /// The pending timers.
     pub timers: Timers,
     /// The effects that are not completed.
@@ -63,9 +67,6 @@ pub struct Tables<E> {
 pub struct Clock {
     /// Random bytes, not known before the tick is appended.
     pub random: u64,
-    /// 0, or the Unix time in seconds of the last recovery or restore: indexes and terms may have
-    /// gone back then.
-    pub generation: u32,
     /// Bounds of the history.
     pub history: history::Bounds,
     /// Bounds of the outbox.
@@ -79,7 +80,6 @@ impl Clock {
         let Bounds { history_events, history_bytes, outbox_effects, outbox_bytes } = tick.bounds;
         Self {
             random: u64::from_le_bytes(tick.random),
-            generation: tick.generation,
             history: history::Bounds { events: history_events, bytes: history_bytes },
             outbox: outbox::Bounds { rows: outbox_effects, bytes: outbox_bytes },
         }
@@ -163,7 +163,7 @@ impl<E> Tables<E> {
     where
         E: Serialize,
     {
-        let Self { at, clock, timers, outbox, history, outcomes, claims } = self;
+        let Self { at, clock, generation, timers, outbox, history, outcomes, claims } = self;
         to.write_all(&MAGIC)?;
         to.write_all(&LAYOUT.to_le_bytes())?;
         to.write_all(&at.version.to_le_bytes())?;
@@ -171,7 +171,7 @@ impl<E> Tables<E> {
             to.write_all(&number.to_le_bytes())?;
         }
         let (events, rows) = (clock.history, clock.outbox);
-        for number in [clock.generation, events.events, events.bytes, rows.rows, rows.bytes] {
+        for number in [*generation, events.events, events.bytes, rows.rows, rows.bytes] {
             to.write_all(&number.to_le_bytes())?;
         }
         outcomes.write(to)?;
@@ -206,9 +206,9 @@ impl<E> Tables<E> {
         }
         let (index, term, time) = (Index(from.u64()?), Term(from.u64()?), LogTime(from.u64()?));
         let at = At { index, term, time, unix_ms: from.u64()?, version };
+        let (random, generation) = (from.u64()?, from.u32()?);
         let clock = Clock {
-            random: from.u64()?,
-            generation: from.u32()?,
+            random,
             history: history::Bounds { events: from.u32()?, bytes: from.u32()? },
             outbox: outbox::Bounds { rows: from.u32()?, bytes: from.u32()? },
         };
@@ -218,7 +218,7 @@ impl<E> Tables<E> {
             return Err(from.invalid("a timer is due before the time of the snapshot"));
         }
         let (history, claims) = (History::read_from(from)?, Claims::read(from)?);
-        Ok(Self { at, clock, timers, outbox, history, outcomes, claims })
+        Ok(Self { at, clock, generation, timers, outbox, history, outcomes, claims })
     }
 }
 
@@ -246,6 +246,7 @@ impl<E> Default for Tables<E> {
         Self {
             at: At::default(),
             clock: Clock::default(),
+            generation: 0,
             timers: Timers::default(),
             outbox: Outbox::default(),
             history: History::default(),
@@ -257,10 +258,11 @@ impl<E> Default for Tables<E> {
 
 impl<E> Clone for Tables<E> {
     fn clone(&self) -> Self {
-        let Self { at, clock, timers, outbox, history, outcomes, claims } = self;
+        let Self { at, clock, generation, timers, outbox, history, outcomes, claims } = self;
         Self {
             at: *at,
             clock: *clock,
+            generation: *generation,
             timers: timers.clone(),
             outbox: outbox.clone(),
             history: history.clone(),

@@ -4,10 +4,10 @@
 //! | bytes | what |
 //! | --- | --- |
 //! | 8 | magic: the bytes `QSESSION` |
-//! | 4 | version of this layout: 2, or 3 once a tick was applied |
+//! | 4 | version of this layout: 2, or 4 once a tick was applied |
 //! | 8 | log time |
-//! | 8 | in version 3: the log time that the state machine has reached |
-//! | 44 | in version 3: the payload of the last tick |
+//! | 8 | in version 4: the log time that the state machine has reached |
+//! | 40 | in version 4: the payload of the last tick |
 //! | 4 | number of skipped entries |
 //! | … | the skipped entries, in order: the index (8), the term (8), the checksum (4) |
 //! | 4 | number of sessions |
@@ -44,7 +44,7 @@ use std::{
 
 const MAGIC: [u8; 8] = *b"QSESSION";
 const VERSION: u32 = 2;
-const VERSION_WITH_TICK: u32 = 3;
+const VERSION_WITH_TICK: u32 = 4;
 const NOT_KEPT: u32 = u32::MAX;
 const SKIPPED: u32 = u32::MAX - 1;
 
@@ -99,8 +99,8 @@ pub fn read(from: &mut dyn Read) -> io::Result<Table> {
         return Err(invalid(0, "no sessions stand there: another release wrote it"));
     }
     let version = from.u32()?;
-    if !(VERSION..=VERSION_WITH_TICK).contains(&version) {
-        let what = match version < VERSION {
+    if ![VERSION, VERSION_WITH_TICK].contains(&version) {
+        let what = match version < VERSION_WITH_TICK {
             true => format!("layout {version} is of an earlier program: start from a backup that this release made"),
             false => format!(
                 "layout {version} is not known here, only {VERSION} and {VERSION_WITH_TICK}: run a newer release"
@@ -355,10 +355,10 @@ mod tests {
         let tick = Tick { time: LogTime(0x0807_0605_0403_0201), unix_ms: 9, ..Tick::default() };
         table.apply_tick(EntryId::new(Term(1), Index(10)), tick, |_| Some(LogTime(0x0707_0605_0403_0201)));
         let bytes = written(&table);
-        assert_eq!(bytes[..20], *b"QSESSION\x03\0\0\0\x01\x02\x03\x04\x05\x06\x07\x08");
+        assert_eq!(bytes[..20], *b"QSESSION\x04\0\0\0\x01\x02\x03\x04\x05\x06\x07\x08");
         assert_eq!(bytes[20..28], *b"\x01\x02\x03\x04\x05\x06\x07\x07");
-        assert_eq!(bytes[28..72], tick.encode());
-        assert_eq!(bytes[72..], raw[20..], "all else is as it was");
+        assert_eq!(bytes[28..68], tick.encode());
+        assert_eq!(bytes[68..], raw[20..], "all else is as it was");
         assert_eq!(read(&mut &bytes[..]).expect("sessions"), table);
         (0..bytes.len()).for_each(|end| refused(&bytes[..end]));
         let with = |at: usize, byte: u8| {
@@ -368,7 +368,8 @@ mod tests {
         };
         with(27, 9); // the machine's time is after the tick's
         with(35, 9); // the tick's is after log time
-        with(8, 4); // a newer layout
+        with(8, 5); // a newer layout
+        with(8, 3); // an earlier one
     }
 
     fn used(table: &mut Table, index: u64, name: &[u8], serial: u64, reply: &[u8]) {

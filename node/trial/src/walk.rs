@@ -39,7 +39,8 @@ pub(crate) struct Walk<'a, S: Service> {
     seed: u64,
     has_begun: bool,
     bounds: Bounds,
-    generation: u32,
+    /// Whether the generation rises with the first entries.
+    is_recovered: bool,
     model: Option<Follows<S>>,
     outside: Option<Outside<S>>,
     replies: Vec<S::Reply>,
@@ -72,7 +73,7 @@ impl<'a, S: Service> Walk<'a, S> {
             seed,
             has_begun: false,
             bounds,
-            generation: if rng.one_in(8) { 1_600_000_000 } else { 0 },
+            is_recovered: rng.one_in(8),
             model: spec.model.as_ref().map(|model| model()),
             outside: spec.effects.as_ref().map(Outside::new),
             replies: Vec::new(),
@@ -178,11 +179,13 @@ impl<'a, S: Service> Walk<'a, S> {
         self.first.query(query)
     }
 
-    /// The first entries of every drawn log: a tick, with the bounds, and the cluster's version.
+    /// The first entries of every drawn log: a tick, with the bounds, and the cluster's version; and
+    /// in some the generation.
     fn begin(&mut self) -> Result<(), Fault> {
         self.has_begun = true;
         self.tick(LogTime(0))?;
-        self.raise(self.at.version)
+        self.raise(self.at.version)?;
+        if self.is_recovered { self.inside(&Internal::Generation(1_600_000_000)) } else { Ok(()) }
     }
 
     fn lead(&mut self) {
@@ -204,7 +207,7 @@ impl<'a, S: Service> Walk<'a, S> {
         let effect: S::Effect = postcard::from_bytes(&row.effect).map_err(unread)?;
         let (key, what) = (row.key.clone(), shown(&effect));
         survives("the effect", &effect)?;
-        let signal = outside.perform((self.generation, self.at.term), (id, &key), effect);
+        let signal = outside.perform((self.first.hosted().tables().generation, self.at.term), (id, &key), effect);
         self.passed.performed += 1;
         self.tell_more(|| format!("{what} of {key:?}"));
         let signal = signal?;
@@ -218,9 +221,7 @@ impl<'a, S: Service> Walk<'a, S> {
             Some(signal) => {
                 survives("the signal", &signal)?;
                 let (term, signal) = (self.at.term, encoded("the signal", &signal)?);
-                let done = Internal::Done(Done { id, term, signal: &signal }).encode();
-                let done = done.map_err(|error| Fault::new(Property::Encoding, error.to_string()))?;
-                self.apply(&Entry::Internal(done)).map(drop)
+                self.inside(&Internal::Done(Done { id, term, signal: &signal }))
             }
         }
     }
@@ -308,7 +309,7 @@ impl<'a, S: Service> Walk<'a, S> {
             self.at.unix_ms = self.at.unix_ms + rng.below(2 * HOUR_MS) - HOUR_MS;
         }
         let (time, unix_ms, random) = (until, self.at.unix_ms, rng.next_u64().to_le_bytes());
-        let tick = Tick { time, unix_ms, random, bounds: self.bounds, generation: self.generation };
+        let tick = Tick { time, unix_ms, random, bounds: self.bounds };
         self.at.time = until;
         let fired = self.apply(&Entry::Tick(tick)).map(drop);
         self.at.time = self.first.hosted().tables().at.time;
@@ -316,9 +317,12 @@ impl<'a, S: Service> Walk<'a, S> {
     }
 
     fn raise(&mut self, version: u32) -> Result<(), Fault> {
-        let payload = Internal::Version(version).encode();
-        let payload = payload.map_err(|error| Fault::new(Property::Encoding, error.to_string()))?;
         self.at.version = version;
+        self.inside(&Internal::Version(version))
+    }
+
+    fn inside(&mut self, internal: &Internal<'_>) -> Result<(), Fault> {
+        let payload = internal.encode().map_err(|error| Fault::new(Property::Encoding, error.to_string()))?;
         self.apply(&Entry::Internal(payload)).map(drop)
     }
 

@@ -138,6 +138,11 @@ impl<'a> Choice<'a> {
         self.term
     }
 
+    /// The highest generation that any of the directories knows of.
+    pub(super) fn generation(&self) -> u32 {
+        self.surveys.iter().map(Survey::generation).max().unwrap_or(0)
+    }
+
     pub(super) fn open_snapshot(&self) -> Result<Option<Box<dyn SnapshotSource>>, StorageError> {
         self.snapshot.as_ref().map(|(at, _)| self.surveys[*at].open_snapshot()).transpose()
     }

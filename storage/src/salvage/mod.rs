@@ -25,6 +25,10 @@
 //! No configuration of the old cluster is kept, not even in the log: no-ops replace such entries,
 //! so that none is in force again while the log is applied. The new configuration follows the last
 //! entry, in a term above every one that was seen.
+//!
+//! Indexes and terms may go back, but no token of a service may: in front of the new configuration
+//! stands an internal entry that raises the generation, which every token begins with. Such entries
+//! of earlier recoveries are copied like all others, so that the log is applied as it was.
 
 mod choice;
 mod doubt;

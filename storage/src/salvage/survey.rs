@@ -6,7 +6,7 @@ use crate::{
     salvage::overlay::Overlay,
     wal::{Header, Identity, LOCK, Segment, Wal, hard_state, log::Log},
 };
-use quorate_raft::{Batch, EntryId, Faulty, HardState, Index, Kind, Membership, NodeId, Term};
+use quorate_raft::{Batch, ClusterId, EntryId, Faulty, HardState, Index, Kind, Membership, NodeId, Term};
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -155,6 +155,14 @@ impl Survey {
     pub fn membership(&self) -> Option<&Membership> {
         let in_log = self.found.memberships.last().map(|(_, membership)| membership);
         in_log.or(self.found.snapshot.as_ref().map(|snapshot| &snapshot.base.membership))
+    }
+
+    /// The highest generation among the configurations in its log and its snapshot.
+    pub(super) fn generation(&self) -> u32 {
+        let in_log = self.found.memberships.iter().map(|(_, membership)| membership);
+        let of_snapshot = self.found.snapshot.iter().map(|snapshot| &snapshot.base.membership);
+        let ids = in_log.chain(of_snapshot).filter_map(Membership::cluster_id);
+        ids.map(ClusterId::generation).max().unwrap_or(0)
     }
 
     /// The entry with exactly this id, if it is held and whole.

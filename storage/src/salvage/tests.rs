@@ -10,6 +10,8 @@ use crate::{
 use quorate_raft::{
     Batch, BatchBuilder, ClusterId, Cut, EntryId, HardState, Index, Kind, Membership, NodeId, Persist, SnapshotBase,
     Term,
+    internal::{self, Purpose},
+    record::Record,
 };
 use quorate_storage_testing::{Crash, Operation, SimulatedDisk};
 use std::{
@@ -17,10 +19,13 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, UNIX_EPOCH},
 };
 
 const SIZES: Sizes = Sizes { segment: 16 << 10, gap: 512, headroom: 1 << 10, has_slots: true };
 const PAYLOAD: usize = 300;
+/// The generation of the new cluster.
+const NOW: u32 = 1_700_000_000;
 
 #[test]
 fn a_survey_finds_what_a_start_would_find_and_changes_no_byte() {
@@ -124,7 +129,7 @@ fn a_log_whose_term_and_vote_are_lost_can_still_be_taken_for_another_cluster() {
         assert!(surveys[0].found().repairs[0].contains("term and vote are lost"));
         let choice = Choice::of(&surveys, None).expect("a choice");
         let made = transplant(&choice, &wal(&disk, "new"), &to()).expect("it is made");
-        assert_eq!(made.last, EntryId::new(Term(3), Index(61)));
+        assert_eq!(made.last, EntryId::new(Term(3), Index(62)));
         let (log, _) = open(&disk, "new", "new", 9).expect("it opens");
         assert_eq!(commands_of(&log, Index(1), Index(60)), commands);
         assert!(before.iter().all(|(path, bytes)| disk.contents(path).as_ref() == Some(bytes)));
@@ -189,12 +194,12 @@ fn a_new_directory_has_every_entry_and_one_voter_and_opens_as_another_cluster_al
         let choice = Choice::of(&surveys, None).expect("a choice");
         let made = transplant(&choice, &wal(&disk, "new"), &to()).expect("it is made");
         assert_eq!(made.kept, EntryId::new(Term(4), Index(140)));
-        assert_eq!(made.last, EntryId::new(Term(5), Index(141)));
+        assert_eq!(made.last, EntryId::new(Term(5), Index(142)));
 
         let (log, found) = open(&disk, "new", "new", 9).expect("it opens");
         assert_eq!((found.hard_state, found.has_voted), (HardState::new(Term(5), None), false));
         assert_eq!((found.base.index, found.last), (Index(snapshot_at), made.last));
-        assert_eq!(found.memberships, [(Index(141), alone())], "no other configuration is left in the log");
+        assert_eq!(found.memberships, [(Index(142), alone())], "no other configuration is left in the log");
         assert_eq!(
             found.snapshot.as_ref().map(|snapshot| &snapshot.base.membership),
             (snapshot_at > 0).then_some(&alone())
@@ -275,7 +280,7 @@ fn entries_that_one_disk_lost_come_from_another_or_are_refused_by_name() {
     assert!(line.contains("entry 5@1 of 1") && line.contains("--up-to 4"), "{line}");
     let choice = Choice::of(&alone, Some(Index(4))).expect("a choice");
     let made = transplant(&choice, &wal(&disk, "c"), &to()).expect("it is made");
-    assert_eq!((made.kept.index, made.last), (Index(4), EntryId::new(Term(3), Index(5))));
+    assert_eq!((made.kept.index, made.last), (Index(4), EntryId::new(Term(3), Index(6))));
 }
 
 #[test]
@@ -378,7 +383,7 @@ fn a_failure_is_reported_in_one_line_and_a_left_directory_is_refused() {
             assert_eq!(line.lines().count(), 1, "{line}");
             // Except for the first steps, before any file exists, and the last, after all others.
             if let Ok((_, found)) = open(&disk, "new", "new", 9) {
-                assert_eq!(found.last.index, Index(61), "{operation:?} {nth}");
+                assert_eq!(found.last.index, Index(62), "{operation:?} {nth}");
             }
             failures += 1;
         }
@@ -405,10 +410,49 @@ fn a_backup_restores_its_state_under_another_name_alone() {
         let made = restore(backup, &into, &to()).expect("it is made");
         assert_eq!(made.kept, EntryId::new(Term(2), Index(40)));
         let (log, found) = open(&disk, &format!("restored-{bytes}"), "new", 9).expect("it opens");
-        assert_eq!((found.base, found.last), (made.kept, EntryId::new(Term(3), Index(41))));
-        assert_eq!(found.memberships, [(Index(41), alone())]);
+        assert_eq!((found.base, found.last), (made.kept, EntryId::new(Term(3), Index(42))));
+        assert_eq!(found.memberships, [(Index(42), alone())]);
         assert!(read(log.snapshots().open_newest().expect("there")) == state(bytes));
     }
+}
+
+#[test]
+fn the_generation_is_the_clocks_or_one_above_the_old_one_and_those_in_the_log_stay() {
+    let disk = SimulatedDisk::new();
+    let mut member = Member::new(&disk, "1", 1).grown(1, 9);
+    member.snapshot(5, b"the state");
+    member.stop();
+    let recover = |from: &str, into: &str, seconds: u64| {
+        let surveys = [survey(&disk, from)];
+        transplant(&Choice::of(&surveys, None).expect("a choice"), &wal(&disk, into), &at(into, seconds))
+    };
+    let first = recover("1", "a", NOW.into()).expect("it is made").cluster_id;
+    assert_eq!(first, ClusterId::new(NOW, 99));
+    let second = recover("a", "b", 5).expect("it is made").cluster_id;
+    assert_eq!(second.generation(), NOW + 1, "the clock is behind");
+    let (log, found) = open(&disk, "b", "b", 9).expect("it opens");
+    assert_eq!(found.last.index, Index(13));
+    assert_eq!(generations_in(&log, &found), [(Index(10), NOW), (Index(12), NOW + 1)], "the log is applied as it was");
+
+    // A backup states it as well.
+    let source = log.snapshots().open_newest().expect("there is one");
+    let file: Result<Vec<_>, _> = Export::new(source, "b", NodeId(9)).expect("a name that fits").collect();
+    disk.put(Path::new("backups/one"), file.expect("it can be read").concat());
+    drop(log);
+    let again = |into: &str, seconds: u64| {
+        let backup = Backup::open_on(&disk, "backups/one").expect("it is whole");
+        restore(backup, &wal(&disk, into), &at(into, seconds))
+    };
+    assert_eq!(again("c", 5).expect("it is made").cluster_id.generation(), NOW + 2);
+    let (log, found) = open(&disk, "c", "c", 9).expect("it opens");
+    assert_eq!(generations_in(&log, &found), [(Index(6), NOW + 2)]);
+
+    assert!(refused(again("d", 1 << 32)).contains("after 2106"));
+    let before = NewMember { now: UNIX_EPOCH - Duration::from_secs(1), ..at("d", 0) };
+    let backup = Backup::open_on(&disk, "backups/one").expect("it is whole");
+    assert!(refused(restore(backup, &wal(&disk, "d"), &before)).contains("before 1970"));
+    again("d", u32::MAX.into()).expect("nothing was left there");
+    assert!(refused(recover("d", "e", NOW.into())).contains("none above it"));
 }
 
 /// A member of the old cluster, running.
@@ -514,16 +558,34 @@ fn commands_of(log: &Log, from: Index, to: Index) -> BTreeMap<Index, Vec<u8>> {
     commands_in(&log.read(from, to, usize::MAX).expect("it can be read"))
 }
 
+/// The generations that the log raises, each with the index of its entry.
+fn generations_in(log: &Log, found: &Recovered) -> Vec<(Index, u32)> {
+    let batches = log.read(found.base.index.next(), found.last.index, usize::MAX).expect("it can be read");
+    let of = |record: &Record<'_>| {
+        let (purpose, rest) = internal::decode(record.payload).expect("a purpose");
+        assert_eq!((record.kind, purpose), (Kind::Internal, Purpose::Generation));
+        (record.id.index, u32::from_le_bytes(rest.try_into().expect("4 bytes")))
+    };
+    let records = batches.iter().flat_map(Batch::records).filter(|record| record.kind == Kind::Internal);
+    records.map(|record| of(&record)).collect()
+}
+
 fn voters(ids: &[u64]) -> Membership {
     Membership::of_addresses(ids.iter().map(|id| (NodeId(*id), format!("10.0.0.{id}:7001"))))
 }
 
 fn alone() -> Membership {
-    Membership::of_addresses([(NodeId(9), "10.0.0.9:7001".to_owned())]).with_cluster_id(Some(to().cluster_id))
+    Membership::of_addresses([(NodeId(9), "10.0.0.9:7001".to_owned())]).with_cluster_id(Some(ClusterId::new(NOW, 99)))
 }
 
 fn to() -> NewMember {
-    NewMember { cluster: "new".into(), member: NodeId(9), address: "10.0.0.9:7001".into(), cluster_id: ClusterId(99) }
+    at("new", NOW.into())
+}
+
+/// The first member of a cluster that is made at this time.
+fn at(cluster: &str, seconds: u64) -> NewMember {
+    let now = UNIX_EPOCH + Duration::from_secs(seconds);
+    NewMember { cluster: cluster.into(), member: NodeId(9), address: "10.0.0.9:7001".into(), now, random: 99 }
 }
 
 fn wal(disk: &SimulatedDisk, dir: &str) -> Wal {

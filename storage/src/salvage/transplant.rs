@@ -13,9 +13,13 @@ use crate::{
 };
 use quorate_raft::{
     Batch, BatchBuilder, ClusterId, Cut, EntryId, HardState, Index, Kind, Membership, NodeId, Persist, SnapshotBase,
-    Term,
+    Term, internal,
 };
-use std::{io::Write, sync::Arc};
+use std::{
+    io::Write,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// The only member of the new cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +30,12 @@ pub struct NewMember {
     pub member: NodeId,
     /// The address that later members will dial.
     pub address: String,
-    /// The new cluster's id: drawn at random, so that two clusters of one name can be told apart.
-    pub cluster_id: ClusterId,
+    /// The time by the operator's clock: in seconds since 1970 it is the new cluster's generation,
+    /// unless the data is of a cluster with a higher one.
+    pub now: SystemTime,
+    /// Drawn at random, for the rest of the new cluster's id, so that two clusters of one name can
+    /// be told apart.
+    pub random: u128,
 }
 
 /// The result of a transplant.
@@ -38,6 +46,8 @@ pub struct Transplanted {
     pub kept: EntryId,
     /// The log's last entry, after `kept`: the new configuration.
     pub last: EntryId,
+    /// The new cluster's id.
+    pub cluster_id: ClusterId,
 }
 
 /// Bytes of entries that are read, and made durable, at a time.
@@ -50,10 +60,11 @@ const PIECE_BYTES: usize = 256 << 10;
 /// taken for a member's directory**: a node refuses it, or finds nothing.
 ///
 /// # Errors
-/// If the name is the old cluster's, `into` holds anything, or either side fails. An unfinished
-/// directory stays, to be removed.
+/// If the name is the old cluster's, the clock is wrong by decades, `into` holds anything, or either
+/// side fails. An unfinished directory stays, to be removed.
 pub fn transplant(choice: &Choice<'_>, into: &Wal, to: &NewMember) -> Result<Transplanted, StorageError> {
     refuse_same(choice.chosen().cluster(), to)?;
+    let to = Target { member: to, cluster_id: new_id(to, choice.generation())? };
     write(into, to, choice.open_snapshot()?, choice.last(), choice.term(), |from| choice.read(from, BYTES_AT_ONCE))
 }
 
@@ -64,7 +75,9 @@ pub fn transplant(choice: &Choice<'_>, into: &Wal, to: &NewMember) -> Result<Tra
 /// As [`transplant`].
 pub fn restore(backup: Backup, into: &Wal, to: &NewMember) -> Result<Transplanted, StorageError> {
     refuse_same(backup.cluster(), to)?;
-    let last = backup.snapshot().base.last;
+    let SnapshotBase { last, membership, .. } = &backup.snapshot().base;
+    let (last, old) = (*last, membership.cluster_id());
+    let to = Target { member: to, cluster_id: new_id(to, old.map_or(0, ClusterId::generation))? };
     write(into, to, Some(backup.into_source()), last, last.term, |_| Ok(Vec::new()))
 }
 
@@ -86,9 +99,30 @@ fn refuse_same(cluster: &str, to: &NewMember) -> Result<(), StorageError> {
     )))
 }
 
+/// The id of a cluster that is made of the data of one of generation `old`.
+fn new_id(to: &NewMember, old: u32) -> Result<ClusterId, StorageError> {
+    let seconds = to.now.duration_since(UNIX_EPOCH).ok().and_then(|since| u32::try_from(since.as_secs()).ok());
+    let Some(seconds) = seconds else {
+        return Err(StorageError::new("the clock shows a time before 1970 or after 2106: set it, and try again"));
+    };
+    let Some(above) = old.checked_add(1) else {
+        return Err(StorageError::new(format!(
+            "the old cluster has generation {old}, and there is none above it: tokens of the new one would not be higher"
+        )));
+    };
+    Ok(ClusterId::new(seconds.max(above), to.random))
+}
+
+/// The new cluster.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    member: &'a NewMember,
+    cluster_id: ClusterId,
+}
+
 fn write(
     into: &Wal,
-    to: &NewMember,
+    to: Target<'_>,
     snapshot: Option<Box<dyn SnapshotSource>>,
     kept: EntryId,
     term_seen: Term,
@@ -98,12 +132,12 @@ fn write(
     let line = |failure: crate::wal::Failure| failure.error;
     unfinished::refuse_unless_empty(disk, dir).map_err(line)?;
     let begun = Wal { stage: Stage::Begun, ..into.clone() };
-    let (log, _) = Log::open(&begun, &to.cluster, to.member, Arc::new(Unobserved)).map_err(line)?;
+    let (log, _) = Log::open(&begun, &to.member.cluster, to.member.member, Arc::new(Unobserved)).map_err(line)?;
     let new = New { log, last: EntryId::default(), checksum: 0, to };
     let made = new.fill(snapshot, kept, term_seen, read).and_then(|made| {
         made.check(into, to)?;
         unfinished::finish(disk, dir).map_err(line)?;
-        Ok(Transplanted { kept, last: made.last })
+        Ok(Transplanted { kept, last: made.last, cluster_id: to.cluster_id })
     });
     made.map_err(|error| {
         let dir = dir.display();
@@ -117,7 +151,7 @@ struct New<'a> {
     log: Log,
     last: EntryId,
     checksum: u32,
-    to: &'a NewMember,
+    to: Target<'a>,
 }
 
 /// The written content, to compare with what is read back.
@@ -135,8 +169,8 @@ impl New<'_> {
         term_seen: Term,
         read: impl Fn(Index) -> Result<Vec<Batch>, StorageError>,
     ) -> Result<Made, StorageError> {
-        let membership = Membership::of_addresses([(self.to.member, self.to.address.clone())])
-            .with_cluster_id(Some(self.to.cluster_id));
+        let Target { member: NewMember { member, address, .. }, cluster_id } = self.to;
+        let membership = Membership::of_addresses([(*member, address.clone())]).with_cluster_id(Some(cluster_id));
         let snapshot = snapshot.map(|source| self.copy_snapshot(source, &membership)).transpose()?;
         loop {
             let batches = read(self.last.index.next())?;
@@ -153,6 +187,7 @@ impl New<'_> {
         }
         let term = term_seen.next();
         let mut batch = self.batch(term, self.last.index.next(), 0);
+        batch.push(Kind::Internal, &internal::generation(cluster_id.generation()));
         batch.push(Kind::Membership, &membership.encode());
         self.persist(batch, Some(HardState::new(term, None)))?;
         self.sync()?;
@@ -222,7 +257,7 @@ impl New<'_> {
 
 impl Made {
     /// Reads all of it as a start would, without a change.
-    fn check(&self, into: &Wal, to: &NewMember) -> Result<(), StorageError> {
+    fn check(&self, into: &Wal, Target { member: to, .. }: Target<'_>) -> Result<(), StorageError> {
         let over = Wal { stage: Stage::Unfinished, disk: Arc::new(Overlay::over(into.disk.clone())), ..into.clone() };
         let opened: Outcome<_> = Log::open(&over, &to.cluster, to.member, Arc::new(Unobserved));
         let (_, found) = opened.map_err(|failure| failure.error)?;

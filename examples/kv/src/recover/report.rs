@@ -126,8 +126,8 @@ impl Report {
     }
 
     /// Records that the plan was carried out.
-    pub(super) fn made(&mut self, made: Transplanted, cluster_id: ClusterId) {
-        self.made = Some(Made { last: made.last.into(), cluster_id });
+    pub(super) fn made(&mut self, made: Transplanted) {
+        self.made = Some(Made { last: made.last.into(), cluster_id: made.cluster_id });
     }
 }
 

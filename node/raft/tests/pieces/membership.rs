@@ -1,6 +1,6 @@
 //! Configurations as payloads of entries.
 
-use quorate_raft::{Membership, NodeId};
+use quorate_raft::{ClusterId, Membership, NodeId};
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -45,4 +45,12 @@ fn a_membership_is_read_as_it_was_written_and_cut_short_is_refused() {
         assert!(tail(nonsense).is_err(), "{nonsense:?}");
     }
     assert_eq!(tail(&[3, 1]), Ok(plain().with_given_addresses([NodeId(1)]).with_witness(Some(NodeId(3)))));
+}
+
+#[test]
+fn a_cluster_id_has_the_generation_in_front_of_its_random_part() {
+    let id = ClusterId::new(0x6553_f100, u128::MAX);
+    assert_eq!(id.to_string(), "6553f100ffffffffffffffffffffffff");
+    assert_eq!((id.generation(), ClusterId::new(0, u128::MAX).generation()), (0x6553_f100, 0));
+    assert_ne!(ClusterId::new(7, 1), ClusterId::new(7, 2));
 }

@@ -127,18 +127,6 @@ fn stamps_count_without_ticks() {
     assert_eq!(raw.stamp(&LEADS, at(210)), LogTime(70_200), "its own stamp comes back and changes nothing");
 }
 
-#[test]
-fn a_tick_hands_the_generation_of_the_last_one_on() {
-    let mut world = World::leading();
-    world.ticks.applied(Index(1), Reached { generation: 7, ..Reached::default() }, &LEADS);
-    let made = world.ticks.tick(LogTime(5), 9, [1; 8]);
-    let bounds = Bounds::default();
-    assert_eq!(made, Tick { time: LogTime(5), unix_ms: 9, random: [1; 8], bounds, generation: 7 });
-    let batch = batch(2, Tick { generation: 8, ..made });
-    world.ticks.written(None, Some(&batch), &View { is_leader: false, ..LEADS });
-    assert_eq!(world.ticks.tick(LogTime(5), 9, [1; 8]).generation, 8);
-}
-
 struct World {
     ticks: Ticks,
     view: View,

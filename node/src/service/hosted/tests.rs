@@ -175,8 +175,8 @@ fn timers_fire_in_a_tick_each_at_its_own_time_with_a_token_of_its_own() {
 #[test]
 fn the_defaults_before_the_first_tick_are_those_of_a_tick() {
     assert_eq!(Clock::default(), Clock::of(&Tick::default()));
-    let tick = Tick { random: [1, 0, 0, 0, 0, 0, 0, 2], generation: 3, ..Tick::default() };
-    let expected = Clock { random: 1 | 2 << 56, generation: 3, ..Clock::default() };
+    let tick = Tick { random: [1, 0, 0, 0, 0, 0, 0, 2], ..Tick::default() };
+    let expected = Clock { random: 1 | 2 << 56, ..Clock::default() };
     assert_eq!(Clock::of(&tick), expected);
 }
 
@@ -214,7 +214,7 @@ fn a_panic_in_one_timer_of_a_tick_drops_the_output_of_all() {
     ];
     call(&mut machine, 1, ops).expect("no refusal");
     let tables = written_tables(&machine);
-    let clock = Clock { random: 7, generation: 8, ..Clock::default() };
+    let clock = Clock { random: 7, ..Clock::default() };
     let halt = machine.fire(&At { time: LogTime(30), ..at(2) }, clock).expect_err("it panics");
     assert_eq!(halt.at, Index(2));
     assert_eq!(written_tables(&machine), tables, "the clock, too");
@@ -302,12 +302,18 @@ fn a_command_knows_its_session_and_its_token_rises_with_entry_and_generation() {
     let outcome = machine.command(&at(2), Some(&key), &Hosted::<Script>::encode(&vec![Op::Log])).expect("no halt");
     let said = Hosted::<Script>::decode(&outcome).expect("an outcome").expect("no refusal");
     assert_eq!(said, ["called: Call, Some(SessionKey(me)), token 0.2.0"]);
-    machine.fire(&at(3), Clock { generation: 9, ..Clock::default() }).expect("no halt");
+    renew(&mut machine, 3, 9);
     assert_eq!(
         call(&mut machine, 1, vec![Op::Log]),
         Ok(vec!["called: Call, None, token 9.1.0".into()]),
         "indexes went back"
     );
+    renew(&mut machine, 4, 8);
+    tick(&mut machine, 5, 30);
+    assert_eq!(machine.tables().generation, 9, "it never falls, and ticks leave it");
+    let mut twin = restored(&written(&machine)).expect("its own");
+    assert_eq!(call(&mut twin, 6, vec![Op::Log]), call(&mut machine, 6, vec![Op::Log]), "a snapshot has it");
+    assert!(call(&mut twin, 7, vec![Op::Log]).expect("no refusal")[0].ends_with("token 9.7.0"));
 }
 
 /// Seeds: one machine applies a log; a twin is saved and restored between its entries. Outcomes,
@@ -329,7 +335,7 @@ fn a_restored_twin_goes_on_alike_and_equal_states_give_equal_bytes() {
                 }
                 3..5 => {
                     now += rng.random_range(0..20);
-                    let clock = Clock { random: rng.random(), generation: 3, ..Clock::default() };
+                    let clock = Clock { random: rng.random(), ..Clock::default() };
                     let at = At { time: LogTime(now).max(at.time), ..at };
                     assert_eq!((one.fire(&at, clock), twin.fire(&at, clock)), (Ok(()), Ok(())));
                 }
@@ -398,8 +404,9 @@ fn a_snapshot_of_a_newer_version_of_another_program_or_cut_off_is_refused_by_nam
 fn the_layout_of_the_tables_is_the_documented_one() {
     let mut machine = Hosted::new(Script::default);
     let history = crate::service::history::Bounds { events: 0x0d, bytes: 0x0e };
-    let clock = Clock { random: 0x0b, generation: 0x0c, history, outbox: outbox::Bounds { rows: 0x0f, bytes: 0x10 } };
+    let clock = Clock { random: 0x0b, history, outbox: outbox::Bounds { rows: 0x0f, bytes: 0x10 } };
     raise(&mut machine, 6, 1).expect("it reads version 1");
+    renew(&mut machine, 6, 0x0c);
     let at = At { index: Index(0x07), term: Term(0x08), time: LogTime(0x09), unix_ms: 0x0a, version: 0 };
     machine.fire(&at, clock).expect("no halt");
     let tables = written_tables(&machine);
@@ -544,6 +551,11 @@ fn call(machine: &mut Hosted<Script>, index: u64, ops: Vec<Op>) -> Result<Vec<St
 
 fn raise(machine: &mut Hosted<Script>, index: u64, version: u32) -> Result<(), Halt> {
     machine.inside(&at(index), &Internal::Version(version).encode().expect("it has a form"))
+}
+
+fn renew(machine: &mut Hosted<Script>, index: u64, generation: u32) {
+    let payload = Internal::Generation(generation).encode().expect("it has a form");
+    machine.inside(&at(index), &payload).expect("no halt");
 }
 
 fn tick(machine: &mut Hosted<Script>, index: u64, time: u64) {

@@ -39,14 +39,14 @@ fn a_header_of_a_segment() {
         published_bytes: 0x5857_5655_5453_5251,
     };
     let fields = [
-        (0, "51 55 4f 52 53 45 47 4d  02 00 00 00  03 00 00 00"), // QUORSEGM, version, features
+        (0, "51 55 4f 52 53 45 47 4d  03 00 00 00  03 00 00 00"), // QUORSEGM, version, features
         (16, "11 12 13 14 15 16 17 18  71 72 73 74 75 76 77 78"), // sequence, member
         (32, "21 22 23 24 25 26 27 28  01 02 03 04 05 06 07 08"), // first index, term of the entry before
         (48, "a1 a2 a3 a4"),                                      // checksum of the record before
         (56, "00 20 00 00 00 00 00 00  00 32 33 34 35 36 37 38"), // slots_at, slots_bytes
         (72, "41 42 43 44 45 46 47 48  51 52 53 54 55 56 57 58"), // records_at, published_bytes
         (88, "61 62 63 64 65 66 67 68  04 74 65 73 74"),          // length of the file, the cluster's name
-        (508, "00 04 34 0f"),                                     // checksum
+        (508, "a7 f8 f3 7a"),                                     // checksum
     ];
     assert_bytes(&header.encode(), 512, &fields);
     assert_eq!(Header::decode(&header.encode()).as_ref(), Ok(&header));
@@ -57,14 +57,14 @@ fn a_header_of_a_segment() {
     (header.starts_over, header.published_bytes) = (false, 0);
     header.layout = Layout { slots_at: 0, slots_bytes: 0, records_at: 4096, capacity: 9000 };
     let fields = [
-        (0, "51 55 4f 52 53 45 47 4d  02 00 00 00  00 00 00 00"), // QUORSEGM, version, features
+        (0, "51 55 4f 52 53 45 47 4d  03 00 00 00  00 00 00 00"), // QUORSEGM, version, features
         (16, "01 00 00 00 00 00 00 00  07 00 00 00 00 00 00 00"), // sequence, member
         (32, "01 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // first index, term of the entry before
         (48, "00 00 00 00"),                                      // checksum of the record before
         (56, "00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // slots_at, slots_bytes
         (72, "00 10 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // records_at, published_bytes
         (88, "28 23 00 00 00 00 00 00  00"),                      // length of the file, the cluster's name
-        (508, "28 3b 43 53"),                                     // checksum
+        (508, "8f c7 84 26"),                                     // checksum
     ];
     assert_bytes(&header.encode(), 512, &fields);
     assert_eq!(Header::decode(&header.encode()), Ok(header));
@@ -139,16 +139,16 @@ fn a_segment_of_two_groups_and_a_proof() {
     log.prove().expect("the proof is written");
     let file = disk.contents(&in_log("00000000000000000001.segment")).expect("the first segment");
     let fields = [
-        (0, "51 55 4f 52 53 45 47 4d  02 00 00 00  01 00 00 00"), // QUORSEGM, version, features
+        (0, "51 55 4f 52 53 45 47 4d  03 00 00 00  01 00 00 00"), // QUORSEGM, version, features
         (16, "01 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00"), // sequence, member
         (32, "01 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // first index, term of the entry before
         (48, "00 00 00 00"),                                      // checksum of the record before
         (56, "00 20 00 00 00 00 00 00  00 08 00 00 00 00 00 00"), // slots_at, slots_bytes
         (72, "00 2a 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // records_at, published_bytes
         (88, "00 62 00 00 00 00 00 00  04 74 65 73 74"),          // length of the file, the cluster's name
-        (508, "88 10 a0 53"),                                     // checksum
+        (508, "2f ec 67 26"),                                     // checksum
         // copy: QUORSEGM, copy: version, copy: features
-        (4096, "51 55 4f 52 53 45 47 4d  02 00 00 00  01 00 00 00"),
+        (4096, "51 55 4f 52 53 45 47 4d  03 00 00 00  01 00 00 00"),
         (4112, "01 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00"), // copy: sequence, copy: member
         // copy: first index, copy: term of the entry before
         (4128, "01 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"),
@@ -156,7 +156,7 @@ fn a_segment_of_two_groups_and_a_proof() {
         (4152, "00 20 00 00 00 00 00 00  00 08 00 00 00 00 00 00"), // copy: slots_at, copy: slots_bytes
         (4168, "00 2a 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // copy: records_at, copy: published_bytes
         (4184, "00 62 00 00 00 00 00 00  04 74 65 73 74"), // copy: length of the file, copy: the cluster's name
-        (4604, "88 10 a0 53"), // copy: checksum
+        (4604, "2f ec 67 26"), // copy: checksum
         (8192, "da f9 d2 c2  20 2a 00 00"), // slot 1: checksum of the record, slot 1: offset of the record
         // slot 1: term, slot 1: index, slot 1: payload length
         (8200, "01 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00  00 00 00 00"),
@@ -315,7 +315,7 @@ fn tick() -> Tick {
         outbox_bytes: 0x6463_6261,
     };
     let (time, random) = (LogTime(0x0807_0605_0403_0201), *b"!\"#$%&'(");
-    Tick { time, unix_ms: 0x1817_1615_1413_1211, random, bounds, generation: 0x7473_7271 }
+    Tick { time, unix_ms: 0x1817_1615_1413_1211, random, bounds }
 }
 
 #[test]
@@ -353,21 +353,21 @@ fn records_of_every_kind() {
         // payload
         (183, "31 32 33 34 35 36 37 38 41 42 43 44 51 52 53 54 02 02 61 62 63 64 65 66 67 68 78 79 70 75 74"),
         // the record's checksum, tick: payload length, group, term
-        (214, "f1 ab 27 3c  2c 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
+        (214, "f1 ab 27 3c  28 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
         // index, kind, zero, checksum of the record before it
         (234, "15 12 13 14 15 16 17 18  05 00 00 00  f1 ab 27 3c"),
-        (250, "92 86 69 b1"), // checksum of bytes 0..32
+        (250, "be c5 f2 47"), // checksum of bytes 0..32
         // payload: log time, wall clock, random bytes
         (254, "01 02 03 04 05 06 07 08  11 12 13 14 15 16 17 18  21 22 23 24 25 26 27 28"),
-        // bounds of history and outbox, generation
-        (278, "31 32 33 34  41 42 43 44  51 52 53 54  61 62 63 64  71 72 73 74"),
+        // bounds of history and outbox
+        (278, "31 32 33 34  41 42 43 44  51 52 53 54  61 62 63 64"),
         // the record's checksum, internal: payload length, group, term
-        (298, "36 70 93 79  02 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
+        (294, "d0 49 08 49  02 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
         // index, kind, zero, checksum of the record before it
-        (318, "16 12 13 14 15 16 17 18  06 00 00 00  36 70 93 79"),
-        (334, "1e f0 92 3e  03 09  6b 36 44 85"), // checksum of bytes 0..32, payload, the record's checksum
+        (314, "16 12 13 14 15 16 17 18  06 00 00 00  d0 49 08 49"),
+        (330, "f2 63 14 85  03 09  95 ff 7d ac"), // checksum of bytes 0..32, payload, the record's checksum
     ];
-    assert_bytes(batch.bytes(), 344, &fields);
+    assert_bytes(batch.bytes(), 340, &fields);
     assert_eq!(Batch::parse(batch.bytes().clone(), crate::checksum), Ok(batch.clone()));
 
     // The same records as a witness keeps them.
@@ -400,13 +400,13 @@ fn records_of_every_kind() {
         // index, kind, zero, checksum of the record before it
         (216, "15 12 13 14 15 16 17 18  04  00 00 00  f1 ab 27 3c"),
         // checksum of bytes 0..32, payload, the record's checksum
-        (232, "2e e1 91 a3  36 70 93 79 d6 f8 f7 96  36 70 93 79"),
+        (232, "2e e1 91 a3  d0 49 08 49 3a 6b 71 2d  d0 49 08 49"),
         // stub of the internal entry: payload length, group, term
         (248, "08 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
         // index, kind, zero, checksum of the record before it
-        (264, "16 12 13 14 15 16 17 18  04  00 00 00  36 70 93 79"),
+        (264, "16 12 13 14 15 16 17 18  04  00 00 00  d0 49 08 49"),
         // checksum of bytes 0..32, payload, the record's checksum
-        (280, "6f 5b 7d 3f  6b 36 44 85 e5 1a a5 01  6b 36 44 85"),
+        (280, "83 c8 fb 84  95 ff 7d ac a5 77 38 b8  95 ff 7d ac"),
     ];
     assert_bytes(stubs.bytes(), 296, &fields);
     assert_eq!(Batch::parse(stubs.bytes().clone(), crate::checksum), Ok(stubs));
