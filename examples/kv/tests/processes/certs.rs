@@ -1,6 +1,6 @@
 //! Certificates that are renewed, and signed for keys that stay where they were made.
 
-use crate::support::{PATIENCE, laid_out, run};
+use crate::support::{PATIENCE, cluster, cluster_with_joiners, laid_out, run};
 use quorate::{
     NodeId,
     transport::{certificates::Authority, identity::Role},
@@ -11,6 +11,7 @@ use std::{
     fs::{self, File},
     os::unix::fs::PermissionsExt,
     path::Path,
+    time::Duration,
 };
 use tempfile::TempDir;
 
@@ -182,7 +183,7 @@ async fn a_request_is_signed_elsewhere_and_its_key_does_not_travel() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authority_is_replaced_by_restarts_one_node_after_another() {
-    let mut cluster = crate::support::cluster(3).await;
+    let mut cluster = cluster(3).await;
     let (certs, next) = (cluster.path("certs"), cluster.path("next"));
     let [certs, next] = [&certs, &next].map(Path::new);
     let ids = cluster.ids();
@@ -219,6 +220,40 @@ async fn an_authority_is_replaced_by_restarts_one_node_after_another() {
     let config = cluster.layout().config_file(ids[0]).display().to_string();
     let line = run(&["serve", "--check", "--config", &config]).await.error_line();
     assert!(line.contains("node-1.pem") && line.contains("will refuse it"), "{line}");
+}
+
+/// The thief has all files of the node but its data, and starts as the cluster's configuration of
+/// the first day says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_key_was_stolen_is_replaced_and_the_thief_moves_nothing_while_a_leader_is_heard() {
+    let mut cluster = cluster_with_joiners(3, 1).await;
+    let (_, followers) = cluster.roles().await;
+    let (stolen, new) = (followers[0], cluster.joiners()[0]);
+    let (url, address) = (cluster.endpoint(followers[1]), cluster.layout().address(new));
+    let at = async |args: &[&str]| run(&[args, &["--endpoint", &url]].concat()).await.succeeded();
+    cluster.start_node(new).await.expect("it waits to be added");
+    at(&["member", "add", &new.to_string(), &address]).await;
+    at(&["member", "promote", &new.to_string()]).await;
+    at(&["member", "remove", &stolen.to_string()]).await;
+    assert_eq!(cluster.ended(stolen, PATIENCE).await.expect("it ends").code(), Some(0));
+
+    fs::remove_dir_all(cluster.layout().data_dir(stolen)).expect("removed");
+    // It may be told that it was removed before it serves.
+    let thief = cluster.start_node(stolen).await;
+    for value in 0..20 {
+        at(&["put", "k", &value.to_string()]).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let list: Value = serde_json::from_str(&at(&["member", "list", "--json"]).await).expect("JSON");
+    let ids: Vec<_> = list["members"].as_array().expect("members").iter().map(|member| &member["id"]).collect();
+    assert!(ids.len() == 3 && !ids.contains(&&stolen.0.into()), "{list}");
+    assert_ne!(cluster.status(followers[1]).await.expect("it answers").leader_id, Some(stolen));
+    if thief.is_ok()
+        && let Ok(status) = cluster.status(stolen).await
+    {
+        assert_eq!((status.commit_index.0, status.applied_index.0), (0, 0), "it got no entry");
+    }
+    assert_eq!(at(&["get", "k"]).await, "19");
 }
 
 /// A directory with an authority, and a certificate of each role.
