@@ -1,8 +1,8 @@
 //! The table of the mutants, from the files in `node/sim/mutants`.
 //!
-//! An entry is a line `== name`, lines that describe the wrong behaviour, for a mutant of what no
-//! plan has a line `test: ` with the arguments of `cargo test` that catch it, and one or more hunks. A
-//! hunk is a line `@@ file` and lines of code: those that begin with a space or a `-` must be in
+//! An entry is a line `== name`, lines that describe the wrong behaviour, for a mutant that another
+//! guard hides a line `test: ` with the arguments of `cargo test` that catch it, and one or more
+//! hunks. A hunk is a line `@@ file` and lines of code: those that begin with a space or a `-` must be in
 //! the file, in this order and with no others between them; the mutant leaves out those with `-`
 //! and adds those with `+`. In an added line the word `LIVE` is true while the mutant is on. Lines
 //! match with any indentation. Lines that begin with `#`, and empty lines, are ignored.
