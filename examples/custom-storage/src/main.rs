@@ -77,13 +77,14 @@ impl Server {
             .serve(Kv::default)
             .start()
             .await?;
-        let http = HttpListener::bind(([127, 0, 0, 1], 0).into(), None).await?;
+        let http = HttpListener::bind("http", ([127, 0, 0, 1], 0).into(), None).await?;
         let connections = ConnectionLimit::claim(limits.max_http_connections);
         let options = ListenerOptions {
             connections,
             hosts: Hosts::default(),
             access: Access::unrestricted("custom-storage"),
             metrics: metrics.node(id.0),
+            open: Default::default(),
         };
         let (url, router) = (http.url()?, Api::new(node.clone(), metrics, &limits).router());
         let (stop, stopped) = oneshot::channel();

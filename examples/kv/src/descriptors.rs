@@ -33,6 +33,13 @@ impl ConnectionLimit {
         connections
     }
 
+    /// The limit without `part` connections, or half of them if that is less, and this part.
+    #[must_use]
+    pub fn split(self, part: usize) -> (Self, Self) {
+        let part = part.min(self.0 / 2);
+        (Self(self.0 - part), Self(part))
+    }
+
     /// The number of connections.
     #[must_use]
     pub fn connections_max(self) -> usize {

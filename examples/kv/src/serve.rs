@@ -4,7 +4,7 @@
 //! node itself is in the `quorate` crate, the client interface in [`crate::http`].
 
 use crate::{
-    config::{Config, ConfigError, Overrides, Tls},
+    config::{Config, ConfigError, HttpAdmin, Overrides, Tls},
     descriptors::ConnectionLimit,
     environment,
     http::{
@@ -24,13 +24,21 @@ use quorate::{
     transport::{NetworkError, Quic, QuicOptions},
 };
 use serde::{Deserialize, Serialize};
-use std::{io, net::UdpSocket, path::PathBuf, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
+    sync::{oneshot, watch},
     time::MissedTickBehavior,
 };
 
+/// The number of connections that are kept for operators, metrics and probes.
+const ADMIN_CONNECTIONS: usize = 64;
 /// The time limit for HTTP requests in progress after the node has stopped.
 const HTTP_PATIENCE: Duration = Duration::from_secs(3);
 /// The minimum time for which clients are answered `stopping` before their connections are closed.
@@ -67,6 +75,9 @@ pub struct Ready {
     pub http: String,
     /// The address for other nodes.
     pub raft: String,
+    /// The URL for operators, if they have one of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_admin: Option<String>,
 }
 
 /// Runs a node until it is told to stop.
@@ -76,8 +87,11 @@ pub struct Ready {
 pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     let (config, sources) = Config::load(&args.config, environment::variables()?, &args.overrides)?;
     let connections = ConnectionLimit::claim(config.limits.max_http_connections);
-    let tls = config.http_tls.as_ref().map(|tls| tls_acceptor(tls, config.may_lack_certificate()));
-    let tls = tls.transpose().map_err(|error| sources.locate(error))?;
+    let secured = |may_lack_certificate| {
+        let tls = config.http_tls.as_ref().map(|tls| tls_acceptor(tls, may_lack_certificate));
+        tls.transpose().map_err(|error| sources.locate(error))
+    };
+    let (tls, admin_tls) = (secured(config.may_lack_certificate())?, secured(true)?);
     let access = Access::of(&config).map_err(|error| sources.locate(error))?;
     let hosts = hosts(&config).map_err(|error| sources.locate(error))?;
     let network = network(&config)?;
@@ -92,7 +106,14 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     let mut signals = StopSignals::listen(args.attached)?;
 
     // Cheap checks come before the data directory is touched.
-    let http = HttpListener::bind(config.http, tls).await.map_err(|error| sources.locate(error))?;
+    let http = HttpListener::bind("http", config.http, tls).await.map_err(|error| sources.locate(error))?;
+    let admin = match &config.http_admin {
+        None => None,
+        Some(HttpAdmin { listen }) => {
+            let bound = HttpListener::bind("http_admin.listen", *listen, admin_tls).await;
+            Some((bound.map_err(|error| sources.locate(error))?, access.of_admin(&config, *listen)))
+        }
+    };
     UdpSocket::bind(config.raft).map_err(|error| sources.locate(unbindable("raft", config.raft, &error)))?;
     let metrics = Metrics::new();
     let node = start(&config, network, &metrics).await.map_err(|error| match error {
@@ -102,20 +123,36 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     let own = metrics.node(config.node_id.0);
     tokio::spawn(watch(node.clone(), own.clone()));
 
-    if access.anonymous() == Permission::Operate && !config.http.ip().is_loopback() {
-        tracing::warn!(
-            "every caller that reaches {} counts as an operator, because the configuration says so; set \
-             http_tls.client_ca or http_auth.tokens to change that",
-            config.http
-        );
+    warn_of_open(&access, config.http);
+    if let (Some((_, access)), Some(HttpAdmin { listen })) = (&admin, &config.http_admin) {
+        warn_of_open(access, *listen);
     }
-    let ready = Ready { node_id: config.node_id, http: http.url()?, raft: config.raft.to_string() };
+    let (url, raft) = (http.url()?, config.raft.to_string());
+    let http_admin = admin.as_ref().map(|(admin, _)| admin.url()).transpose()?;
+    let ready = Ready { node_id: config.node_id, http: url, raft, http_admin };
     let announced = announced(ready, config.cluster.clone(), json)?;
+    let open = Arc::new(AtomicU64::new(0));
     let api = Api::new(node.clone(), metrics, &config.limits);
-    let (stop, stopped) = oneshot::channel::<()>();
-    let stopped = async { stopped.await.unwrap_or_default() };
-    let options = ListenerOptions { connections, hosts, access, metrics: own };
-    let serving = tokio::spawn(http.serve(api.clone().router(), options, stopped, HTTP_PATIENCE));
+    // Dropping the sender stops all listeners.
+    let (stop, stopped) = watch::channel(());
+    let router = api.clone().router();
+    let (connections, of_admin) = match &admin {
+        None => (connections, connections),
+        Some(_) => connections.split(ADMIN_CONNECTIONS),
+    };
+    let serve = move |http: HttpListener, access, connections| {
+        let (hosts, metrics, open, mut stopped) = (hosts.clone(), own.clone(), Arc::clone(&open), stopped.clone());
+        let options = ListenerOptions { connections, hosts, access, metrics, open };
+        http.serve(router.clone(), options, async move { while stopped.changed().await.is_ok() {} }, HTTP_PATIENCE)
+    };
+    let admin = admin.map(|(admin, access)| tokio::spawn(serve(admin, access, of_admin)));
+    let clients = tokio::spawn(serve(http, access, connections));
+    let serving = async {
+        let _ = clients.await;
+        if let Some(admin) = admin {
+            let _ = admin.await;
+        }
+    };
 
     let why = tokio::select! {
         biased;
@@ -151,12 +188,22 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
             tracing::warn!("the node did not drain within {NODE_PATIENCE:?}; exiting anyway");
         }
         drop(stop);
-        let _ = serving.await;
+        serving.await;
     };
     tokio::select! {
         () = end => Ok(()),
         failure = node.failed() => Err(ServeError::Failed(failure)),
         again = signals.next() => Err(ServeError::Impatient(again)),
+    }
+}
+
+/// Says that callers need no identity at an address that other machines can reach.
+fn warn_of_open(access: &Access, address: SocketAddr) {
+    if access.anonymous() == Permission::Operate && !address.ip().is_loopback() {
+        tracing::warn!(
+            "every caller that reaches {address} counts as an operator, because the configuration says so; set \
+             http_tls.client_ca or http_auth.tokens to change that"
+        );
     }
 }
 
@@ -215,11 +262,14 @@ fn announced(ready: Ready, cluster: String, json: bool) -> io::Result<impl Futur
 }
 
 fn announce(ready: &Ready, cluster: &str, json: bool) -> io::Result<()> {
-    let Ready { node_id, http, raft } = ready;
+    let Ready { node_id, http, raft, http_admin } = ready;
     if json {
         return output::line(serde_json::to_string(ready)?);
     }
-    output::line(format_args!("node {node_id} of cluster {cluster} serves {http} (clients) and {raft} (nodes, QUIC)"))
+    let admin = http_admin.as_ref().map_or(String::new(), |url| format!(", {url} (operators)"));
+    output::line(format_args!(
+        "node {node_id} of cluster {cluster} serves {http} (clients){admin} and {raft} (nodes, QUIC)"
+    ))
 }
 
 /// All signals that stop the process.

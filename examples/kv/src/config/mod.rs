@@ -63,6 +63,10 @@ pub struct Config {
     /// The identity of callers of `http`, and the permissions of those without one.
     #[serde(default, deserialize_with = "object")]
     pub http_auth: HttpAuth,
+    /// A listener of its own for operators, metrics and probes. `http` then serves the requests of
+    /// clients, and probes. Default: `http` serves all.
+    #[serde(default, deserialize_with = "optional")]
+    pub http_admin: Option<HttpAdmin>,
     /// Whether this node is one of the initial voters (`member`, the default) or waits to be added
     /// (`join`). Ignored once the node has data.
     #[serde(default)]
@@ -143,6 +147,15 @@ pub struct HttpTls {
     /// `allow_anonymous_reads` or `allow_anonymous`. Default: no certificate is asked for.
     #[serde(default)]
     pub client_ca: Option<PathBuf>,
+}
+
+/// The listener of operators, metrics and probes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpAdmin {
+    /// Its TCP address. `http_tls`, `http_auth` and `allow_plaintext_http` hold for it as for `http`,
+    /// but that TLS never requires a certificate here, because probes have none.
+    pub listen: SocketAddr,
 }
 
 /// The identity of callers of `http`. Probes need none.
@@ -329,7 +342,10 @@ impl Config {
         if self.data_dir.as_os_str().is_empty() {
             return Err(ConfigError::new("data_dir", "is empty", "name a directory that only this node uses"));
         }
-        self.check_http()?;
+        self.check_http("http", self.http)?;
+        if let Some(HttpAdmin { listen }) = &self.http_admin {
+            self.check_http("http_admin.listen", *listen)?;
+        }
         for host in &self.http_hosts {
             let name = host.strip_prefix("*.").unwrap_or(host);
             if host != "*" && (name.contains(['*', ':', '/']) || !is_host_and_port(&format!("{name}:1"))) {
@@ -351,20 +367,20 @@ impl Config {
     }
 
     /// An address that other machines can reach needs TLS and the identity of its callers.
-    fn check_http(&self) -> Result<(), ConfigError> {
-        if self.http.ip().is_loopback() {
+    fn check_http(&self, key: &str, address: SocketAddr) -> Result<(), ConfigError> {
+        if address.ip().is_loopback() {
             return Ok(());
         }
         if self.http_tls.is_none() && !self.allow_plaintext_http {
-            let problem = format!("{} is reachable by other machines and would use plain text", self.http);
+            let problem = format!("{address} is reachable by other machines and would use plain text");
             let remedy = "add [http_tls] with client_ca, or set allow_plaintext_http = true";
-            return Err(ConfigError::new("http", problem, remedy));
+            return Err(ConfigError::new(key, problem, remedy));
         }
         if self.http_tls.is_some() && !self.asks_for_identity() && !self.may_lack_certificate() {
-            let problem = format!("{} is reachable by other machines, and any caller could be an operator", self.http);
+            let problem = format!("{address} is reachable by other machines, and any caller could be an operator");
             let remedy = "set http_tls.client_ca or http_auth.tokens, so that callers prove an identity, or \
                           http_auth.allow_anonymous = true";
-            return Err(ConfigError::new("http", problem, remedy));
+            return Err(ConfigError::new(key, problem, remedy));
         }
         Ok(())
     }

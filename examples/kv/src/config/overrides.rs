@@ -41,6 +41,7 @@ pub const KEYS: &[Key] = &[
     Key { path: "http_tls.cert", kind: Kind::Text },
     Key { path: "http_tls.key", kind: Kind::Text },
     Key { path: "http_tls.client_ca", kind: Kind::Text },
+    Key { path: "http_admin.listen", kind: Kind::Text },
     Key { path: "http_auth.tokens", kind: Kind::Text },
     Key { path: "http_auth.allow_anonymous_reads", kind: Kind::Flag },
     Key { path: "http_auth.allow_anonymous", kind: Kind::Flag },

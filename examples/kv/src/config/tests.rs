@@ -283,6 +283,8 @@ fn an_address_that_others_reach_needs_tls_and_an_identity_unless_the_configurati
         }
         load(&text("127.0.0.1:8001")).expect("valid on loopback");
     }
+    let error = load(&format!("http_admin.listen = \"0.0.0.0:9001\"\n{EXAMPLE}")).expect_err("refused").to_string();
+    assert!(error.contains(": http_admin.listen: 0.0.0.0:9001 is reachable"), "{error}");
     let error = load(&format!("http_auth.loopback = \"client\"\n{EXAMPLE}")).expect_err("bad").to_string();
     assert!(error.contains("http_auth.loopback"), "{error}");
 }

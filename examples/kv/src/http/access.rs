@@ -25,7 +25,7 @@ use axum::{
 use quorate::transport::identity::{Role, identity_of};
 use std::{
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
@@ -34,6 +34,28 @@ use tokio::time::Instant;
 /// The interval of log lines about administrative requests of callers without an identity: they
 /// cost their senders nothing, and must not push out other lines.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
+
+/// The endpoints of a listener.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Serves {
+    All,
+    /// Those of clients, and probes.
+    Clients,
+    /// Those of operators, metrics and probes.
+    Administration,
+}
+
+impl Serves {
+    fn check(self, required: Permission) -> Result<(), Refusal> {
+        let is_of_clients = matches!(required, Permission::Read | Permission::Write);
+        let elsewhere = match self {
+            Self::Clients if !is_of_clients => "http_admin.listen",
+            Self::Administration if is_of_clients => "http",
+            _ => return Ok(()),
+        };
+        Err(Refusal::NotFound(format!("this node serves the path at its address `{elsewhere}`, and not at this one")))
+    }
+}
 
 /// The rules for one listener. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -44,30 +66,46 @@ struct Rules {
     cluster: String,
     /// Of callers without an identity.
     anonymous: Permission,
-    tokens: Option<Tokens>,
+    tokens: Option<Arc<Tokens>>,
+    serves: Serves,
 }
 
 impl Access {
-    /// The rules of a configuration.
+    /// The rules for the listener `http` of a configuration.
     ///
     /// # Errors
     /// If the file of tokens cannot be used; the error names the key `http_auth.tokens`.
     pub fn of(config: &Config) -> Result<Self, ConfigError> {
-        let tokens = config.http_auth.tokens.as_deref().map(Tokens::read).transpose()?;
-        Ok(Self(Arc::new(Rules { cluster: config.cluster.clone(), anonymous: anonymous(config), tokens })))
+        let tokens = config.http_auth.tokens.as_deref().map(Tokens::read).transpose()?.map(Arc::new);
+        let serves = if config.http_admin.is_some() { Serves::Clients } else { Serves::All };
+        let (cluster, anonymous) = (config.cluster.clone(), anonymous(config, config.http));
+        Ok(Self(Arc::new(Rules { cluster, anonymous, tokens, serves })))
+    }
+
+    /// The rules for the listener `http_admin`, at this address, with the same tokens.
+    #[must_use]
+    pub fn of_admin(&self, config: &Config, listen: SocketAddr) -> Self {
+        let Rules { cluster, tokens, .. } = &*self.0;
+        let (cluster, tokens, serves) = (cluster.clone(), tokens.clone(), Serves::Administration);
+        Self(Arc::new(Rules { cluster, anonymous: anonymous(config, listen), tokens, serves }))
     }
 
     /// Rules by which every caller is an operator: for a listener that only trusted programs can
     /// reach.
     #[must_use]
     pub fn unrestricted(cluster: &str) -> Self {
-        Self(Arc::new(Rules { cluster: cluster.to_owned(), anonymous: Permission::Operate, tokens: None }))
+        let (cluster, anonymous) = (cluster.to_owned(), Permission::Operate);
+        Self(Arc::new(Rules { cluster, anonymous, tokens: None, serves: Serves::All }))
     }
 
     /// The permission of callers without an identity.
     #[must_use]
     pub fn anonymous(&self) -> Permission {
         self.0.anonymous
+    }
+
+    pub(super) fn serves(&self) -> Serves {
+        self.0.serves
     }
 
     /// The caller at the other end of a connection, with the certificate that TLS has verified.
@@ -106,14 +144,14 @@ impl Access {
     }
 }
 
-/// The permission of callers without an identity.
-fn anonymous(config: &Config) -> Permission {
+/// The permission of callers without an identity at this address of a configuration.
+fn anonymous(config: &Config, listen: SocketAddr) -> Permission {
     let auth = &config.http_auth;
     let reads = if auth.allow_anonymous_reads { Permission::Read } else { Permission::Open };
     let is_proven = config.asks_for_identity();
     if auth.allow_anonymous {
         Permission::Operate
-    } else if config.http.ip().is_loopback() && !(config.http_tls.is_some() && is_proven) {
+    } else if listen.ip().is_loopback() && !(config.http_tls.is_some() && is_proven) {
         match auth.loopback {
             Loopback::Operator => Permission::Operate,
             Loopback::Anonymous => reads,
@@ -214,9 +252,13 @@ pub(super) async fn authorize(State(denials): State<Denials>, mut request: Reque
     if required == Permission::Open {
         return next.run(request).await;
     }
-    let Some(subject) = request.extensions().get::<Subject>().cloned() else {
+    let (subject, serves) = (request.extensions().get::<Subject>(), request.extensions().get::<Serves>());
+    let (Some(subject), Some(serves)) = (subject.cloned(), serves) else {
         return Refusal::Unauthenticated("the listener knows no caller".to_owned()).into_response();
     };
+    if let Err(elsewhere) = serves.check(required) {
+        return elsewhere.into_response();
+    }
     let checked = subject.check(required);
     if required < Permission::Operate {
         return match checked {
@@ -324,7 +366,7 @@ mod tests {
             let mut config = crate::config::example();
             config.http = http.parse().expect("an address");
             (config.http_tls, config.http_auth) = (tls, auth);
-            assert_eq!(anonymous(&config), may, "{http} {:?} {:?}", config.http_tls, config.http_auth);
+            assert_eq!(anonymous(&config, config.http), may, "{http} {:?} {:?}", config.http_tls, config.http_auth);
         }
     }
 
@@ -384,6 +426,7 @@ mod tests {
 
     fn restricted() -> Access {
         let tokens = Tokens::parse(&format!("monitor m {TOKEN}\n")).expect("valid");
-        Access(Arc::new(Rules { cluster: "demo".into(), anonymous: Permission::Open, tokens: Some(tokens) }))
+        let (cluster, tokens) = ("demo".into(), Some(Arc::new(tokens)));
+        Access(Arc::new(Rules { cluster, anonymous: Permission::Open, tokens, serves: Serves::All }))
     }
 }

@@ -96,11 +96,6 @@ impl Connections {
         Self(Arc::new(Shared { max, open: Mutex::default(), ended: Notify::new() }))
     }
 
-    /// The number of open connections.
-    pub(super) fn count(&self) -> usize {
-        self.open().connections.len()
-    }
-
     /// Registers a connection of `client`, once there is a place.
     pub(super) async fn register(&self, client: Client) -> Registration {
         loop {

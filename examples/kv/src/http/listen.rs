@@ -40,7 +40,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -79,15 +79,17 @@ pub struct ListenerOptions {
     pub access: Access,
     /// The metrics for connections and shortages.
     pub metrics: NodeMetrics,
+    /// The number of open connections, of all listeners together.
+    pub open: Arc<AtomicU64>,
 }
 
 impl HttpListener {
     /// Binds `address`.
     ///
     /// # Errors
-    /// If the address is in use or not local; the error names the key `http`.
-    pub async fn bind(address: SocketAddr, tls: Option<TlsAcceptor>) -> Result<Self, ConfigError> {
-        let tcp = TcpListener::bind(address).await.map_err(|error| unbindable("http", address, &error))?;
+    /// If the address is in use or not local; the error names the key `key`.
+    pub async fn bind(key: &str, address: SocketAddr, tls: Option<TlsAcceptor>) -> Result<Self, ConfigError> {
+        let tcp = TcpListener::bind(address).await.map_err(|error| unbindable(key, address, &error))?;
         Ok(Self { tcp, tls })
     }
 
@@ -130,7 +132,7 @@ impl HttpListener {
                     let Ok(local) = stream.local_addr() else { continue };
                     let client = Client::from(from.ip());
                     let registration = connections.register(client).await;
-                    options.metrics.http_connections(connections.count() as u64);
+                    options.metrics.http_connections(options.open.fetch_add(1, Relaxed) + 1);
                     let service = Served {
                         router: TowerToHyperService::new(router.clone()),
                         hosts: options.hosts.clone(),
@@ -141,11 +143,11 @@ impl HttpListener {
                         connection: Arc::clone(&registration.connection),
                     };
                     let serving = Serving { service, registration, watcher: graceful.watcher() };
-                    let (metrics, connections) = (options.metrics.clone(), connections.clone());
+                    let (metrics, open) = (options.metrics.clone(), Arc::clone(&options.open));
                     let tls = self.tls.clone();
                     tokio::spawn(async move {
                         serving.begin(stream, tls).await;
-                        metrics.http_connections(connections.count() as u64);
+                        metrics.http_connections(open.fetch_sub(1, Relaxed).saturating_sub(1));
                     });
                 }
                 // The client closed the connection before it was accepted.
@@ -273,6 +275,7 @@ impl Service<Request<Incoming>> for Served {
         request.body().look();
         request.extensions_mut().insert(caller.share);
         request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(self.access.serves());
         let answering = allowed.map(|()| self.router.call(request));
         Box::pin(async move {
             let response = match answering {

@@ -203,6 +203,36 @@ async fn commands_prove_their_identity_by_certificate_or_token_from_options_or_v
     assert_eq!(run_with(&["get", "k"], &variables).await.succeeded(), "v");
 }
 
+/// Operators, metrics and probes may have a listener of their own; clients' requests are not served
+/// there, nor operators' at that of clients.
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_and_clients_may_have_listeners_of_their_own() {
+    for kinds in [&["client_ca", "http_tls"][..], &["tokens"]] {
+        let port = quorate_ports::reserve_one().expect("a free port");
+        let admin = port.address().to_string();
+        let node = serving(kinds, &format!("\n[http_admin]\nlisten = \"{admin}\"\n")).await;
+        let operator = &CALLERS[5];
+        for (method, _, path, body, least) in REQUESTS {
+            let (request, body) = (format!("{method} {path}"), body.replace("CALLER", "k"));
+            let is_of_clients = *least == Least::Client;
+            let at_clients = ask(&node, operator, &request, &body).await;
+            let at_admin = ask_at(&node, &admin, operator, &request, &body).await;
+            for (answer, is_served) in
+                [(at_clients, is_of_clients || *least == Least::Nothing), (at_admin, !is_of_clients)]
+            {
+                let is_elsewhere = answer.status == 404 && answer.body.contains("serves the path at its address");
+                assert_eq!(!is_elsewhere, is_served, "{request}: {} {}", answer.status, answer.body);
+                assert!(![401, 403, 405, 500].contains(&answer.status), "{request}: {}", answer.head);
+            }
+        }
+        // Probes have no certificate.
+        let nothing = Caller { is_known: false, ..caller("none", None, None, Least::Nothing) };
+        assert_eq!(ask_at(&node, &admin, &nothing, "GET /readyz", "").await.status, 200);
+        let scraped = ask_at(&node, &admin, &nothing, "GET /metrics", "").await.status;
+        assert_eq!(scraped, if kinds.contains(&"http_tls") { 401 } else { 200 });
+    }
+}
+
 /// A context counts as a whole: variables are not read beside it, and neither is it beside them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_context_says_once_where_the_cluster_is_and_who_calls() {
@@ -323,8 +353,10 @@ struct Answer {
 
 /// Sends a request as a caller, and reads the answer; of one without a length only the head.
 async fn ask(node: &Running, caller: &Caller, request: &str, body: &str) -> Answer {
-    let endpoint = node.endpoint(ONE);
-    let address = endpoint.trim_start_matches("http://");
+    ask_at(node, node.endpoint(ONE).trim_start_matches("http://"), caller, request, body).await
+}
+
+async fn ask_at(node: &Running, address: &str, caller: &Caller, request: &str, body: &str) -> Answer {
     let is_json = body.starts_with('{');
     let json = if is_json { "content-type: application/json\r\n" } else { "" };
     let token = caller.token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();

@@ -231,7 +231,8 @@ fn makes_sense(config: &Config) {
     let Timing { heartbeat_interval, election_timeout: [shortest, longest], .. } = config.timing;
     assert!(heartbeat_interval >= Duration::from_millis(1) && heartbeat_interval <= shortest / 2);
     assert!(shortest < longest && longest <= Duration::from_secs(60));
-    if !config.http.ip().is_loopback() {
+    let admin = config.http_admin.as_ref().map(|admin| admin.listen);
+    if [config.http].into_iter().chain(admin).any(|address| !address.ip().is_loopback()) {
         let is_named = config.may_lack_certificate() || config.asks_for_identity();
         assert!(if config.http_tls.is_some() { is_named } else { config.allow_plaintext_http });
     }
