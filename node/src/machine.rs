@@ -56,7 +56,8 @@ pub trait StateMachine: Send + 'static {
     /// Copy the parts that are kept: `command` is a slice of a much larger buffer. A panic
     /// here [halts](crate::Status::halted) the node at the entry, and does so again after every
     /// restart, until an operator has the entry skipped ([`Builder::skip`](crate::Builder::skip)).
-    /// The machine is dropped then: nothing of it is called any more.
+    /// The machine is dropped then: nothing of it is called any more. The panic's message is logged
+    /// and stands in the node's status: leave values and keys of callers out of it.
     fn apply(&mut self, at: &At, command: &[u8]) -> Bytes;
 
     /// Applies a command of a session, as [`StateMachine::apply`] does: for the layer of services,

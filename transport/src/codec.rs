@@ -93,12 +93,21 @@ impl Default for Limits {
 }
 
 /// A frame, ready to be written: `head`, then `body`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Encoded {
     /// Header and metadata.
     pub head: Bytes,
     /// The body, shared with the message that it came from. Often empty.
     pub body: Bytes,
+}
+
+impl std::fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoded")
+            .field("head", &format_args!("{} B", self.head.len()))
+            .field("body", &format_args!("{} B", self.body.len()))
+            .finish()
+    }
 }
 
 impl Encoded {

@@ -261,7 +261,6 @@ impl fmt::Debug for Batch {
 }
 
 /// Builds a batch, entry by entry, in one buffer.
-#[derive(Debug)]
 pub struct BatchBuilder {
     term: Term,
     first: Index,
@@ -271,6 +270,17 @@ pub struct BatchBuilder {
     chained: u32,
     bytes: BytesMut,
     checksum: Checksum,
+}
+
+impl core::fmt::Debug for BatchBuilder {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("BatchBuilder")
+            .field("term", &self.term)
+            .field("first", &self.first)
+            .field("count", &self.count)
+            .field("bytes", &format_args!("{} B", self.bytes.len()))
+            .finish_non_exhaustive()
+    }
 }
 
 impl BatchBuilder {

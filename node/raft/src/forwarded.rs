@@ -18,12 +18,21 @@ use bytes::Bytes;
 
 /// Forwards clients' commands to the leader. At most once: it is never sent again after it
 /// may have arrived.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Propose {
     /// The commands, in the order of their bytes in `payloads`.
     pub commands: Vec<ForwardedCommand>,
     /// The bytes of all commands, concatenated.
     pub payloads: Bytes,
+}
+
+impl core::fmt::Debug for Propose {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Propose")
+            .field("commands", &self.commands)
+            .field("payloads", &format_args!("{} B", self.payloads.len()))
+            .finish()
+    }
 }
 
 /// One command of a [`Propose`].
@@ -43,13 +52,22 @@ pub struct ForwardedCommand {
 }
 
 /// Answers some forwarded commands.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ProposeReply {
     /// An outcome for each command that is answered.
     pub outcomes: Vec<ForwardedOutcome>,
     /// The state machine's replies to the applied commands, concatenated in the
     /// order of `outcomes`.
     pub replies: Bytes,
+}
+
+impl core::fmt::Debug for ProposeReply {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("ProposeReply")
+            .field("outcomes", &self.outcomes)
+            .field("replies", &format_args!("{} B", self.replies.len()))
+            .finish()
+    }
 }
 
 /// The outcome of one [`ForwardedCommand`].

@@ -46,7 +46,7 @@ pub(crate) const STUB_BYTES: usize = 8;
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TRAILER_BYTES;
 
 /// One entry, borrowed from a batch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
     /// Term and index of the entry.
     pub id: EntryId,
@@ -58,6 +58,18 @@ pub struct Record<'a> {
     pub checksum: u32,
     /// The payload, without header and trailer.
     pub payload: &'a [u8],
+}
+
+impl core::fmt::Debug for Record<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Record")
+            .field("id", &self.id)
+            .field("kind", &self.kind)
+            .field("previous_checksum", &self.previous_checksum)
+            .field("checksum", &self.checksum)
+            .field("payload", &format_args!("{} B", self.payload.len()))
+            .finish()
+    }
 }
 
 /// A record's header, checked by itself: all that recovery has when the payload is damaged.

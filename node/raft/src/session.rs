@@ -135,13 +135,13 @@ impl fmt::Debug for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Key::Opened(index) => write!(f, "SessionKey(opened at {index})"),
-            Key::Named(name) => write!(f, "SessionKey({})", name.escape_ascii()),
+            Key::Named(name) => write!(f, "SessionKey(named, {} B)", name.len()),
         }
     }
 }
 
 /// A request of a client to its session.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Request<'a> {
     /// Opens a new session.
     Open,
@@ -154,6 +154,20 @@ pub enum Request<'a> {
         /// The command, opaque to all but the state machine.
         command: &'a [u8],
     },
+}
+
+impl core::fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Open => f.write_str("Open"),
+            Self::Command { key, serial, command } => f
+                .debug_struct("Command")
+                .field("key", key)
+                .field("serial", serial)
+                .field("command", &format_args!("{} B", command.len()))
+                .finish(),
+        }
+    }
 }
 
 impl<'a> Request<'a> {

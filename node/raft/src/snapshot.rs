@@ -37,7 +37,7 @@ pub struct Snapshot {
 }
 
 /// A chunk of a snapshot, from the leader: "InstallSnapshot" of the paper (§7, Figure 13).
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SnapshotChunk {
     /// The epoch of this peer's replication, echoed by the reply.
     pub epoch: u64,
@@ -47,6 +47,17 @@ pub struct SnapshotChunk {
     pub offset: u64,
     /// The bytes. Empty to ask how much of the snapshot the follower has.
     pub bytes: Bytes,
+}
+
+impl core::fmt::Debug for SnapshotChunk {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("SnapshotChunk")
+            .field("epoch", &self.epoch)
+            .field("snapshot", &self.snapshot)
+            .field("offset", &self.offset)
+            .field("bytes", &format_args!("{} B", self.bytes.len()))
+            .finish()
+    }
 }
 
 /// Answers a [`SnapshotChunk`].

@@ -13,13 +13,23 @@ use std::time::Duration;
 pub type Outcome = Result<Applied, Refusal>;
 
 /// A command, or the payload of a session's entry without the leader's stamp, and its caller.
-#[derive(Debug)]
 pub struct Proposal<W, C> {
     pub kind: Kind,
     pub payload: Bytes,
     pub caller: Caller<W, C>,
     /// The deadline: if the command was not appended or forwarded by then, it never is.
     pub until: Option<Moment>,
+}
+
+impl<W: std::fmt::Debug, C: std::fmt::Debug> std::fmt::Debug for Proposal<W, C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proposal")
+            .field("kind", &self.kind)
+            .field("payload", &format_args!("{} B", self.payload.len()))
+            .field("caller", &self.caller)
+            .field("until", &self.until)
+            .finish()
+    }
 }
 
 impl<W, C> Proposal<W, C> {

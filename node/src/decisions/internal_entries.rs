@@ -23,12 +23,21 @@ pub struct Leading {
 }
 
 /// An entry that a leader is to append.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct InternalEntry {
     /// The term in which it is appended, or never.
     pub term: Term,
     /// As [`Internal::encode`](crate::service::internal::Internal::encode) makes it.
     pub payload: Bytes,
+}
+
+impl std::fmt::Debug for InternalEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InternalEntry")
+            .field("term", &self.term)
+            .field("payload", &format_args!("{} B", self.payload.len()))
+            .finish()
+    }
 }
 
 /// The entries that wait to be appended, in the order of their arrival.

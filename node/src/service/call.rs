@@ -384,7 +384,7 @@ impl<S: Service> fmt::Debug for Call<'_, S> {
 
 impl<S: Service> fmt::Debug for Ask<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { query, consistency, within, .. } = self;
-        f.debug_struct("Ask").field("query", query).field("consistency", consistency).field("within", within).finish()
+        let Self { consistency, within, .. } = self;
+        f.debug_struct("Ask").field("consistency", consistency).field("within", within).finish_non_exhaustive()
     }
 }

@@ -68,7 +68,7 @@ where
 ///     format!("{}/{}", ticket.key, ticket.id) // the same in every call for the effect
 /// }
 /// ```
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Ticket {
     /// Identity of the effect, the same in every call for it: the outside deduplicates by it. A
     /// recovery or restore may lose entries at the end of the log: later effects get the ids of
@@ -86,6 +86,17 @@ pub struct Ticket {
     pub attempt: u32,
 }
 
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticket")
+            .field("id", &self.id)
+            .field("key", &format_args!("{} B", self.key.len()))
+            .field("fence", &self.fence)
+            .field("attempt", &self.attempt)
+            .finish()
+    }
+}
+
 /// A handler could not perform its effect: it is to be called again.
 ///
 /// ```
@@ -96,7 +107,7 @@ pub struct Ticket {
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Retry {
-    /// For the log.
+    /// For the log: leave values and keys of callers out of it.
     pub why: String,
     /// The pause before the next call, between 100 ms and 60 s; `None`: the one that doubles.
     pub after: Option<Duration>,

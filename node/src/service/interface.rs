@@ -155,7 +155,8 @@ pub trait Service: State + Sized {
     /// Applies a committed command and returns the reply for its caller.
     ///
     /// A panic here recurs on every node and after every restart. All that the command had set,
-    /// published or asked for by then is dropped.
+    /// published or asked for by then is dropped. The panic's message is the author's own text: it is
+    /// logged and stands in the node's status, so leave values and keys of callers out of it.
     fn apply(&mut self, command: Self::Command, cx: &mut Context<'_, Self>) -> Self::Reply;
 
     /// Applies a signal: a timer that is due, at its own time, or the result of an effect.

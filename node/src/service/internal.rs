@@ -27,7 +27,7 @@ pub enum Internal<'a> {
 }
 
 /// The result of an effect. Appended by the leader that performed it, never forwarded.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done<'a> {
     /// Identity of the effect that was performed.
     pub id: EffectId,
@@ -35,6 +35,16 @@ pub struct Done<'a> {
     pub term: Term,
     /// The signal that the author's handler returned, in postcard.
     pub signal: &'a [u8],
+}
+
+impl std::fmt::Debug for Done<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Done")
+            .field("id", &self.id)
+            .field("term", &self.term)
+            .field("signal", &format_args!("{} B", self.signal.len()))
+            .finish()
+    }
 }
 
 /// A node's claim of a window.

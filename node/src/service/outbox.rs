@@ -79,7 +79,7 @@ impl Default for Bounds {
 }
 
 /// The rows by id. A clone is O(1).
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Outbox {
     rows: OrdMap<EffectId, Row>,
     by_key: OrdSet<(Arc<str>, EffectId)>,
@@ -88,13 +88,28 @@ pub struct Outbox {
     bytes: u64,
 }
 
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outbox").field("rows", &self.rows.len()).field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
 /// An effect that is to be performed.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Row {
     /// The key within which effects keep their order.
     pub key: Arc<str>,
     /// The effect, in postcard.
     pub effect: Arc<[u8]>,
+}
+
+impl std::fmt::Debug for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Row")
+            .field("key", &format_args!("{} B", self.key.len()))
+            .field("effect", &format_args!("{} B", self.effect.len()))
+            .finish()
+    }
 }
 
 impl Row {

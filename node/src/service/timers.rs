@@ -28,12 +28,18 @@ use std::{
 pub const FIRES_MAX: u32 = 1_024;
 
 /// The pending timers. A clone is O(1).
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Timers {
     by_due: OrdMap<Place, Arc<[u8]>>,
     by_key: OrdMap<Key, Place>,
     /// The number of the next setting.
     next: u64,
+}
+
+impl std::fmt::Debug for Timers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Timers").field("count", &self.by_key.len()).field("next", &self.next).finish_non_exhaustive()
+    }
 }
 
 /// The place of a timer in the order of firing.
@@ -45,10 +51,16 @@ struct Place {
 
 /// A key under its hash, which alone is compared unless two are equal: the bytes are elsewhere in
 /// memory, and a lookup among a million would wait for them at every step.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     hash: u64,
     bytes: Arc<[u8]>,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key").field("hash", &self.hash).field("bytes", &format_args!("{} B", self.bytes.len())).finish()
+    }
 }
 
 /// A [`Key`] that is looked up, with bytes of any owner.
@@ -74,11 +86,20 @@ fn sought(bytes: &[u8]) -> Sought<'_> {
 }
 
 /// The state of one key, and of the count of settings, before a change.
-#[derive(Debug)]
 pub struct Undo {
     key: Arc<[u8]>,
     was: Option<Place>,
     next: u64,
+}
+
+impl std::fmt::Debug for Undo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Undo")
+            .field("key", &format_args!("{} B", self.key.len()))
+            .field("was", &self.was)
+            .field("next", &self.next)
+            .finish()
+    }
 }
 
 /// The timers that one tick fires: up to a time, and up to a count.

@@ -21,8 +21,14 @@ const COMPLETED: u8 = 7;
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// The encoded outcome of the entry that is being applied.
-#[derive(Default, Debug)]
+#[derive(Default)]
 pub struct Trace(Vec<u8>);
+
+impl std::fmt::Debug for Trace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Trace({} B)", self.0.len())
+    }
+}
 
 /// A place in the trace.
 #[derive(Clone, Copy, Debug)]

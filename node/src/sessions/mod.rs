@@ -93,7 +93,7 @@ struct Answer {
 }
 
 /// The part of an answer that is kept.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 enum Kept {
     /// The reply of the machine.
     Reply(Box<[u8]>),
@@ -101,6 +101,16 @@ enum Kept {
     Nothing,
     /// The machine was not asked: an operator had the entry skipped.
     Skipped,
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Reply(reply) => write!(f, "Reply({} B)", reply.len()),
+            Self::Nothing => f.write_str("Nothing"),
+            Self::Skipped => f.write_str("Skipped"),
+        }
+    }
 }
 
 impl Kept {
@@ -113,7 +123,7 @@ impl Kept {
 }
 
 /// The result of the entry of a session.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It was applied now or before, or opened the session of its index: at `index`,
     /// with this reply.
@@ -125,6 +135,15 @@ pub enum Verdict {
     },
     /// It was not applied, for this reason.
     Refused(Refusal),
+}
+
+impl std::fmt::Debug for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Applied { index, reply } => write!(f, "Applied({} B, by entry {index})", reply.len()),
+            Self::Refused(refusal) => write!(f, "Refused({refusal:?})"),
+        }
+    }
 }
 
 /// Why a command of a session was not applied.

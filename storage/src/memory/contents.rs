@@ -8,7 +8,7 @@ use quorate_raft::{
 use std::collections::{BTreeMap, VecDeque};
 
 /// A log, a hard state, and a snapshot.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Contents {
     pub(super) owner: Option<(String, NodeId)>,
     pub(super) holdings: BTreeMap<NodeId, Index>,
@@ -19,6 +19,17 @@ pub(super) struct Contents {
     /// In order, without a gap, from the entry after `base` on.
     batches: VecDeque<Batch>,
     snapshot: Option<(Snapshot, Bytes)>,
+}
+
+impl std::fmt::Debug for Contents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Contents")
+            .field("owner", &self.owner)
+            .field("base", &self.base)
+            .field("batches", &self.batches)
+            .field("snapshot", &self.snapshot.as_ref().map(|(snapshot, _)| snapshot))
+            .finish_non_exhaustive()
+    }
 }
 
 impl Contents {

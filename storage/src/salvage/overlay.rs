@@ -123,12 +123,22 @@ struct Layered {
     layer: Mutex<Layer>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Layer {
     bytes: u64,
     /// The number of bytes of the file beneath that are visible.
     kept: u64,
     pages: BTreeMap<u64, Box<Page>>,
+}
+
+impl std::fmt::Debug for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Layer")
+            .field("bytes", &self.bytes)
+            .field("kept", &self.kept)
+            .field("pages", &self.pages.len())
+            .finish()
+    }
 }
 
 type Page = [u8; PAGE_BYTES as usize];

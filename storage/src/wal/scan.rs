@@ -86,7 +86,7 @@ pub enum State {
 }
 
 /// Bytes to write at an offset of the segment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Patch {
     /// Their offset in the segment.
     pub at: usize,
@@ -94,6 +94,16 @@ pub struct Patch {
     pub bytes: Vec<u8>,
     /// The part that they restore.
     pub what: Part,
+}
+
+impl std::fmt::Debug for Patch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Patch")
+            .field("at", &self.at)
+            .field("bytes", &format_args!("{} B", self.bytes.len()))
+            .field("what", &self.what)
+            .finish()
+    }
 }
 
 /// The part of an entry that a patch restores.

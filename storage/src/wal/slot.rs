@@ -132,11 +132,19 @@ pub fn place(header: &Header, index: Index) -> Option<u64> {
 }
 
 /// The slots of a segment that was read.
-#[derive(Debug)]
 pub struct Table<'a> {
     bytes: &'a [u8],
     first: Index,
     seed: u32,
+}
+
+impl std::fmt::Debug for Table<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table")
+            .field("bytes", &format_args!("{} B", self.bytes.len()))
+            .field("first", &self.first)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Table<'a> {

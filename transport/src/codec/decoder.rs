@@ -31,7 +31,6 @@ pub struct Decoded {
     pub bytes: usize,
 }
 
-#[derive(Debug)]
 enum State {
     /// Header and metadata are being collected; `header` is there once its bytes are.
     Head { bytes: BytesMut, header: Option<Header> },
@@ -39,6 +38,16 @@ enum State {
     Body { opened: Opened, bytes: BytesMut },
     /// After an error. Final.
     Failed,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Head { bytes, header } => write!(f, "Head({} B of {header:?})", bytes.len()),
+            Self::Body { opened, bytes } => write!(f, "Body({} B of {opened:?})", bytes.len()),
+            Self::Failed => f.write_str("Failed"),
+        }
+    }
 }
 
 /// A frame with its head read and its body outstanding.

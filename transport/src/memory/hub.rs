@@ -210,8 +210,16 @@ pub(super) enum Parcel {
     Down(NodeId),
 }
 
-#[derive(Debug)]
 pub(super) enum Content {
     Value(Message),
     Frame(Bytes),
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Value(message) => std::fmt::Debug::fmt(message, f),
+            Self::Frame(frame) => write!(f, "Frame({} B)", frame.len()),
+        }
+    }
 }

@@ -301,7 +301,7 @@ fn a_command_knows_its_session_and_its_token_rises_with_entry_and_generation() {
     let key = SessionKey::named(b"me").expect("a name");
     let outcome = machine.command(&at(2), Some(&key), &Hosted::<Script>::encode(&vec![Op::Log])).expect("no halt");
     let said = Hosted::<Script>::decode(&outcome).expect("an outcome").expect("no refusal");
-    assert_eq!(said, ["called: Call, Some(SessionKey(me)), token 0.2.0"]);
+    assert_eq!(said, ["called: Call, Some(SessionKey(named, 2 B)), token 0.2.0"]);
     renew(&mut machine, 3, 9);
     assert_eq!(
         call(&mut machine, 1, vec![Op::Log]),
