@@ -7,8 +7,14 @@ use std::fmt::{self, Write};
 
 /// Bytes that are serialized as text where they are UTF-8. Both forms are read, so text may come as
 /// base64.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Octets<T = Bytes>(pub T);
+
+impl<T> fmt::Debug for Octets<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Octets(..)")
+    }
+}
 
 impl<T: AsRef<[u8]>> Serialize for Octets<T> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {

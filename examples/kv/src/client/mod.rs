@@ -88,12 +88,21 @@ impl fmt::Display for ReadMode {
 }
 
 /// The result of a read.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Got {
     /// The index up to which the state that was read had applied the log.
     pub index: Option<Index>,
     /// The value; `None` if the key does not exist.
     pub value: Option<Bytes>,
+}
+
+impl std::fmt::Debug for Got {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Got")
+            .field("index", &self.index)
+            .field("value_bytes", &self.value.as_ref().map(Bytes::len))
+            .finish()
+    }
 }
 
 /// A page of a listing: by default the first one of all keys.

@@ -27,7 +27,7 @@ pub struct DeleteAnswer {
 
 /// The body of a compare-and-swap. Its values are text; binary values can be put and
 /// read, not compared.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CasRequest {
     /// The value that the key must have; `null`: the key must not exist. The field is required, so
@@ -36,6 +36,13 @@ pub struct CasRequest {
     pub expect: Option<String>,
     /// The new value.
     pub value: String,
+}
+
+impl std::fmt::Debug for CasRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let expect = self.expect.as_ref().map(String::len);
+        f.debug_struct("CasRequest").field("expect_bytes", &expect).field("value_bytes", &self.value.len()).finish()
+    }
 }
 
 /// The answer to a compare-and-swap.
