@@ -30,6 +30,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use x509_parser::prelude::FromDer;
+use zeroize::{Zeroize, Zeroizing};
 
 /// How long an authority's certificate lasts: 10 years.
 pub const AUTHORITY_LASTS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -53,7 +54,7 @@ pub struct Authority {
 pub struct Issued {
     /// The certificate, PEM.
     pub certificate_pem: String,
-    /// Its private key, PEM (PKCS #8). A secret.
+    /// Its private key, PEM (PKCS #8). A secret, zeroed when this is dropped.
     pub key_pem: String,
 }
 
@@ -83,7 +84,7 @@ impl Authority {
     pub fn load(dir: &Path) -> Result<Self, CertificateError> {
         let (certificate, key) = (dir.join("ca.pem"), dir.join("ca.key"));
         check_private(&key).map_err(|problem| CertificateError::Open { path: key.clone(), problem })?;
-        let (certificate_pem, key_pem) = (read(&certificate)?, read(&key)?);
+        let (certificate_pem, key_pem) = (read(&certificate)?, Zeroizing::new(read(&key)?));
         let (cluster, ends) = cluster_of(&certificate_pem)
             .zip(end_of(&certificate_pem))
             .ok_or(CertificateError::NotAnAuthority { path: certificate.clone() })?;
@@ -118,7 +119,8 @@ impl Authority {
     /// # Errors
     /// If either exists, or can't be written.
     pub fn write(&self, dir: &Path) -> Result<(), CertificateError> {
-        write_new(&dir.join("ca.key"), &self.issuer.key().serialize_pem(), KEY_MODE)?;
+        let key_pem = Zeroizing::new(self.issuer.key().serialize_pem());
+        write_new(&dir.join("ca.key"), &key_pem, KEY_MODE)?;
         write_new(&dir.join("ca.pem"), &self.certificate_pem, CERTIFICATE_MODE)
     }
 
@@ -216,6 +218,12 @@ pub fn end_of(certificate_pem: &str) -> Option<SystemTime> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()).ok()?;
     let seconds = pem.parse_x509().ok()?.validity().not_after.timestamp();
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
+}
+
+impl Drop for Issued {
+    fn drop(&mut self) {
+        self.key_pem.zeroize();
+    }
 }
 
 /// Shows no key.

@@ -124,7 +124,7 @@ fn only_certificates_of_the_same_authority_have_names_to_issue_again() {
     assert_ne!(again.key_pem, issued.key_pem, "with a new key");
 
     for (pem, why) in [
-        (other.issue_node(NodeId(1), &[]).unwrap().certificate_pem, "is not by this authority"),
+        (other.issue_node(NodeId(1), &[]).unwrap().certificate_pem.clone(), "is not by this authority"),
         (authority.certificate_pem().to_owned(), "no node, client or operator is named"),
         ("none".to_owned(), "holds no certificate in PEM"),
     ] {

@@ -334,7 +334,7 @@ fn a_certificate_says_its_role_and_only_a_node_s_is_for_servers() {
     for (role, is_for_servers) in
         [(Role::Node(NodeId(1)), true), (Role::Client(longest.clone()), false), (Role::Operator(longest), false)]
     {
-        let pem = issue(&pki, &role).certificate_pem;
+        let pem = issue(&pki, &role).certificate_pem.clone();
         let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).expect("PEM");
         let identity = identity_of(&pem.contents).expect("an identity");
         assert_eq!((identity.cluster.as_str(), &identity.role), (CLUSTER, &role));

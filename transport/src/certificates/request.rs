@@ -81,7 +81,7 @@ impl Subject {
 pub struct Requested {
     /// The request, PEM.
     pub request_pem: String,
-    /// The private key, PEM (PKCS #8). A secret.
+    /// The private key, PEM (PKCS #8). A secret, zeroed when this is dropped.
     pub key_pem: String,
     /// The key's fingerprint, as [`Request::fingerprint`].
     pub fingerprint: String,
@@ -96,6 +96,12 @@ impl Requested {
         let key = KeyPair::generate()?;
         let request_pem = subject.params()?.serialize_request(&key)?.pem()?;
         Ok(Self { request_pem, fingerprint: fingerprint(&key), key_pem: key.serialize_pem() })
+    }
+}
+
+impl Drop for Requested {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.key_pem);
     }
 }
 

@@ -7,12 +7,14 @@ use crate::{
     network::{Cause, NetworkError},
 };
 use quorate_raft::NodeId;
+use ring::{hkdf, hmac};
 use rustls::{
-    RootCertStore,
+    InconsistentKeys, RootCertStore,
     client::{WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::CryptoProvider,
+    crypto::ring::sign::any_supported_type,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
-    sign::CertifiedKey,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use std::{
     fs,
@@ -20,12 +22,17 @@ use std::{
     sync::Arc,
 };
 use x509_parser::prelude::FromDer;
+use zeroize::Zeroizing;
 
 /// The credentials with which a node proves its identity.
 pub(super) struct Credentials {
     pub(super) roots: Arc<RootCertStore>,
-    pub(super) chain: Vec<CertificateDer<'static>>,
-    pub(super) key: PrivateKeyDer<'static>,
+    chain: Vec<CertificateDer<'static>>,
+    /// The certificate and its key, for both sides of a handshake. The key's bytes are kept nowhere
+    /// else.
+    pub(super) certified: Arc<SingleCertAndKey>,
+    /// The key of stateless resets, which is derived from the private key.
+    pub(super) reset_key: hmac::Key,
     /// The node that the certificate names.
     node: NodeId,
     /// The cluster that it names.
@@ -54,9 +61,12 @@ impl Credentials {
         }
         let chain = certificates(certificate)?;
         check_private(key).map_err(|problem| failed(key, problem))?;
-        let key_der = PrivateKeyDer::from_pem_slice(&read(key)?)
+        // Zeroed when they are dropped. TLS gets its own form of the key, and no copy of these bytes.
+        let key_pem = Zeroizing::new(read(key)?);
+        let key_der = PrivateKeyDer::from_pem_slice(&key_pem)
+            .map(Zeroizing::new)
             .map_err(|_| failed(key, "holds no private key in PEM: give the key made with the certificate"))?;
-        CertifiedKey::from_der(chain.clone(), key_der.clone_key(), &provider).map_err(|error| match error {
+        let certified = certified(chain.clone(), &key_der).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => {
                 let of = certificate.display();
                 failed(key, format_args!("is not the key of {of}: give the one made with it, or complete its renewal"))
@@ -79,7 +89,8 @@ impl Credentials {
         Ok(Self {
             roots,
             chain,
-            key: key_der,
+            certified: Arc::new(certified.into()),
+            reset_key: reset_key(key_der.secret_der())?,
             node,
             cluster: identity.cluster,
             expires_unix_seconds,
@@ -117,6 +128,27 @@ impl Credentials {
         )?;
         Ok(())
     }
+}
+
+/// As [`CertifiedKey::from_der`], which takes the key by value and does not zero it.
+fn certified(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>) -> Result<CertifiedKey, rustls::Error> {
+    let certified = CertifiedKey::new(chain, any_supported_type(key)?);
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(error) => Err(error),
+    }
+}
+
+/// The key of stateless resets: derived from the private key, so that the node that comes up again
+/// after a crash can still tell its peers that their connections are gone.
+fn reset_key(private_key: &[u8]) -> Result<hmac::Key, NetworkError> {
+    let mut reset_key = Zeroizing::new([0u8; 32]);
+    hkdf::Salt::new(hkdf::HKDF_SHA256, b"quorate")
+        .extract(private_key)
+        .expand(&[b"stateless reset"], hkdf::HKDF_SHA256)
+        .and_then(|key| key.fill(&mut *reset_key))
+        .map_err(|_| NetworkError::Tls { source: "no key for stateless resets can be derived".into() })?;
+    Ok(hmac::Key::new(hmac::HMAC_SHA256, &*reset_key))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, NetworkError> {

@@ -9,7 +9,6 @@ use quinn::{
     crypto::rustls::QuicServerConfig,
 };
 use rand::RngCore;
-use ring::{hkdf, hmac};
 use rustls::{
     CipherSuite, client::Resumption, crypto::CryptoProvider, server::NoServerSessionStorage,
     server::WebPkiClientVerifier, version::TLS13,
@@ -117,8 +116,7 @@ pub(super) fn client(credentials: &Credentials, provider: Arc<CryptoProvider>) -
         .with_protocol_versions(&[&TLS13])
         .map_err(unusable)?
         .with_root_certificates(Arc::clone(&credentials.roots))
-        .with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())
-        .map_err(unusable)?;
+        .with_client_cert_resolver(Arc::clone(&credentials.certified) as _);
     tls.alpn_protocols = vec![ALPN.to_vec()];
     // No early data, which could be replayed; no resumption, so that every connection
     // shows a certificate.
@@ -136,8 +134,7 @@ pub(super) fn server(credentials: &Credentials, provider: Arc<CryptoProvider>) -
         .with_protocol_versions(&[&TLS13])
         .map_err(unusable)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(credentials.chain.clone(), credentials.key.clone_key())
-        .map_err(unusable)?;
+        .with_cert_resolver(Arc::clone(&credentials.certified) as _);
     tls.alpn_protocols = vec![ALPN.to_vec()];
     tls.max_early_data_size = 0;
     tls.send_tls13_tickets = 0;
@@ -151,16 +148,9 @@ pub(super) fn server(credentials: &Credentials, provider: Arc<CryptoProvider>) -
     Ok(server)
 }
 
-/// The endpoint's own settings. The reset key is derived from the node's private key, so that the
-/// node that comes up again after a crash can still tell its peers that their connections are gone.
+/// The endpoint's own settings.
 pub(super) fn endpoint(credentials: &Credentials) -> Result<EndpointConfig, NetworkError> {
-    let mut reset_key = [0u8; 32];
-    hkdf::Salt::new(hkdf::HKDF_SHA256, b"quorate")
-        .extract(credentials.key.secret_der())
-        .expand(&[b"stateless reset"], hkdf::HKDF_SHA256)
-        .and_then(|key| key.fill(&mut reset_key))
-        .map_err(|_| NetworkError::Tls { source: "no key for stateless resets can be derived".into() })?;
-    let mut endpoint = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset_key)));
+    let mut endpoint = EndpointConfig::new(Arc::new(credentials.reset_key.clone()));
     endpoint
         .cid_generator(|| Box::new(RandomIds))
         .min_reset_interval(RESET_INTERVAL)

@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args) -> Result<(String, Value), CertsError> {
     write_new(&key, &requested.key_pem, KEY_MODE)?;
     write_new(&request, &requested.request_pem, CERTIFICATE_MODE)?;
     let [key, request] = [key, request].map(|path| path.display().to_string());
-    let fingerprint = requested.fingerprint;
+    let fingerprint = requested.fingerprint.clone();
     Ok((
         format!("{key}\n{request}\nkey sha256:{fingerprint}"),
         json!({ "files": [key, request], "holder": subject.identity.to_string(), "key_sha256": fingerprint }),

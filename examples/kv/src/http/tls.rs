@@ -2,17 +2,22 @@
 
 use crate::config::{ConfigError, HttpTls};
 use quorate::transport::certificates::check_private;
-use std::{net::IpAddr, path::Path, sync::Arc};
+use std::{fs, net::IpAddr, path::Path, sync::Arc};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        RootCertStore, ServerConfig,
-        crypto::{CryptoProvider, ring},
+        self, InconsistentKeys, RootCertStore, ServerConfig,
+        crypto::{
+            CryptoProvider,
+            ring::{self, sign::any_supported_type},
+        },
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
         server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+        sign::{CertifiedKey, SingleCertAndKey},
     },
 };
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
+use zeroize::Zeroizing;
 
 /// Loads the certificate and key of the HTTP server, and the authority of its clients, if there is
 /// one. A client without a certificate is refused by TLS itself, unless `may_lack_certificate`.
@@ -30,7 +35,18 @@ pub fn tls_acceptor(tls: &HttpTls, may_lack_certificate: bool) -> Result<TlsAcce
         ConfigError::new("http_tls.key", format_args!("{key}: {error}"), "name a PEM private key")
     };
     check_private(&tls.key).map_err(|problem| unusable(&problem))?;
-    let private = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| unusable(&error))?;
+    // Zeroed when they are dropped. TLS gets its own form of the key, and no copy of these bytes.
+    let pem = fs::read(&tls.key).map(Zeroizing::new).map_err(|error| unusable(&error))?;
+    let private = PrivateKeyDer::from_pem_slice(&pem).map(Zeroizing::new).map_err(|error| unusable(&error))?;
+    let unfit = |error: rustls::Error| {
+        let problem = format!("{cert} and {key} do not match: {error}");
+        ConfigError::new("http_tls", problem, "name a certificate and its private key")
+    };
+    let certified = any_supported_type(&private).map(|private| CertifiedKey::new(chain, private)).map_err(unfit)?;
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+        Err(error) => return Err(unfit(error)),
+    }
     let provider = Arc::new(ring::default_provider());
     let clients = match &tls.client_ca {
         Some(ca) => verifier(ca, &provider, may_lack_certificate)?,
@@ -38,11 +54,9 @@ pub fn tls_acceptor(tls: &HttpTls, may_lack_certificate: bool) -> Result<TlsAcce
     };
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_client_cert_verifier(clients).with_single_cert(chain, private))
-        .map_err(|error| {
-            let problem = format!("{cert} and {key} do not match: {error}");
-            ConfigError::new("http_tls", problem, "name a certificate and its private key")
-        })?;
+        .map_err(unfit)?
+        .with_client_cert_verifier(clients)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
