@@ -279,6 +279,8 @@ label! {
         RefusedBackOff = "refused_back_off",
         /// Refused for now: too many handshakes are under way.
         RefusedBusy = "refused_busy",
+        /// Refused for now: too many handshakes of its address are under way.
+        RefusedAddress = "refused_address",
         /// The peer refused this node.
         Rejected = "rejected",
         /// No answer from the address.

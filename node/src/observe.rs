@@ -113,6 +113,7 @@ fn label_of_result(result: ConnectionResult) -> metrics::ConnectionResult {
         ConnectionResult::RefusedProtocol => metrics::ConnectionResult::RefusedProtocol,
         ConnectionResult::RefusedBackOff => metrics::ConnectionResult::RefusedBackOff,
         ConnectionResult::RefusedBusy => metrics::ConnectionResult::RefusedBusy,
+        ConnectionResult::RefusedAddress => metrics::ConnectionResult::RefusedAddress,
         ConnectionResult::Rejected => metrics::ConnectionResult::Rejected,
         ConnectionResult::Unreachable => metrics::ConnectionResult::Unreachable,
         ConnectionResult::HandshakeFailed => metrics::ConnectionResult::HandshakeFailed,

@@ -326,6 +326,8 @@ pub enum ConnectionResult {
     RefusedBackOff,
     /// Refused for now: too many handshakes are in progress.
     RefusedBusy,
+    /// Refused for now: too many handshakes of its address are in progress.
+    RefusedAddress,
     /// The peer refused this node.
     Rejected,
     /// No answer from the address.
@@ -347,6 +349,7 @@ impl ConnectionResult {
             Self::RefusedProtocol => "refused_protocol",
             Self::RefusedBackOff => "refused_back_off",
             Self::RefusedBusy => "refused_busy",
+            Self::RefusedAddress => "refused_address",
             Self::Rejected => "rejected",
             Self::Unreachable => "unreachable",
             Self::HandshakeFailed => "handshake_failed",

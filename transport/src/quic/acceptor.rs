@@ -3,8 +3,13 @@
 //! In order: TLS demands a certificate of the cluster's authority; the certificate must name a node
 //! of this cluster, other than this one; the hellos must claim that same node and a version spoken
 //! here. A peer that fails is told an error code, counted, and logged now and then.
+//!
+//! The handshakes under way are bounded, in all and by source address (`admission`); each has a time
+//! limit from its first packet to its last hello. One node has few connections that it has not
+//! introduced, and one that it has.
 
 use super::{
+    admission::{Attempt, Source, Verdict},
     close::Close,
     hello::{Opened, Refusal, agree, hear, say},
     lanes::{Carrier, Side},
@@ -22,30 +27,56 @@ use rustls::pki_types::CertificateDer;
 use std::rc::Rc;
 use tokio::{task::spawn_local, time::Instant};
 
-/// The most handshakes under way; further attempts are refused unread.
-const HANDSHAKES_MAX: usize = 64;
-/// Above this many, a peer must first prove that it receives at the address from which it sends.
-const HANDSHAKES_TRUSTING: usize = 16;
-
 /// Accepts until the endpoint closes.
 pub(super) async fn accept(shared: Rc<Shared>, endpoint: Endpoint) {
     while let Some(incoming) = endpoint.accept().await {
         let remote = incoming.remote_address();
-        if shared.handshakes.get() >= HANDSHAKES_MAX {
-            incoming.refuse();
-            shared.refused(None, ConnectionResult::RefusedBusy, remote, "too many handshakes are under way");
-        } else if shared.handshakes.get() >= HANDSHAKES_TRUSTING && incoming.may_retry() {
-            // A peer at that address comes back with a token.
-            let _ = incoming.retry();
-        } else {
-            shared.handshakes.set(shared.handshakes.get() + 1);
-            debug_assert!(shared.handshakes.get() <= HANDSHAKES_MAX, "more handshakes than the bound");
-            spawn_local(admit(Rc::clone(&shared), incoming));
+        let source = Source::from(remote);
+        let is_proved = incoming.remote_address_validated();
+        let is_dialled = shared.dialled.borrow().values().any(|dialled| *dialled == source);
+        let verdict = shared.handshakes.borrow().judge(Attempt { source, is_proved, is_dialled });
+        match verdict {
+            Verdict::Admit => {
+                let place = Place::take(&shared, source);
+                spawn_local(admit(Rc::clone(&shared), incoming, place));
+            }
+            Verdict::Retry => {
+                // A peer at that address comes back with a token.
+                let _ = incoming.retry();
+            }
+            Verdict::RefuseSource => {
+                incoming.refuse();
+                let why = "too many handshakes of this address are under way";
+                shared.refused(None, ConnectionResult::RefusedAddress, remote, why);
+            }
+            Verdict::RefuseBusy => {
+                incoming.refuse();
+                shared.refused(None, ConnectionResult::RefusedBusy, remote, "too many handshakes are under way");
+            }
         }
     }
 }
 
-async fn admit(shared: Rc<Shared>, incoming: Incoming) {
+/// A handshake's place among those under way, given back when dropped.
+struct Place {
+    shared: Rc<Shared>,
+    source: Source,
+}
+
+impl Place {
+    fn take(shared: &Rc<Shared>, source: Source) -> Self {
+        shared.handshakes.borrow_mut().begun(source);
+        Self { shared: Rc::clone(shared), source }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.handshakes.borrow_mut().ended(self.source);
+    }
+}
+
+async fn admit(shared: Rc<Shared>, incoming: Incoming, place: Place) {
     let remote = incoming.remote_address();
     let handshake = async {
         let connection = incoming.accept().map_err(Refusal::from)?.await.map_err(Refusal::from)?;
@@ -60,8 +91,7 @@ async fn admit(shared: Rc<Shared>, incoming: Incoming) {
     };
     let late = || (None, Refusal::protocol("the handshake took too long"));
     let admitted = tokio::time::timeout(shared.pace.handshake, handshake).await.unwrap_or_else(|_| Err(late()));
-    debug_assert!(shared.handshakes.get() > 0, "a handshake ends that was not counted");
-    shared.handshakes.set(shared.handshakes.get().saturating_sub(1));
+    drop(place);
     match admitted {
         Ok((hello, lanes, connection)) => match refuse_twin(&shared, &hello, &connection) {
             Ok(()) => welcome(&shared, hello, lanes, connection),

@@ -67,7 +67,8 @@ pub(super) fn start(mut quic: Quic, context: NetworkContext) -> Result<QuicLinks
         backoff: RefCell::default(),
         incarnations: RefCell::default(),
         log_throttle: RefCell::default(),
-        handshakes: Cell::new(0),
+        handshakes: RefCell::default(),
+        dialled: RefCell::default(),
     });
     tokio::task::spawn_local(acceptor::accept(Rc::clone(&shared), endpoint));
     Ok(QuicLinks { shared, local_address, socket: held })

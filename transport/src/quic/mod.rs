@@ -48,6 +48,7 @@
 //! version, so a node may come back with another release.
 
 mod acceptor;
+mod admission;
 mod backoff;
 mod close;
 mod credentials;

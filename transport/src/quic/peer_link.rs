@@ -360,6 +360,7 @@ impl Drop for QuicLink {
         let mut links = self.shared.links.borrow_mut();
         if links.get(&self.peer) == Some(&link_actor(keeper)) {
             links.remove(&self.peer);
+            self.shared.dialled.borrow_mut().remove(&self.peer);
         }
         keeper.do_send(Stop);
     }
@@ -389,6 +390,9 @@ async fn dial(
     let fresh = if is_fresh { shared.spare_endpoint() } else { None };
     let endpoint = fresh.or_else(|| shared.endpoint()).ok_or_else(|| unreachable("the network is closed".into()))?;
     let to = resolve(&address, attempt).await.map_err(unreachable)?;
+    if shared.links.borrow().contains_key(&peer) {
+        shared.dialled.borrow_mut().insert(peer, to.into());
+    }
     let name = node_name(peer, &shared.cluster);
     let connecting = endpoint.connect_with(shared.client.clone(), to, &name);
     drop(endpoint);

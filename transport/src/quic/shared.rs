@@ -1,6 +1,7 @@
 //! State that the acceptor, the links and the lanes' tasks share on the node's thread.
 
 use super::{
+    admission::{Handshakes, Source},
     backoff::{LogThrottle, PeerBackoff},
     incarnations::Incarnations,
     lanes::Carrier,
@@ -55,7 +56,9 @@ pub(super) struct Shared {
     pub(super) incarnations: RefCell<Incarnations>,
     pub(super) log_throttle: RefCell<LogThrottle>,
     /// Handshakes under way on accepted connections.
-    pub(super) handshakes: Cell<usize>,
+    pub(super) handshakes: RefCell<Handshakes>,
+    /// Where each link last dialled: at most one entry a link.
+    pub(super) dialled: RefCell<BTreeMap<NodeId, Source>>,
 }
 
 impl Shared {

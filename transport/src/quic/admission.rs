@@ -1,0 +1,187 @@
+//! The rule by which connection attempts are admitted: pure, over counts of handshakes under way.
+//!
+//! Each handshake costs memory and computation before the peer has proved anything, so there is a
+//! bound for all, and a lower one for each source. A source address may be forged until a retry
+//! has proved it. Few unproved attempts are admitted, in all and of each source; so forged
+//! addresses neither take all places nor the places of the node whose address they bear.
+//!
+//! The last places are reserved for sources that this node dials: with enough addresses of its own
+//! an attacker fills the others, and members must still come back. A source that is dialled has no
+//! larger share than any other.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
+
+/// The origin of attempts that share one bound: an IPv4 address, or the /64 of an IPv6 address,
+/// which is the least that one machine is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Source(IpAddr);
+
+impl From<SocketAddr> for Source {
+    fn from(address: SocketAddr) -> Self {
+        Self(match address.ip().to_canonical() {
+            IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))),
+            v4 @ IpAddr::V4(_) => v4,
+        })
+    }
+}
+
+/// The facts about an attempt before anything is computed for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attempt {
+    pub(super) source: Source,
+    /// Whether a retry proved that the peer receives at its address.
+    pub(super) is_proved: bool,
+    /// Whether this node dials a member there.
+    pub(super) is_dialled: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Admit,
+    /// The peer has to prove its address and come back.
+    Retry,
+    /// Too many handshakes of its source are under way.
+    RefuseSource,
+    /// Too many are under way in all.
+    RefuseBusy,
+}
+
+/// Handshakes under way on accepted connections, from the first packet to the last hello.
+#[derive(Debug, Default)]
+pub(super) struct Handshakes {
+    all: usize,
+    by_source: BTreeMap<Source, usize>,
+}
+
+impl Handshakes {
+    pub(super) const MAX: usize = 64;
+    /// The places of these that only sources have which this node dials.
+    pub(super) const RESERVED: usize = 16;
+    /// A cluster on one machine or behind one router starts with fewer nodes than this.
+    pub(super) const MAX_PER_SOURCE: usize = 16;
+    /// From this many under way on, an address must be proved.
+    pub(super) const PROOF_FROM: usize = 16;
+    /// The same for the handshakes of one source.
+    pub(super) const PROOF_FROM_PER_SOURCE: usize = 4;
+
+    pub(super) fn judge(&self, attempt: Attempt) -> Verdict {
+        let of_source = self.by_source.get(&attempt.source).copied().unwrap_or(0);
+        let places = if attempt.is_dialled { Self::MAX } else { Self::MAX - Self::RESERVED };
+        if of_source >= Self::MAX_PER_SOURCE {
+            Verdict::RefuseSource
+        } else if self.all >= places {
+            Verdict::RefuseBusy
+        } else if !attempt.is_proved && (self.all >= Self::PROOF_FROM || of_source >= Self::PROOF_FROM_PER_SOURCE) {
+            Verdict::Retry
+        } else {
+            Verdict::Admit
+        }
+    }
+
+    pub(super) fn begun(&mut self, source: Source) {
+        self.all += 1;
+        *self.by_source.entry(source).or_default() += 1;
+        debug_assert!(self.all <= Self::MAX, "more handshakes than the bound");
+    }
+
+    pub(super) fn ended(&mut self, source: Source) {
+        debug_assert!(self.by_source.contains_key(&source), "a handshake ends that was not counted");
+        if let Some(count) = self.by_source.get_mut(&source) {
+            *count -= 1;
+            self.all -= 1;
+            if *count == 0 {
+                self.by_source.remove(&source);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(text: &str) -> Source {
+        Source::from(SocketAddr::new(text.parse().expect("an address"), 7400))
+    }
+
+    fn numbered(number: usize) -> Source {
+        source(&format!("10.0.0.{number}"))
+    }
+
+    fn forged(source: Source) -> Attempt {
+        Attempt { source, is_proved: false, is_dialled: false }
+    }
+
+    fn proved(source: Source) -> Attempt {
+        Attempt { is_proved: true, ..forged(source) }
+    }
+
+    fn dialled(source: Source) -> Attempt {
+        Attempt { is_dialled: true, ..proved(source) }
+    }
+
+    /// Begins handshakes until one is not admitted; gives their number and the verdict that ended it.
+    fn fill(handshakes: &mut Handshakes, attempts: impl Iterator<Item = Attempt>) -> (usize, Verdict) {
+        let mut admitted = 0;
+        for attempt in attempts {
+            match handshakes.judge(attempt) {
+                Verdict::Admit => handshakes.begun(attempt.source),
+                other => return (admitted, other),
+            }
+            admitted += 1;
+        }
+        (admitted, Verdict::Admit)
+    }
+
+    #[test]
+    fn one_source_has_its_share_and_proves_its_address_for_most_of_it() {
+        let (mut handshakes, one) = (Handshakes::default(), numbered(1));
+        assert_eq!(fill(&mut handshakes, std::iter::repeat(forged(one))), (4, Verdict::Retry));
+        assert_eq!(fill(&mut handshakes, std::iter::repeat(proved(one))), (12, Verdict::RefuseSource));
+        assert_eq!(handshakes.judge(forged(one)), Verdict::RefuseSource, "no retry is spent on it");
+        assert_eq!(handshakes.judge(dialled(one)), Verdict::RefuseSource);
+        assert_eq!(handshakes.judge(proved(numbered(2))), Verdict::Admit);
+        handshakes.ended(one);
+        assert_eq!(handshakes.judge(proved(one)), Verdict::Admit);
+    }
+
+    #[test]
+    fn forged_addresses_take_few_places_and_little_of_the_share_of_their_owner() {
+        let mut handshakes = Handshakes::default();
+        let many = (1..=250).flat_map(|number| [forged(numbered(number)); 3]);
+        assert_eq!(fill(&mut handshakes, many), (16, Verdict::Retry));
+        assert_eq!(handshakes.judge(proved(numbered(1))), Verdict::Admit);
+    }
+
+    #[test]
+    fn many_sources_leave_the_reserve_to_sources_that_are_dialled() {
+        let mut handshakes = Handshakes::default();
+        let many = (1..=250).map(|number| proved(numbered(number)));
+        assert_eq!(fill(&mut handshakes, many), (48, Verdict::RefuseBusy));
+        let unproved = Attempt { is_proved: false, ..dialled(numbered(251)) };
+        assert_eq!(handshakes.judge(unproved), Verdict::Retry, "its address may be forged, too");
+        let members = (201..=250).map(|number| dialled(numbered(number)));
+        assert_eq!(fill(&mut handshakes, members), (16, Verdict::RefuseBusy));
+    }
+
+    #[test]
+    fn what_ended_is_forgotten() {
+        let mut handshakes = Handshakes::default();
+        for number in 1..=250 {
+            handshakes.begun(numbered(number));
+            handshakes.ended(numbered(number));
+        }
+        assert!(handshakes.by_source.is_empty() && handshakes.all == 0);
+    }
+
+    #[test]
+    fn a_64_is_one_source_and_an_ipv4_address_is_one_in_either_form() {
+        assert_eq!(source("2001:db8:1:2::1"), source("2001:db8:1:2:ffff::9"));
+        assert_ne!(source("2001:db8:1:2::1"), source("2001:db8:1:3::1"));
+        assert_eq!(source("::ffff:10.0.0.1"), source("10.0.0.1"));
+        assert_ne!(source("::ffff:10.0.0.1"), source("::ffff:10.0.0.2"));
+    }
+}
