@@ -2,8 +2,11 @@
 //!
 //! Each handshake costs memory and computation before the peer has proved anything, so there is a
 //! bound for all, and a lower one for each source. A source address may be forged until a retry
-//! has proved it. Few unproved attempts are admitted, in all and of each source; so forged
-//! addresses neither take all places nor the places of the node whose address they bear.
+//! has proved it. Unproved attempts are admitted from sources alone that this node dials, which
+//! saves members a round trip, and few in all and of each; so forged addresses neither take all
+//! places nor those of the node whose address they bear. All others are answered by a retry, which
+//! is shorter than the packet that it answers. A handshake's first answers may exceed three times
+//! the bytes received: quinn sends a whole datagram so long as any of that budget is left.
 //!
 //! The last places are reserved for sources that this node dials: with enough addresses of its own
 //! an attacker fills the others, and members must still come back. A source that is dialled has no
@@ -62,22 +65,23 @@ impl Handshakes {
     pub(super) const RESERVED: usize = 16;
     /// A cluster on one machine or behind one router starts with fewer nodes than this.
     pub(super) const MAX_PER_SOURCE: usize = 16;
-    /// From this many under way on, an address must be proved.
+    /// From this many under way on, an address must be proved even if this node dials it.
     pub(super) const PROOF_FROM: usize = 16;
     /// The same for the handshakes of one source.
     pub(super) const PROOF_FROM_PER_SOURCE: usize = 4;
 
     pub(super) fn judge(&self, attempt: Attempt) -> Verdict {
         let of_source = self.by_source.get(&attempt.source).copied().unwrap_or(0);
+        let is_trusted = attempt.is_dialled && self.all < Self::PROOF_FROM && of_source < Self::PROOF_FROM_PER_SOURCE;
         let places = if attempt.is_dialled { Self::MAX } else { Self::MAX - Self::RESERVED };
         if of_source >= Self::MAX_PER_SOURCE {
             Verdict::RefuseSource
         } else if self.all >= places {
             Verdict::RefuseBusy
-        } else if !attempt.is_proved && (self.all >= Self::PROOF_FROM || of_source >= Self::PROOF_FROM_PER_SOURCE) {
-            Verdict::Retry
-        } else {
+        } else if attempt.is_proved || is_trusted {
             Verdict::Admit
+        } else {
+            Verdict::Retry
         }
     }
 
@@ -119,6 +123,10 @@ mod tests {
         Attempt { is_proved: true, ..forged(source) }
     }
 
+    fn forged_member(source: Source) -> Attempt {
+        Attempt { is_dialled: true, ..forged(source) }
+    }
+
     fn dialled(source: Source) -> Attempt {
         Attempt { is_dialled: true, ..proved(source) }
     }
@@ -139,8 +147,9 @@ mod tests {
     #[test]
     fn one_source_has_its_share_and_proves_its_address_for_most_of_it() {
         let (mut handshakes, one) = (Handshakes::default(), numbered(1));
-        assert_eq!(fill(&mut handshakes, std::iter::repeat(forged(one))), (4, Verdict::Retry));
-        assert_eq!(fill(&mut handshakes, std::iter::repeat(proved(one))), (12, Verdict::RefuseSource));
+        assert_eq!(fill(&mut handshakes, std::iter::repeat(forged(one))), (0, Verdict::Retry));
+        assert_eq!(fill(&mut handshakes, std::iter::repeat(forged_member(one))), (4, Verdict::Retry));
+        assert_eq!(fill(&mut handshakes, std::iter::repeat(dialled(one))), (12, Verdict::RefuseSource));
         assert_eq!(handshakes.judge(forged(one)), Verdict::RefuseSource, "no retry is spent on it");
         assert_eq!(handshakes.judge(dialled(one)), Verdict::RefuseSource);
         assert_eq!(handshakes.judge(proved(numbered(2))), Verdict::Admit);
@@ -151,7 +160,7 @@ mod tests {
     #[test]
     fn forged_addresses_take_few_places_and_little_of_the_share_of_their_owner() {
         let mut handshakes = Handshakes::default();
-        let many = (1..=250).flat_map(|number| [forged(numbered(number)); 3]);
+        let many = (1..=250).flat_map(|number| [forged_member(numbered(number)); 3]);
         assert_eq!(fill(&mut handshakes, many), (16, Verdict::Retry));
         assert_eq!(handshakes.judge(proved(numbered(1))), Verdict::Admit);
     }
@@ -161,8 +170,7 @@ mod tests {
         let mut handshakes = Handshakes::default();
         let many = (1..=250).map(|number| proved(numbered(number)));
         assert_eq!(fill(&mut handshakes, many), (48, Verdict::RefuseBusy));
-        let unproved = Attempt { is_proved: false, ..dialled(numbered(251)) };
-        assert_eq!(handshakes.judge(unproved), Verdict::Retry, "its address may be forged, too");
+        assert_eq!(handshakes.judge(forged_member(numbered(251))), Verdict::Retry, "its address may be forged, too");
         let members = (201..=250).map(|number| dialled(numbered(number)));
         assert_eq!(fill(&mut handshakes, members), (16, Verdict::RefuseBusy));
     }
