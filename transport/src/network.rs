@@ -369,7 +369,7 @@ pub enum DropReason {
     Malformed,
     /// It is longer than a frame may be.
     TooLong,
-    /// The connection was lost while it waited to be written.
+    /// The connection was lost while it waited to be written, or for the inbox's credit.
     ConnectionLost,
     /// A network with faults was told to cut the link.
     FaultCut,

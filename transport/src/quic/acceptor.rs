@@ -27,6 +27,10 @@ use rustls::pki_types::CertificateDer;
 use std::rc::Rc;
 use tokio::{task::spawn_local, time::Instant};
 
+/// The most connections of one node that await its hellos; a further one replaces the oldest. Each
+/// may fill its streams' windows. A node in good order has two: from its usual port and a fresh one.
+const INTRODUCING_MAX: usize = 4;
+
 /// Accepts until the endpoint closes.
 pub(super) async fn accept(shared: Rc<Shared>, endpoint: Endpoint) {
     while let Some(incoming) = endpoint.accept().await {
@@ -116,6 +120,7 @@ async fn introduce(
 ) -> Result<(Hello, [Opened; 2]), Refusal> {
     let peer = identify(shared, connection)?;
     *proved = Some(peer);
+    let _introducing = Introducing::begin(shared, peer, connection);
     if shared.backoff.borrow().is_refused(peer, Instant::now()) {
         let why = "it sent malformed bytes a moment ago".to_owned();
         return Err(Refusal { result: ConnectionResult::RefusedBackOff, close: Close::BackOff, why });
@@ -127,6 +132,40 @@ async fn introduce(
     // The node in the hello is the sender of all that is delivered from here on.
     assert_eq!(hello.node, peer, "a hello is accepted for another node than the certificate proves");
     Ok((hello, [control, append]))
+}
+
+/// A connection among those of its node that await hellos, until dropped.
+struct Introducing<'a> {
+    shared: &'a Shared,
+    peer: NodeId,
+    id: usize,
+}
+
+impl<'a> Introducing<'a> {
+    fn begin(shared: &'a Shared, peer: NodeId, connection: &Connection) -> Self {
+        let mut introducing = shared.introducing.borrow_mut();
+        let of_peer = introducing.entry(peer).or_default();
+        of_peer.push_back(connection.clone());
+        if of_peer.len() > INTRODUCING_MAX
+            && let Some(oldest) = of_peer.pop_front()
+        {
+            oldest.close(Close::Replaced.code(), b"newer connections of this node await its hellos");
+        }
+        debug_assert!(of_peer.len() <= INTRODUCING_MAX, "more connections of a node than the bound");
+        Self { shared, peer, id: connection.stable_id() }
+    }
+}
+
+impl Drop for Introducing<'_> {
+    fn drop(&mut self) {
+        let mut introducing = self.shared.introducing.borrow_mut();
+        if let Some(of_peer) = introducing.get_mut(&self.peer) {
+            of_peer.retain(|connection| connection.stable_id() != self.id);
+            if of_peer.is_empty() {
+                introducing.remove(&self.peer);
+            }
+        }
+    }
 }
 
 /// The node of this cluster, other than this one, that the peer's certificate proves.

@@ -69,6 +69,7 @@ pub(super) fn start(mut quic: Quic, context: NetworkContext) -> Result<QuicLinks
         log_throttle: RefCell::default(),
         handshakes: RefCell::default(),
         dialled: RefCell::default(),
+        introducing: RefCell::default(),
     });
     tokio::task::spawn_local(acceptor::accept(Rc::clone(&shared), endpoint));
     Ok(QuicLinks { shared, local_address, socket: held })

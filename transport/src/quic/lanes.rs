@@ -241,8 +241,8 @@ impl Reader {
     }
 
     async fn run(mut self, connection: Connection, rest: Bytes) {
-        match self.read(rest).await {
-            Ok(()) => {}
+        match self.read(rest, &connection).await {
+            Ok(()) | Err(Bad::Lost) => {}
             Err(Bad::Frame(error)) => {
                 let why = error.to_string();
                 self.shared.offended(self.peer, &why);
@@ -257,14 +257,14 @@ impl Reader {
 
     /// Reads until the connection ends, or until the peer sends something that it must not: the
     /// latter is an error.
-    async fn read(&mut self, rest: Bytes) -> Result<(), Bad> {
-        self.deliver(rest).await?;
+    async fn read(&mut self, rest: Bytes, connection: &Connection) -> Result<(), Bad> {
+        self.deliver(rest, connection).await?;
         let mut pieces: [Bytes; Self::PIECES] = std::array::from_fn(|_| Bytes::new());
         loop {
             match self.recv.read_chunks(&mut pieces).await {
                 Ok(Some(count)) => {
                     for piece in &mut pieces[..count] {
-                        self.deliver(std::mem::take(piece)).await?;
+                        self.deliver(std::mem::take(piece), connection).await?;
                     }
                 }
                 Ok(None) | Err(ReadError::Reset(_)) => {
@@ -289,7 +289,7 @@ impl Reader {
         Ok(())
     }
 
-    async fn deliver(&mut self, mut piece: Bytes) -> Result<(), Bad> {
+    async fn deliver(&mut self, mut piece: Bytes, connection: &Connection) -> Result<(), Bad> {
         while let Some(decoded) = self.decoder.feed(&mut piece)? {
             self.progress.ended();
             let message = match decoded.frame {
@@ -303,7 +303,16 @@ impl Reader {
                 return Err(FrameError::Unexpected("message of another lane").into());
             }
             self.shared.observer.bytes(self.peer, Direction::Received, self.lane, decoded.bytes as u64);
-            self.shared.inbox.deliver(self.peer, message, decoded.bytes).await;
+            // A message waits for credit so long as its connection lasts: else a peer that connects
+            // again and again would pile up messages beyond the credit.
+            tokio::select! {
+                biased;
+                () = self.shared.inbox.deliver(self.peer, message, decoded.bytes) => {}
+                _ = connection.closed() => {
+                    self.shared.observer.dropped(Some(self.peer), DropReason::ConnectionLost);
+                    return Err(Bad::Lost);
+                }
+            }
         }
         if self.decoder.is_within_frame() {
             self.progress.begun();
@@ -316,6 +325,8 @@ impl Reader {
 enum Bad {
     Frame(FrameError),
     Hello(Refusal),
+    /// The connection ended while a message waited for the inbox's credit.
+    Lost,
 }
 
 impl From<FrameError> for Bad {

@@ -12,11 +12,11 @@ use crate::{
     network::{ConnectionResult, DropReason, Inbox, NetworkObserver},
 };
 use actix::Recipient;
-use quinn::{Endpoint, EndpointConfig, TokioRuntime};
+use quinn::{Connection, Endpoint, EndpointConfig, TokioRuntime};
 use quorate_raft::NodeId;
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     rc::{Rc, Weak},
     sync::Arc,
@@ -59,6 +59,8 @@ pub(super) struct Shared {
     pub(super) handshakes: RefCell<Handshakes>,
     /// Where each link last dialled: at most one entry a link.
     pub(super) dialled: RefCell<BTreeMap<NodeId, Source>>,
+    /// Accepted connections that proved their node and await its hellos, oldest first: few a node.
+    pub(super) introducing: RefCell<BTreeMap<NodeId, VecDeque<Connection>>>,
 }
 
 impl Shared {
