@@ -19,6 +19,7 @@ mod permissions;
 mod readme;
 mod recovery;
 mod roles;
+mod secrets;
 mod sessions;
 mod shortages;
 mod snapshots;
