@@ -59,7 +59,7 @@ fn a_stub_stands_for_its_record_in_every_comparison() {
     log.push(Kind::Command, b"a command that no node keeps");
     log.push(Kind::Membership, &voters(3).with_witness(Some(WITNESS)).encode());
     log.push(Kind::Session, &[7; 90]);
-    log.push(Kind::Tick, &[7; 44]);
+    log.push(Kind::Tick, &[7; quorate_raft::tick::TICK_BYTES]);
     log.push(Kind::Internal, &[7; 3]);
     let whole = log.finish().expect("six entries");
     let stubs = whole.to_stubs(crc);

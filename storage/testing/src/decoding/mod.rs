@@ -134,7 +134,7 @@ pub fn record_seeds() -> Vec<Vec<u8>> {
         (Kind::Command, b"a command"),
         (Kind::Membership, &joint.encode()),
         (Kind::Session, &[7; 40]),
-        (Kind::Tick, &[7; 44]),
+        (Kind::Tick, &[7; quorate_raft::tick::TICK_BYTES]),
         (Kind::Internal, &[1; 9]),
     ]);
     let commands = batch(&[(Kind::Command, b"x"), (Kind::Command, b""), (Kind::Command, &[7; 90])]);
