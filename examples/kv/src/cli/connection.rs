@@ -39,6 +39,9 @@ pub(super) struct Connection {
     /// A file with a bearer token, readable by its owner only [env: QUORATE_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Send the token also to http endpoints on other machines, where it can be read on the way
+    #[arg(long)]
+    allow_plaintext_token: bool,
     /// The time limit for an endpoint to answer [env: QUORATE_TIMEOUT] [default: 15s]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
@@ -86,6 +89,7 @@ impl Connection {
             cert: self.cert.clone().or(pair.0),
             cert_key: self.cert_key.clone().or(pair.1),
             token_file: self.token_file.clone().or(context.token_file.clone()),
+            allow_plaintext_token: self.allow_plaintext_token || context.allow_plaintext_token,
             timeout: self.timeout.or(timeout),
         })
     }
@@ -106,9 +110,11 @@ impl Connection {
             cert: absolute(&self.cert, "--cert", CERT)?,
             key: absolute(&self.cert_key, "--key", CERT_KEY)?,
             token_file: absolute(&self.token_file, "--token-file", TOKEN_FILE)?,
+            allow_plaintext_token: self.allow_plaintext_token,
             timeout: self.timeout.map(|timeout| humantime::format_duration(timeout).to_string()),
         })
     }
+
     fn endpoints(&self, variable: impl Fn(&str) -> Option<OsString>) -> Result<Given<Vec<String>>, Failure> {
         if !self.endpoints.is_empty() {
             return Ok(Given { value: self.endpoints.clone(), place: "--endpoint" });
@@ -160,11 +166,13 @@ impl Complete {
         let endpoints = only.map_or(value, |only| vec![only]);
         let client = Client::new(&endpoints, &options.trust(variables)?).map_err(|error| misused(place, error))?;
         let client = client.with_limit(options.timeout(variables)?);
-        match file(&options.token_file, "--token-file", TOKEN_FILE, variables)? {
-            None => Ok(client),
-            Some(Given { value, place }) => {
-                Ok(client.with_token(Token::read(&value).map_err(|error| misused(place, error))?))
-            }
+        let Some(Given { value, place }) = file(&options.token_file, "--token-file", TOKEN_FILE, variables)? else {
+            return Ok(client);
+        };
+        let token = Token::read(&value).map_err(|error| misused(place, error))?;
+        match options.allow_plaintext_token {
+            true => Ok(client.with_plaintext_token(token)),
+            false => client.with_token(token).map_err(|error| misused(place, error)),
         }
     }
 }
@@ -205,6 +213,8 @@ fn misused(place: &str, problem: impl fmt::Display) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::certs::{Args, make};
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     #[test]
     fn an_option_counts_more_than_a_variable_and_that_more_than_the_default() {
@@ -224,6 +234,7 @@ mod tests {
                 cert: None,
                 cert_key: None,
                 token_file: None,
+                allow_plaintext_token: false,
                 timeout: Some(Duration::from_secs(1)),
             },
         );
@@ -259,6 +270,48 @@ mod tests {
         for (set, says) in [(CERT, "QUORATE_CERT: has no key"), (CERT_KEY, "QUORATE_KEY: has no certificate")] {
             let failure = none.trust(|name| (name == set).then(|| "file".into())).map(drop).expect_err("one of two");
             assert!(failure.message.starts_with(says), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_sent_to_other_machines_over_https_alone_unless_its_clear_text_is_allowed() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (certs, token) = (dir.path().join("certs"), dir.path().join("token"));
+        let operators = vec!["alice".to_owned()];
+        make(&Args { operators, ..Args::new(certs.clone(), "demo") }).expect("certificates");
+        fs::write(&token, "secret").expect("written");
+        fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("changed");
+        let client = |urls: &[&str], options: Connection| {
+            let endpoints = urls.iter().map(|&url| url.to_owned()).collect();
+            let options = Connection { endpoints, ca: Some(certs.join("ca.pem")), ..options };
+            Complete { options, variables: |_| None }.client_of(None).map(drop)
+        };
+        let with_token = Connection { token_file: Some(token), ..Connection::default() };
+        for urls in [
+            &["http://127.0.0.1:1", "http://127.9.9.9:1", "http://[::1]:1", "http://LocalHost:1"][..],
+            &["https://10.0.0.1:1", "http://[::ffff:127.0.0.1]:1"],
+        ] {
+            client(urls, with_token.clone()).unwrap_or_else(|failure| panic!("{urls:?}: {failure:?}"));
+        }
+        for exposed in
+            ["http://10.0.0.1:1", "http://localhost.example:1", "http://127.0.0.1.example", "http://0.0.0.0:1"]
+        {
+            let urls = ["https://10.0.0.1:1", exposed];
+            let failure = client(&urls, with_token.clone()).expect_err(exposed);
+            assert_eq!(failure.exit, Exit::Usage);
+            let says = format!("--token-file: endpoint {exposed} would get the token in clear text");
+            assert!(failure.message.starts_with(&says), "{failure:?}");
+            let allowed = Connection { allow_plaintext_token: true, ..with_token.clone() };
+            client(&urls, allowed).expect("allowed");
+        }
+
+        let [cert, cert_key] = ["alice.pem", "alice.key"].map(|name| Some(certs.join(name)));
+        let with_cert = Connection { cert, cert_key, ..Connection::default() };
+        client(&["https://10.0.0.1:1"], with_cert.clone()).expect("shown");
+        for plain in ["http://10.0.0.1:1", "http://127.0.0.1:1"] {
+            let failure = client(&["https://10.0.0.1:1", plain], with_cert.clone()).expect_err(plain);
+            let says = format!("--endpoint: endpoint {plain}: is http, where a certificate is never shown");
+            assert!(failure.exit == Exit::Usage && failure.message.starts_with(&says), "{failure:?}");
         }
     }
 }

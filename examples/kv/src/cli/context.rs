@@ -16,6 +16,7 @@ use std::{
     env, fmt,
     fs::{self, DirBuilder},
     io::{self, Write},
+    ops::Not,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
@@ -65,6 +66,9 @@ pub(super) struct Context {
     pub(super) cert: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     pub(super) token_file: Option<PathBuf>,
+    /// Whether the token is also for `http` endpoints on other machines.
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub(super) allow_plaintext_token: bool,
     /// Such as `5s`.
     pub(super) timeout: Option<String>,
 }

@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper::{HeaderMap, Request, StatusCode, Uri, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use quorate::transport::certificates::check_private;
-use std::{error::Error, fmt, io, path::Path, sync::Arc, time::Duration};
+use std::{error::Error, fmt, io, net::IpAddr, path::Path, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -38,6 +38,7 @@ pub struct Trust(Option<Tls>);
 struct Tls {
     roots: Arc<RootCertStore>,
     connector: TlsConnector,
+    has_certificate: bool,
 }
 
 impl Trust {
@@ -64,7 +65,7 @@ impl Trust {
         let roots = Arc::new(roots);
         let builder = trusting(&roots).map_err(|error| refuse(&error))?;
         let connector = TlsConnector::from(Arc::new(builder.with_no_client_auth()));
-        Ok(Self(Some(Tls { roots, connector })))
+        Ok(Self(Some(Tls { roots, connector, has_certificate: false })))
     }
 
     /// The same trust, and the certificate in `cert`, which a server may ask for, with its private
@@ -88,7 +89,12 @@ impl Trust {
             let (cert, key) = (cert.display(), key.display());
             format!("{cert} and {key} do not match: {error}; name a certificate and its private key")
         })?;
-        Ok(Self(Some(Tls { roots, connector: TlsConnector::from(Arc::new(config)) })))
+        let connector = TlsConnector::from(Arc::new(config));
+        Ok(Self(Some(Tls { roots, connector, has_certificate: true })))
+    }
+
+    fn has_certificate(&self) -> bool {
+        self.0.as_ref().is_some_and(|tls| tls.has_certificate)
     }
 }
 
@@ -109,6 +115,8 @@ pub(super) struct Endpoint {
     url: String,
     authority: String,
     address: String,
+    /// Whether other machines can read its requests: without TLS, and not at a loopback address.
+    is_exposed: bool,
     tls: Option<(Trust, ServerName<'static>)>,
     sender: Option<Sender>,
 }
@@ -256,27 +264,33 @@ impl Endpoint {
         if authority.as_str().contains('@') {
             return Err(refuse("has a user name, which is not supported; leave it out"));
         }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let is_local = is_loopback(&host);
         let (port, tls) = match uri.scheme_str() {
+            // Without this, the caller would be anonymous, or an operator on loopback, unnoticed.
+            Some("http") if trust.has_certificate() => {
+                let remedy = "write https://HOST:PORT, or leave out --cert and --key, or QUORATE_CERT and QUORATE_KEY";
+                return Err(refuse(&format!("is http, where a certificate is never shown; {remedy}")));
+            }
             Some("http") => (80, None),
             Some("https") if trust.0.is_none() => {
                 let remedy = "give the certificate of the authority to trust with --ca FILE, or QUORATE_CA";
                 return Err(refuse(&format!("is https; {remedy}")));
             }
-            Some("https") => {
-                let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-                (
-                    443,
-                    Some((
-                        trust.clone(),
-                        ServerName::try_from(host).map_err(|_| refuse("has no host name; correct it"))?,
-                    )),
-                )
-            }
+            Some("https") => (
+                443,
+                Some((trust.clone(), ServerName::try_from(host).map_err(|_| refuse("has no host name; correct it"))?)),
+            ),
             _ => return Err(refuse("is neither http nor https; write http://HOST:PORT or https://HOST:PORT")),
         };
         let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(port));
         let url = url.trim_end_matches('/').to_owned();
-        Ok(Self { url, authority: authority.to_string(), address, tls, sender: None })
+        let is_exposed = tls.is_none() && !is_local;
+        Ok(Self { url, authority: authority.to_string(), address, is_exposed, tls, sender: None })
+    }
+
+    pub(super) fn is_exposed(&self) -> bool {
+        self.is_exposed
     }
 
     pub(super) fn authority(&self) -> &str {
@@ -379,6 +393,12 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.url)
     }
+}
+
+/// Whether a host is certainly this machine. Of all names only `localhost` is, by RFC 6761.
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 enum Sent {

@@ -156,7 +156,8 @@ impl Client {
     /// authority to trust.
     ///
     /// # Errors
-    /// [`ClientError::Setup`] if the list is empty or has an invalid URL.
+    /// [`ClientError::Setup`] if the list is empty or has an invalid URL, or one of `http` beside a
+    /// certificate, which would not be shown there.
     pub fn new(endpoints: &[String], trust: &Trust) -> Result<Self, ClientError> {
         let endpoints: Vec<_> = endpoints
             .iter()
@@ -176,8 +177,24 @@ impl Client {
     }
 
     /// The same client, with a token in every request.
+    ///
+    /// # Errors
+    /// [`ClientError::Setup`] if an endpoint is `http` and not at a loopback address, where other
+    /// machines could read the token: any endpoint, because requests move to the next one.
+    pub fn with_token(self, token: Token) -> Result<Self, ClientError> {
+        match self.endpoints.iter().find(|endpoint| endpoint.is_exposed()) {
+            None => Ok(self.with_plaintext_token(token)),
+            Some(endpoint) => Err(ClientError::Setup(format!(
+                "endpoint {endpoint} would get the token in clear text; use https:// and --ca FILE, or permit it \
+                 with --allow-plaintext-token"
+            ))),
+        }
+    }
+
+    /// As [`Client::with_token`], also where other machines can read the token: for networks that
+    /// encrypt by themselves.
     #[must_use]
-    pub fn with_token(self, token: Token) -> Self {
+    pub fn with_plaintext_token(self, token: Token) -> Self {
         Self { token: Some(token), ..self }
     }
 

@@ -251,6 +251,18 @@ async fn a_context_says_once_where_the_cluster_is_and_who_calls() {
     assert_eq!(in_config(&[&elsewhere[..], &["--json"]].concat(), &[]).await.failure(), (4, "conflict".to_owned()));
     let bad = in_config(&["context", "add", "bad", "--cert", &cert], &[]).await;
     assert!(bad.code == Some(2) && bad.err.contains("--cert: has no key"), "{bad:?}");
+    let token = node.path("token");
+    write(&token, CLIENT, 0o600);
+    let exposed = ["--endpoint", &*https, "--endpoint", "http://10.0.0.1:1", "--ca", &ca];
+    for (identity, says) in [
+        (&["--token-file", &*token][..], "--token-file: endpoint http://10.0.0.1:1 would get the token in clear text"),
+        (&["--cert", &cert, "--key", &key], "endpoint http://10.0.0.1:1: is http, where a certificate is never shown"),
+    ] {
+        for command in [&["context", "add", "exposed"][..], &["get", "k"]] {
+            let ran = in_config(&[command, &exposed, identity].concat(), &[]).await;
+            assert!(ran.code == Some(2) && ran.err.contains(says), "{ran:?}");
+        }
+    }
 
     in_config(&["put", "k", "v"], &[]).await.succeeded();
     in_config(&["status"], &[("QUORATE_CA", "/nowhere"), ("QUORATE_TOKEN_FILE", "/nowhere")]).await.succeeded();
