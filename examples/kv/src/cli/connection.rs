@@ -1,5 +1,7 @@
 //! Connection options of client commands: environment variables override defaults, options override
 //! both. A context counts instead of the variables, unless an option or a variable names endpoints.
+//! An option that proves an identity replaces every other identity, of a context and of variables,
+//! so that no caller acts under a name that it did not give.
 
 use super::context::{Context, Contexts};
 use crate::{
@@ -53,6 +55,13 @@ struct Given<T> {
     place: &'static str,
 }
 
+/// The files that prove an identity: a certificate and its key, a token, or both.
+struct Identity {
+    cert: Option<Given<PathBuf>>,
+    key: Option<Given<PathBuf>>,
+    token: Option<Given<PathBuf>>,
+}
+
 impl Connection {
     /// One client for all endpoints.
     pub(super) fn client(&self) -> Result<Client, Failure> {
@@ -76,20 +85,21 @@ impl Connection {
         }
     }
 
-    /// The same options, and the values of a context for those that are not given.
+    /// The same options, and the values of a context for those that are not given; none of its
+    /// identity if an option has one.
     fn within(&self, context: &Context) -> Result<Self, Failure> {
         let timeout = context.timeout.as_deref().map(humantime::parse_duration).transpose();
         let timeout = timeout.map_err(|error| misused("the timeout of the context", error))?;
-        let has_cert = self.cert.is_some() || self.cert_key.is_some();
-        let pair = if has_cert { (None, None) } else { (context.cert.clone(), context.key.clone()) };
+        let has_identity = self.has_cert() || self.token_file.is_some();
+        let identity = if has_identity { Context::default() } else { context.clone() };
         Ok(Self {
             endpoints: context.endpoints.clone(),
             context: None,
             ca: self.ca.clone().or(context.ca.clone()),
-            cert: self.cert.clone().or(pair.0),
-            cert_key: self.cert_key.clone().or(pair.1),
-            token_file: self.token_file.clone().or(context.token_file.clone()),
-            allow_plaintext_token: self.allow_plaintext_token || context.allow_plaintext_token,
+            cert: self.cert.clone().or(identity.cert),
+            cert_key: self.cert_key.clone().or(identity.key),
+            token_file: self.token_file.clone().or(identity.token_file),
+            allow_plaintext_token: self.allow_plaintext_token || identity.allow_plaintext_token,
             timeout: self.timeout.or(timeout),
         })
     }
@@ -99,19 +109,36 @@ impl Connection {
         let complete = Complete { options: self.clone(), variables: own };
         let endpoints = self.endpoints(own)?.value;
         complete.client_of(None)?;
-        let absolute = |option: &Option<PathBuf>, flag, name| {
-            let given = file(option, flag, name, own)?;
-            let absolute = given.map(|given| path::absolute(given.value)).transpose();
-            absolute.map_err(|error| misused(flag, error))
+        let absolute = |given: Option<Given<PathBuf>>| {
+            let absolute =
+                given.map(|Given { value, place }| path::absolute(value).map_err(|error| misused(place, error)));
+            absolute.transpose()
         };
+        let Identity { cert, key, token } = self.identity(own)?;
         Ok(Context {
             endpoints,
-            ca: absolute(&self.ca, "--ca", CA)?,
-            cert: absolute(&self.cert, "--cert", CERT)?,
-            key: absolute(&self.cert_key, "--key", CERT_KEY)?,
-            token_file: absolute(&self.token_file, "--token-file", TOKEN_FILE)?,
+            ca: absolute(file(&self.ca, "--ca", CA, own)?)?,
+            cert: absolute(cert)?,
+            key: absolute(key)?,
+            token_file: absolute(token)?,
             allow_plaintext_token: self.allow_plaintext_token,
             timeout: self.timeout.map(|timeout| humantime::format_duration(timeout).to_string()),
+        })
+    }
+
+    fn has_cert(&self) -> bool {
+        self.cert.is_some() || self.cert_key.is_some()
+    }
+
+    /// The identity of the options, or else of the variables. An option for a certificate leaves
+    /// out the variable of a token, and the other way round.
+    fn identity(&self, variable: impl Fn(&str) -> Option<OsString>) -> Result<Identity, Failure> {
+        let of_cert = |name: &str| if self.token_file.is_some() { None } else { variable(name) };
+        let of_token = |name: &str| if self.has_cert() { None } else { variable(name) };
+        Ok(Identity {
+            cert: file(&self.cert, "--cert", CERT, of_cert)?,
+            key: file(&self.cert_key, "--key", CERT_KEY, of_cert)?,
+            token: file(&self.token_file, "--token-file", TOKEN_FILE, of_token)?,
         })
     }
 
@@ -131,8 +158,8 @@ impl Connection {
             None => Trust::none(),
             Some(Given { value, place }) => Trust::authority(&value).map_err(|error| misused(place, error))?,
         };
-        let cert = file(&self.cert, "--cert", CERT, &variable)?;
-        match (cert, file(&self.cert_key, "--key", CERT_KEY, &variable)?) {
+        let Identity { cert, key, .. } = self.identity(variable)?;
+        match (cert, key) {
             (None, None) => Ok(trust),
             (Some(cert), Some(key)) => {
                 trust.with_certificate(&cert.value, &key.value).map_err(|error| misused(cert.place, error))
@@ -166,9 +193,7 @@ impl Complete {
         let endpoints = only.map_or(value, |only| vec![only]);
         let client = Client::new(&endpoints, &options.trust(variables)?).map_err(|error| misused(place, error))?;
         let client = client.with_limit(options.timeout(variables)?);
-        let Some(Given { value, place }) = file(&options.token_file, "--token-file", TOKEN_FILE, variables)? else {
-            return Ok(client);
-        };
+        let Some(Given { value, place }) = options.identity(variables)?.token else { return Ok(client) };
         let token = Token::read(&value).map_err(|error| misused(place, error))?;
         match options.allow_plaintext_token {
             true => Ok(client.with_plaintext_token(token)),
@@ -312,6 +337,38 @@ mod tests {
             let failure = client(&["https://10.0.0.1:1", plain], with_cert.clone()).expect_err(plain);
             let says = format!("--endpoint: endpoint {plain}: is http, where a certificate is never shown");
             assert!(failure.exit == Exit::Usage && failure.message.starts_with(&says), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn an_option_for_an_identity_replaces_that_of_a_context_and_of_variables() {
+        let path = |name: &str| Some(PathBuf::from(name));
+        let both = Context {
+            cert: path("c.pem"),
+            key: path("c.key"),
+            token_file: path("c-token"),
+            allow_plaintext_token: true,
+            ..Context::default()
+        };
+        let set = |name: &str| match name {
+            CERT => Some("c.pem".into()),
+            CERT_KEY => Some("c.key".into()),
+            TOKEN_FILE => Some("c-token".into()),
+            _ => None,
+        };
+        let of_token = Connection { token_file: path("token"), ..Connection::default() };
+        let of_cert = Connection { cert: path("a.pem"), cert_key: path("a.key"), ..Connection::default() };
+        for (options, files) in [
+            (Connection::default(), [path("c.pem"), path("c.key"), path("c-token")]),
+            (of_cert, [path("a.pem"), path("a.key"), None]),
+            (of_token, [None, None, path("token")]),
+        ] {
+            let within = options.within(&both).expect("valid");
+            assert_eq!([within.cert, within.cert_key, within.token_file.clone()], files);
+            // The permission is for the token of the context, not for another one.
+            assert_eq!(within.allow_plaintext_token, within.token_file == both.token_file);
+            let Identity { cert, key, token } = options.identity(set).expect("valid");
+            assert_eq!([cert, key, token].map(|given| given.map(|given| given.value)), files);
         }
     }
 }

@@ -263,6 +263,13 @@ async fn a_context_says_once_where_the_cluster_is_and_who_calls() {
             assert!(ran.code == Some(2) && ran.err.contains(says), "{ran:?}");
         }
     }
+    let shop = ["context", "add", "shop", "--endpoint", &*https, "--ca", &ca, "--token-file", &token];
+    in_config(&shop, &[]).await.succeeded();
+    let as_shop = in_config(&["snapshot", "--context", "shop", "--json"], &[]).await;
+    assert_eq!(as_shop.failure(), (7, "forbidden".to_owned()));
+    let as_alice = ["snapshot", "--context", "shop", "--cert", &cert, "--key", &key];
+    in_config(&as_alice, &[]).await.succeeded();
+    in_config(&["context", "remove", "shop"], &[]).await.succeeded();
 
     in_config(&["put", "k", "v"], &[]).await.succeeded();
     in_config(&["status"], &[("QUORATE_CA", "/nowhere"), ("QUORATE_TOKEN_FILE", "/nowhere")]).await.succeeded();
