@@ -2,7 +2,8 @@
 //!
 //! The file has the paths of certificates, keys and tokens, never their contents. A context counts
 //! as a whole: options override its values, and variables are not read beside it, so that a token
-//! for one cluster is not sent to another one.
+//! for one cluster is not sent to another one. The file has no secret, but another user that could
+//! change it would choose the endpoint that gets a token, so one that others can write is refused.
 
 use super::connection::Connection;
 use crate::{
@@ -14,10 +15,10 @@ use serde_json::json;
 use std::{
     collections::BTreeMap,
     env, fmt,
-    fs::{self, DirBuilder},
-    io::{self, Write},
+    fs::{DirBuilder, File},
+    io::{self, Read, Write},
     ops::Not,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -118,12 +119,17 @@ impl Contexts {
     }
 
     fn read(file: &Path) -> Result<Self, Failure> {
-        let text = match fs::read_to_string(file) {
+        let mut opened = match File::open(file) {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(Self::default());
             }
-            text => text.map_err(|error| unusable(file, &error))?,
+            opened => opened.map_err(|error| unusable(file, &error))?,
         };
+        let metadata = opened.metadata().map_err(|error| unusable(file, &error))?;
+        check_ours(metadata.mode(), metadata.uid(), rustix::process::geteuid().as_raw())
+            .map_err(|problem| Failure::new(Exit::Usage, format_args!("{}: {problem}", file.display())))?;
+        let mut text = String::new();
+        opened.read_to_string(&mut text).map_err(|error| unusable(file, &error))?;
         toml::from_str(&text).map_err(|error| unusable(file, &error.message()))
     }
 
@@ -175,6 +181,17 @@ fn file() -> Option<PathBuf> {
     Some(config.join("quorate/contexts.toml"))
 }
 
+/// Whether only `user` and root can change a file with this mode and owner.
+fn check_ours(mode: u32, owner: u32, user: u32) -> Result<(), String> {
+    if owner != user && owner != 0 {
+        return Err(format!("the file is of user {owner}, and the command runs as user {user}; chown it"));
+    }
+    if mode & 0o022 != 0 {
+        return Err(format!("other users can change the file (mode {:04o}); chmod 600 it", mode & 0o777));
+    }
+    Ok(())
+}
+
 fn unusable(file: &Path, problem: &dyn fmt::Display) -> Failure {
     Failure::new(Exit::Usage, format_args!("{}: {problem}; correct or remove the file", file.display()))
 }
@@ -182,7 +199,7 @@ fn unusable(file: &Path, problem: &dyn fmt::Display) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     #[test]
     fn contexts_are_kept_in_a_private_file_and_the_first_one_is_in_use() {
@@ -206,5 +223,25 @@ mod tests {
         fs::write(&file, "currant = \"prod\"").expect("written");
         let failure = Contexts::read(&file).expect_err("unknown key");
         assert!(failure.exit == Exit::Usage && failure.message.contains("contexts.toml: "), "{failure:?}");
+    }
+
+    #[test]
+    fn a_file_that_another_user_can_change_is_refused() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let file = dir.path().join("contexts.toml");
+        Contexts::default().write(&file).expect("written");
+        for (mode, is_ours) in [(0o600, true), (0o644, true), (0o660, false), (0o602, false)] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("changed");
+            match Contexts::read(&file) {
+                Ok(_) => assert!(is_ours, "{mode:o}"),
+                Err(failure) => {
+                    assert!(!is_ours && failure.exit == Exit::Usage, "{mode:o}: {failure:?}");
+                    assert!(failure.message.ends_with("chmod 600 it"), "{failure:?}");
+                }
+            }
+        }
+        for (owner, user, is_ours) in [(7, 7, true), (0, 7, true), (8, 7, false), (7, 0, false)] {
+            assert_eq!(check_ours(0o600, owner, user).is_ok(), is_ours, "{owner} {user}");
+        }
     }
 }
