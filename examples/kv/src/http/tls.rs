@@ -12,7 +12,7 @@ use tokio_rustls::{
             ring::{self, sign::any_supported_type},
         },
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-        server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+        server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
         sign::{CertifiedKey, SingleCertAndKey},
     },
 };
@@ -52,11 +52,15 @@ pub fn tls_acceptor(tls: &HttpTls, may_lack_certificate: bool) -> Result<TlsAcce
         Some(ca) => verifier(ca, &provider, may_lack_certificate)?,
         None => WebPkiClientVerifier::no_client_auth(),
     };
-    let config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(unfit)?
         .with_client_cert_verifier(clients)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    // A resumed session would keep the certificate of its first connection, without a check of its
+    // dates or of the authority.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
@@ -102,4 +106,60 @@ pub fn names_in(tls: &HttpTls) -> Result<Vec<String>, ConfigError> {
             _ => None,
         })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate::transport::certificates::{Authority, Issued};
+    use std::{fs, os::unix::fs::PermissionsExt};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::{
+        TlsConnector,
+        rustls::{ClientConfig, HandshakeKind, pki_types::ServerName},
+    };
+
+    /// The verifier sees the certificate of each connection, as between nodes.
+    #[tokio::test]
+    async fn a_client_s_certificate_is_verified_on_each_of_its_connections() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let write = |name: &str, text: &str| {
+            let file = dir.path().join(name);
+            fs::write(&file, text).expect("written");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("changed");
+            file
+        };
+        let authority = Authority::create("demo").expect("made");
+        let node = authority.issue_node(quorate::NodeId(1), &["127.0.0.1".to_owned()]).expect("made");
+        let (cert, key) = (write("cert", &node.certificate_pem), write("key", &node.key_pem));
+        let ca = write("ca", authority.certificate_pem());
+        let acceptor = tls_acceptor(&HttpTls { cert, key, client_ca: Some(ca.clone()) }, false).expect("valid");
+
+        let Issued { certificate_pem, key_pem, .. } = &authority.issue_client("billing").expect("made");
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&ca).expect("PEM")).expect("an authority");
+        let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(
+                vec![CertificateDer::from_pem_slice(certificate_pem.as_bytes()).expect("PEM")],
+                PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).expect("PEM"),
+            )
+            .expect("a pair");
+        // It keeps the sessions that the server offers.
+        let connector = TlsConnector::from(Arc::new(client));
+        for connection in 0..3 {
+            let (near, far) = tokio::io::duplex(64 << 10);
+            let name = ServerName::try_from("127.0.0.1").expect("a name");
+            let (asking, answering) = tokio::join!(connector.connect(name, near), acceptor.accept(far));
+            let (mut asking, mut answering) = (asking.expect("secured"), answering.expect("secured"));
+            // An offer to resume comes before the first answer.
+            answering.write_all(b"x").await.expect("sent");
+            answering.flush().await.expect("sent");
+            asking.read_u8().await.expect("an answer");
+            let (_, session) = answering.get_ref();
+            assert_eq!(session.handshake_kind(), Some(HandshakeKind::Full), "{connection}");
+        }
+    }
 }
