@@ -172,17 +172,16 @@ pub struct HttpAuth {
     /// machines can reach. Default: false.
     pub allow_anonymous: bool,
     /// Callers without an identity at a loopback address count as operators (`operator`), or as any
-    /// other caller without one (`anonymous`). With TLS and `client_ca` or `tokens` they never
-    /// count as operators. Default: `operator`.
-    pub loopback: Loopback,
+    /// other caller without one (`anonymous`). With TLS and `client_ca` or `tokens`, `operator` has
+    /// no effect. Default: `anonymous` with `client_ca` or `tokens`, otherwise `operator`.
+    pub loopback: Option<Loopback>,
 }
 
 /// Callers without an identity at a loopback address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Loopback {
     /// They count as operators.
-    #[default]
     Operator,
     /// They count as callers at any other address.
     Anonymous,

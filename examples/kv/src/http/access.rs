@@ -4,8 +4,8 @@
 //! An identity is proven by a bearer token or, without one, by the certificate of the connection. A
 //! token that is not known proves nothing, and takes away what the caller could do without it.
 //! Callers without an identity may do what the configuration says, by default nothing but to probe;
-//! at a loopback address without TLS they count as operators, because only programs of this machine
-//! can connect. An operator may do all that a client may: with a backup it has all data anyway. A
+//! at a loopback address they count as operators so long as the configuration has no proof of an
+//! identity. An operator may do all that a client may: with a backup it has all data anyway. A
 //! node's certificate permits nothing here.
 
 use super::{
@@ -152,7 +152,8 @@ fn anonymous(config: &Config, listen: SocketAddr) -> Permission {
     if auth.allow_anonymous {
         Permission::Operate
     } else if listen.ip().is_loopback() && !(config.http_tls.is_some() && is_proven) {
-        match auth.loopback {
+        let by_default = if is_proven { Loopback::Anonymous } else { Loopback::Operator };
+        match auth.loopback.unwrap_or(by_default) {
             Loopback::Operator => Permission::Operate,
             Loopback::Anonymous => reads,
         }
@@ -345,13 +346,17 @@ mod tests {
         let tokens = || auth(|auth| auth.tokens = Some("t".into()));
         let reads = || auth(|auth| (auth.tokens, auth.allow_anonymous_reads) = (Some("t".into()), true));
         let all = || auth(|auth| auth.allow_anonymous = true);
-        let closed = || auth(|auth| auth.loopback = Loopback::Anonymous);
+        let closed = || auth(|auth| auth.loopback = Some(Loopback::Anonymous));
+        let open = || auth(|auth| (auth.tokens, auth.loopback) = (Some("t".into()), Some(Loopback::Operator)));
         for (http, tls, auth, may) in [
             ("127.0.0.1:1", None, none(), Operate),
-            ("[::1]:1", None, tokens(), Operate),
+            ("[::1]:1", None, tokens(), Open),
+            ("[::1]:1", None, reads(), Read),
+            ("[::1]:1", None, open(), Operate),
             ("127.0.0.1:1", None, closed(), Open),
             ("127.0.0.1:1", tls(None), none(), Operate),
             ("127.0.0.1:1", tls(None), tokens(), Open),
+            ("127.0.0.1:1", tls(None), open(), Open),
             ("127.0.0.1:1", tls(Some("ca")), none(), Open),
             ("127.0.0.1:1", tls(Some("ca")), reads(), Read),
             ("0.0.0.0:1", None, none(), Operate),
