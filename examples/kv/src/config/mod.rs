@@ -44,7 +44,7 @@ pub struct Config {
     /// unless `allow_plaintext_http` or `http_auth` says that callers need no identity.
     pub http: SocketAddr,
     /// Whether `http` may use plain text on an address that other machines can reach. Every caller
-    /// then counts as an operator, unless `http_auth` says otherwise. Default: false.
+    /// there counts as an operator if no key of `http_auth` is written. Default: false.
     #[serde(default)]
     pub allow_plaintext_http: bool,
     /// The host names by which clients may address this node, in addition to its address,
@@ -167,10 +167,10 @@ pub struct HttpAuth {
     /// more. Default: no tokens.
     pub tokens: Option<PathBuf>,
     /// Whether callers without an identity may read keys, status and metrics. Default: false.
-    pub allow_anonymous_reads: bool,
+    pub allow_anonymous_reads: Option<bool>,
     /// Whether callers without an identity count as operators, also on an address that other
     /// machines can reach. Default: false.
-    pub allow_anonymous: bool,
+    pub allow_anonymous: Option<bool>,
     /// Callers without an identity at a loopback address count as operators (`operator`), or as any
     /// other caller without one (`anonymous`). With TLS and `client_ca` or `tokens`, `operator` has
     /// no effect. Default: `anonymous` with `client_ca` or `tokens`, otherwise `operator`.
@@ -288,7 +288,7 @@ impl Config {
     #[must_use]
     pub fn may_lack_certificate(&self) -> bool {
         let HttpAuth { tokens, allow_anonymous_reads, allow_anonymous, loopback: _ } = &self.http_auth;
-        tokens.is_some() || *allow_anonymous_reads || *allow_anonymous
+        tokens.is_some() || [allow_anonymous_reads, allow_anonymous].contains(&&Some(true))
     }
 
     /// Reads `file`, applies `environment` over it and `flags` over both, and checks the result: a

@@ -15,7 +15,7 @@ use super::{
     refusal::Code,
     tokens::Tokens,
 };
-use crate::config::{Config, ConfigError, Loopback};
+use crate::config::{Config, ConfigError, HttpAuth, Loopback};
 use axum::{
     extract::{MatchedPath, Request, State},
     http::{HeaderMap, header::AUTHORIZATION},
@@ -147,9 +147,9 @@ impl Access {
 /// The permission of callers without an identity at this address of a configuration.
 fn anonymous(config: &Config, listen: SocketAddr) -> Permission {
     let auth = &config.http_auth;
-    let reads = if auth.allow_anonymous_reads { Permission::Read } else { Permission::Open };
+    let reads = if auth.allow_anonymous_reads == Some(true) { Permission::Read } else { Permission::Open };
     let is_proven = config.asks_for_identity();
-    if auth.allow_anonymous {
+    if auth.allow_anonymous == Some(true) {
         Permission::Operate
     } else if listen.ip().is_loopback() && !(config.http_tls.is_some() && is_proven) {
         let by_default = if is_proven { Loopback::Anonymous } else { Loopback::Operator };
@@ -157,11 +157,11 @@ fn anonymous(config: &Config, listen: SocketAddr) -> Permission {
             Loopback::Operator => Permission::Operate,
             Loopback::Anonymous => reads,
         }
-    } else if is_proven || auth.allow_anonymous_reads || config.http_tls.is_some() {
-        reads
-    } else {
+    } else if config.http_tls.is_none() && *auth == HttpAuth::default() {
         // `allow_plaintext_http` alone: there is no identity that a caller could have.
         Permission::Operate
+    } else {
+        reads
     }
 }
 
@@ -325,7 +325,7 @@ impl Denials {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{HttpAuth, HttpTls};
+    use crate::config::HttpTls;
     use quorate::transport::certificates::{Authority, Issued};
     use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 
@@ -344,8 +344,8 @@ mod tests {
         };
         let none = || auth(|_| {});
         let tokens = || auth(|auth| auth.tokens = Some("t".into()));
-        let reads = || auth(|auth| (auth.tokens, auth.allow_anonymous_reads) = (Some("t".into()), true));
-        let all = || auth(|auth| auth.allow_anonymous = true);
+        let reads = || auth(|auth| (auth.tokens, auth.allow_anonymous_reads) = (Some("t".into()), Some(true)));
+        let all = || auth(|auth| auth.allow_anonymous = Some(true));
         let closed = || auth(|auth| auth.loopback = Some(Loopback::Anonymous));
         let open = || auth(|auth| (auth.tokens, auth.loopback) = (Some("t".into()), Some(Loopback::Operator)));
         for (http, tls, auth, may) in [
@@ -361,7 +361,12 @@ mod tests {
             ("127.0.0.1:1", tls(Some("ca")), reads(), Read),
             ("0.0.0.0:1", None, none(), Operate),
             ("0.0.0.0:1", None, tokens(), Open),
-            ("0.0.0.0:1", None, auth(|auth| auth.allow_anonymous_reads = true), Read),
+            ("0.0.0.0:1", None, auth(|auth| auth.allow_anonymous_reads = Some(true)), Read),
+            ("0.0.0.0:1", None, auth(|auth| auth.allow_anonymous = Some(false)), Open),
+            ("0.0.0.0:1", None, auth(|auth| auth.allow_anonymous_reads = Some(false)), Open),
+            ("0.0.0.0:1", None, closed(), Open),
+            ("0.0.0.0:1", None, auth(|auth| auth.loopback = Some(Loopback::Operator)), Open),
+            ("0.0.0.0:1", None, all(), Operate),
             ("0.0.0.0:1", tls(None), tokens(), Open),
             ("0.0.0.0:1", tls(None), reads(), Read),
             ("0.0.0.0:1", tls(None), all(), Operate),
