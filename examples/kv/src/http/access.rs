@@ -34,6 +34,10 @@ use tokio::time::Instant;
 /// The interval of log lines about administrative requests of callers without an identity: they
 /// cost their senders nothing, and must not push out other lines.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
+/// The maximum lengths of the path and of the body in a log line. A path with a valid id is
+/// shorter; both together, escaped, stay below the maximum length of a line.
+const PATH_BYTES_MAX: usize = 256;
+const ASKED_BYTES_MAX: usize = 3 << 10;
 
 /// The endpoints of a listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -238,8 +242,14 @@ pub(super) struct Asked(Arc<OnceLock<String>>);
 impl Asked {
     pub(super) fn set(&self, body: &impl fmt::Debug) {
         // One body per request.
-        let _ = self.0.set(format!("{body:?}"));
+        let _ = self.0.set(cut(&format!("{body:?}"), ASKED_BYTES_MAX));
     }
+}
+
+/// The text, cut to a maximum length, with a mark if it was longer.
+fn cut(text: &str, bytes_max: usize) -> String {
+    let end = (0..=bytes_max).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+    if text.len() <= bytes_max { text.to_owned() } else { format!("{}…", &text[..end]) }
 }
 
 /// A layer over all routes: refuses requests that the caller has no permission for, and logs
@@ -269,7 +279,7 @@ pub(super) async fn authorize(State(denials): State<Denials>, mut request: Reque
     }
     let asked = Asked::default();
     request.extensions_mut().insert(asked.clone());
-    let action = format!("{} {}", request.method(), request.uri().path());
+    let action = format!("{} {}", request.method(), cut(request.uri().path(), PATH_BYTES_MAX));
     let mut record = Record { subject, action, asked, result: "unknown: the caller left before the answer" };
     let response = match checked {
         Ok(()) => next.run(request).await,
@@ -303,7 +313,8 @@ impl Drop for Record {
         }
         let Self { subject, action, asked, result } = self;
         let asked = asked.0.get().map_or("", |asked| asked);
-        tracing::info!(caller = %subject, action, asked, result, "administrative request");
+        // The texts of the caller come last: they can hide nothing that follows.
+        tracing::info!(caller = %subject, result, action, asked, "administrative request");
     }
 }
 
@@ -422,6 +433,11 @@ mod tests {
             assert_eq!(refused.may, Permission::Open, "{values:?}");
             assert!(matches!(refused.check(Permission::Monitor), Err(Refusal::Unauthenticated(_))));
         }
+    }
+
+    #[test]
+    fn a_text_of_a_caller_is_cut_between_characters() {
+        assert_eq!(["", "abc", "abcd", "aéc", "abé"].map(|text| cut(text, 3)), ["", "abc", "abc…", "aé…", "ab…"]);
     }
 
     #[tokio::test(start_paused = true)]

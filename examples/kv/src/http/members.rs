@@ -132,9 +132,10 @@ async fn read<T: DeserializeOwned + Debug>(
 }
 
 fn id_in(text: &str) -> Result<NodeId, Refusal> {
-    let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    let id = digits.and_then(|digits| digits.parse().ok());
-    let id = id.ok_or_else(|| Refusal::BadRequest(format!("{text:?} is not a node id; use a number")))?;
+    // Leading zeros would push the id out of the log line.
+    let id = text.parse().ok().filter(|id: &u64| id.to_string() == text);
+    let id = id
+        .ok_or_else(|| Refusal::BadRequest(format!("{text:?} is not a node id; use a number without leading zeros")))?;
     valid(NodeId(id))
 }
 

@@ -124,6 +124,12 @@ async fn every_endpoint_is_served_to_the_callers_that_have_its_role_and_to_no_ot
         let read = ask(&node, operator, &format!("GET /v1/kv/{}", caller.name), "").await;
         assert_eq!(read.status, if caller.has >= Least::Client { 200 } else { 404 }, "{}", caller.name);
     }
+    // Texts that would push the result out of the log line.
+    let (path, quotes) = (format!("DELETE /v1/members/{}9", "0".repeat(9000)), "\\\"".repeat(9000));
+    let body = format!("{{\"id\":9,\"addr\":\"{quotes}\"}}");
+    for (request, body) in [(&*path, ""), ("DELETE /v1/members/09", ""), ("POST /v1/members", &body)] {
+        assert_eq!(ask(&node, operator, request, body).await.status, 400);
+    }
     audited(&node);
 }
 
@@ -347,14 +353,16 @@ fn audited(node: &Running) {
         ("operator alice", "POST /v1/snapshot", "ok"),
         ("operator ops", "DELETE /v1/members/9", "not_found"),
         ("operator alice", "POST /v1/transfer", "bad_request"),
+        ("operator alice", "DELETE /v1/members/00", "bad_request"),
+        ("operator alice", "POST /v1/members\" asked=\"AddRequest { id: NodeId(9), addr: \\\"\\\\\\\"", "bad_request"),
         ("client billing", "GET /v1/backup", "forbidden"),
         ("node 1", "POST /v1/members", "forbidden"),
         ("127.0.0.1", "", "unauthenticated"),
     ] {
         let is_such = |line: &&&str| {
-            line.contains(&format!("caller={caller} action=\"{action}"))
-                && line.contains(&format!("result=\"{result}\""))
+            line.contains(&format!("caller={caller} result=\"{result}\" action=\"{action}"))
                 && line.contains(" INFO ")
+                && line.ends_with('"')
         };
         assert!(lines.iter().any(|line| is_such(&line)), "{caller} {action} {result}: {lines:#?}");
     }
