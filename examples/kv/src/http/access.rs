@@ -146,6 +146,17 @@ impl Access {
             Err(why) => Subject { who: Who::Unproven(from, why), may: Permission::Open, share: Client::from(from) },
         }
     }
+
+    /// Whether the caller of a request at the local address `local` may read metrics by any name of
+    /// this server: with an identity, which no page can prove by another name, or where an address
+    /// that other machines can reach permits reads without one.
+    pub(super) fn is_scraper(&self, caller: &Subject, local: IpAddr) -> bool {
+        match caller.who {
+            Who::Known(_) => true,
+            Who::Address(_) => self.0.anonymous >= Permission::Monitor && !local.to_canonical().is_loopback(),
+            Who::Unproven(..) => false,
+        }
+    }
 }
 
 /// The permission of callers without an identity at this address of a configuration.
@@ -432,6 +443,28 @@ mod tests {
             let refused = called(values);
             assert_eq!(refused.may, Permission::Open, "{values:?}");
             assert!(matches!(refused.check(Permission::Monitor), Err(Refusal::Unauthenticated(_))));
+        }
+    }
+
+    #[test]
+    fn a_scraper_has_an_identity_or_reads_what_other_machines_may_read_without_one() {
+        let [here, there] = [[127, 0, 0, 1], [10, 0, 0, 1]].map(IpAddr::from);
+        let mapped: IpAddr = "::ffff:127.0.0.1".parse().expect("an address");
+        for (access, token, at, may) in [
+            (restricted(), Some(TOKEN), here, true),
+            (restricted(), Some("x"), there, false),
+            (restricted(), None, there, false),
+            (Access::unrestricted("demo"), None, here, false),
+            (Access::unrestricted("demo"), None, mapped, false),
+            (Access::unrestricted("demo"), None, there, true),
+            (Access::unrestricted("demo"), Some(TOKEN), there, false),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(token) = token {
+                headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().expect("a value"));
+            }
+            let caller = access.called(&access.connected(HERE, None), HERE, &headers);
+            assert_eq!(access.is_scraper(&caller, at), may, "{caller:?} {at}");
         }
     }
 

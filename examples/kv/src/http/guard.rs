@@ -3,8 +3,8 @@
 //!
 //! A page can send requests to any address, including loopback: with its own `Origin`, and with
 //! content types that need no permission of the server. It can also let its own name resolve to
-//! this server's address (DNS rebinding); then the `Host` is that name. So under `/v1`, the `Host`
-//! must be one of this server's names; a change or a backup must have a `Host`, no foreign `Origin`
+//! this server's address (DNS rebinding); then the `Host` is that name. So the `Host` must be one of
+//! this server's names, but for probes, and for scrapers that no page can pass for; a change or a backup must have a `Host`, no foreign `Origin`
 //! and no `Sec-Fetch-Site` of another site; and JSON bodies must be declared as JSON. A page cannot
 //! send `PUT` or `DELETE` without permission, so values may have any type.
 
@@ -22,6 +22,8 @@ pub struct Hosts {
     names: Arc<[String]>,
 }
 
+const PROBES: [&str; 2] = ["/livez", "/readyz"];
+const METRICS: &str = "/metrics";
 const BACKUP: &str = "/v1/backup";
 /// The relation of a page to this server, as its browser sees it.
 const FETCH_SITE: &str = "sec-fetch-site";
@@ -35,16 +37,25 @@ impl Hosts {
         Self { names: names.into_iter().map(|name| normal(&name)).collect() }
     }
 
-    /// Checks a request that arrived at the local address `local`.
-    pub(super) fn check(&self, local: IpAddr, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
-        if !uri.path().starts_with("/v1/") {
+    /// Checks a request that arrived at the local address `local`. A `scraper` may read metrics by
+    /// any name.
+    pub(super) fn check(
+        &self,
+        local: IpAddr,
+        scraper: bool,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(), Refusal> {
+        if PROBES.contains(&uri.path()) {
             return Ok(());
         }
+        let has_any_name = scraper && uri.path() == METRICS;
         // A backup makes the node write a snapshot.
         let is_change = ![Method::GET, Method::HEAD, Method::OPTIONS].contains(method) || uri.path() == BACKUP;
         let host = one(headers, &HOST)?.map(authority).transpose()?;
         let named = [uri.authority(), host.as_ref()];
-        for name in named.into_iter().flatten() {
+        for name in named.into_iter().flatten().filter(|_| !has_any_name) {
             self.check_host(local, name.host())?;
         }
         let Some(own) = named.into_iter().flatten().next() else {
@@ -203,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_need_a_known_host_too_and_probes_need_none() {
+    fn reads_need_a_known_host_too_and_probes_and_scrapers_need_none() {
         assert!(matches!(
             check("GET", "/v1/kv/k", "127.0.0.1", &[("host", "evil.example")]),
             Err(Refusal::UnknownHost(_))
@@ -213,9 +224,16 @@ mod tests {
             Err(Refusal::UnknownHost(_))
         ));
         assert_eq!(check("GET", "/v1/kv/k", "127.0.0.1", &[]), Ok(()), "browsers always send it");
-        for path in ["/livez", "/readyz", "/metrics"] {
-            assert_eq!(check("GET", path, "127.0.0.1", &[("host", "prometheus.example")]), Ok(()));
+        let (foreign, known) = ([("host", "prometheus.example")], [("host", "kv.example")]);
+        for path in ["/livez", "/readyz"] {
+            assert_eq!(check("GET", path, "127.0.0.1", &foreign), Ok(()));
         }
+        assert_eq!(check("GET", "/metrics", "127.0.0.1", &known), Ok(()));
+        for path in ["/metrics", "/metrics/", "/", "/nothing"] {
+            assert!(matches!(check("GET", path, "127.0.0.1", &foreign), Err(Refusal::UnknownHost(_))), "{path}");
+        }
+        assert_eq!(check_as(true, "GET", "/metrics", "127.0.0.1", &foreign), Ok(()));
+        assert!(matches!(check_as(true, "GET", "/v1/status", "127.0.0.1", &foreign), Err(Refusal::UnknownHost(_))));
     }
 
     #[test]
@@ -242,6 +260,10 @@ mod tests {
     }
 
     fn check(method: &str, uri: &str, local: &str, headers: &[(&str, &str)]) -> Result<(), Refusal> {
+        check_as(false, method, uri, local, headers)
+    }
+
+    fn check_as(scraper: bool, method: &str, uri: &str, local: &str, headers: &[(&str, &str)]) -> Result<(), Refusal> {
         let hosts = Hosts::new(["kv.example".to_owned(), "*.pods.example".to_owned()]);
         let mut map = HeaderMap::new();
         for (name, value) in headers {
@@ -249,6 +271,6 @@ mod tests {
             map.append(name, HeaderValue::from_str(value).expect("a value"));
         }
         let (method, uri) = (method.parse().expect("a method"), uri.parse().expect("a target"));
-        hosts.check(local.parse().expect("an address"), &method, &uri, &map)
+        hosts.check(local.parse().expect("an address"), scraper, &method, &uri, &map)
     }
 }

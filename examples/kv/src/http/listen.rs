@@ -265,8 +265,9 @@ impl Service<Request<Incoming>> for Served {
         let has_arrived = Arc::new(AtomicBool::new(false));
         let connection = Arc::clone(&self.connection);
         connection.set_activity(Activity::Arriving);
-        let allowed = self.hosts.check(self.local, request.method(), request.uri(), request.headers());
         let caller = self.access.called(&self.caller, self.from, request.headers());
+        let scraper = self.access.is_scraper(&caller, self.local);
+        let allowed = self.hosts.check(self.local, scraper, request.method(), request.uri(), request.headers());
         let mut request = request.map(|body| Asked {
             body,
             has_arrived: Arc::clone(&has_arrived),

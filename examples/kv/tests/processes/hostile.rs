@@ -117,6 +117,8 @@ async fn a_web_page_changes_nothing_and_reads_nothing() {
         ("DELETE /v1/members/1", foreign.clone(), "", 403),
         ("GET /v1/status", evil.clone(), "", 421),
         ("GET /v1/kv/k", evil.clone(), "", 421),
+        ("GET /metrics", evil.clone(), "", 421),
+        ("GET /metrics", own.clone(), "", 200),
     ];
     for (request, headers, body, status) in cases {
         assert_eq!(ask(&url, request, &headers, body).await, status, "{request} {headers}");
@@ -146,8 +148,8 @@ async fn a_web_page_changes_nothing_and_reads_nothing() {
     assert_eq!(ask(&url, "PUT /v1/kv/k", &form, "v").await, 200, "what curl sends by itself");
     let same = format!("{own}\r\norigin: http://{address}\r\n{json}; charset=utf-8");
     assert_eq!(ask(&url, "POST /v1/kv/k/cas", &same, cas).await, 200, "a page of its own may");
-    for probe in ["GET /livez", "GET /readyz", "GET /metrics"] {
-        assert_eq!(ask(&url, probe, "host: prometheus.example", "").await, 200);
+    for probe in ["GET /livez", "GET /readyz"] {
+        assert_eq!(ask(&url, probe, "host: prober.example", "").await, 200);
     }
 }
 

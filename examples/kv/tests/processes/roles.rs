@@ -162,6 +162,12 @@ async fn with_tokens_a_caller_on_loopback_needs_one_unless_the_configuration_say
     ] {
         assert_eq!(ask(&node, &nothing, request, body).await.status, status, "{request}");
     }
+    // A page whose name resolves to this address has no token.
+    for (token, status) in [(String::new(), 421), (format!("authorization: Bearer {MONITOR}\r\n"), 200)] {
+        let stream = TcpStream::connect(node.endpoint(ONE).trim_start_matches("http://")).await.expect("connected");
+        let request = format!("GET /metrics HTTP/1.1\r\nhost: kv.example\r\nconnection: close\r\n{token}\r\n");
+        assert_eq!(exchange(stream, &request).await.status, status, "{request}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
