@@ -4,14 +4,16 @@
 //! A page can send requests to any address, including loopback: with its own `Origin`, and with
 //! content types that need no permission of the server. It can also let its own name resolve to
 //! this server's address (DNS rebinding); then the `Host` is that name. So the `Host` must be one of
-//! this server's names, but for probes, and for scrapers that no page can pass for; a change or a backup must have a `Host`, no foreign `Origin`
-//! and no `Sec-Fetch-Site` of another site; and JSON bodies must be declared as JSON. A page cannot
-//! send `PUT` or `DELETE` without permission, so values may have any type.
+//! this server's names, but for probes, and for scrapers that no page can pass for; the
+//! `Sec-Fetch-Site` must be no other site's, but for probes; a change or a backup must have a `Host`
+//! and no foreign `Origin`; and JSON bodies must be declared as JSON. A page cannot send `PUT` or
+//! `DELETE` without permission, so values may have any type. Headers of the answers keep browsers
+//! from guessing a type, and from passing an answer to another site.
 
 use super::Refusal;
 use axum::http::{
     HeaderMap, HeaderValue, Method, Uri,
-    header::{CONTENT_TYPE, HOST, ORIGIN},
+    header::{CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS},
     uri::Authority,
 };
 use std::{net::IpAddr, sync::Arc};
@@ -58,6 +60,10 @@ impl Hosts {
         for name in named.into_iter().flatten().filter(|_| !has_any_name) {
             self.check_host(local, name.host())?;
         }
+        let is_foreign = |site: &HeaderValue| !["same-origin", "none"].iter().any(|own| site == own);
+        if super::headers::one(headers, FETCH_SITE)?.is_some_and(is_foreign) {
+            return Err(Refusal::Forbidden("pages of other sites may send no requests here".to_owned()));
+        }
         let Some(own) = named.into_iter().flatten().next() else {
             return if is_change {
                 Err(Refusal::BadRequest("the request has no Host header".to_owned()))
@@ -65,12 +71,6 @@ impl Hosts {
                 Ok(())
             };
         };
-        let is_foreign = |site: &HeaderValue| !["same-origin", "none"].iter().any(|own| site == own);
-        if is_change && super::headers::one(headers, FETCH_SITE)?.is_some_and(is_foreign) {
-            return Err(Refusal::Forbidden(format!(
-                "pages of other sites may not change data here; only pages of http(s)://{own} may"
-            )));
-        }
         match one(headers, &ORIGIN)? {
             Some(origin) if is_change && !is_of(origin, own) => {
                 let origin = String::from_utf8_lossy(origin.as_bytes()).into_owned();
@@ -95,6 +95,13 @@ impl Hosts {
             "this node is not known as {host:?}; use its address, or add the name to http_hosts in its configuration"
         )))
     }
+}
+
+/// Tells browsers to take the type of an answer as it is declared, and not to pass the answer to a
+/// page of another site.
+pub(super) fn protect(answer: &mut HeaderMap) {
+    answer.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
 }
 
 /// Removes the brackets of an IPv6 address and a final dot, and converts to lower case.
@@ -198,15 +205,24 @@ mod tests {
     /// A page sends a `GET`, or a `POST` without a body, without permission and, for an image,
     /// without an `Origin`.
     #[test]
-    fn a_request_of_a_page_of_another_site_changes_nothing_and_makes_no_backup() {
+    fn a_request_of_a_page_of_another_site_is_refused_unless_it_is_a_probe() {
         let ask = |method: &str, path: &str, site: &str| {
             check(method, path, "127.0.0.1", &[("host", "localhost:8001"), (FETCH_SITE, site)])
         };
         for site in ["cross-site", "same-site", "", "Same-Origin"] {
-            for (method, path) in [("POST", "/v1/snapshot"), ("GET", "/v1/backup"), ("DELETE", "/v1/kv/k")] {
-                assert!(matches!(ask(method, path, site), Err(Refusal::Forbidden(_))), "{method} {site}");
+            for (method, path) in [
+                ("POST", "/v1/snapshot"),
+                ("DELETE", "/v1/kv/k"),
+                ("GET", "/v1/backup"),
+                ("GET", "/v1/kv/k"),
+                ("HEAD", "/v1/kv"),
+                ("GET", "/metrics"),
+            ] {
+                assert!(matches!(ask(method, path, site), Err(Refusal::Forbidden(_))), "{method} {path} {site}");
             }
-            assert_eq!(ask("GET", "/v1/kv/k", site), Ok(()), "the page cannot read the answer");
+            assert_eq!(ask("GET", "/readyz", site), Ok(()));
+            let without_host = check("GET", "/v1/kv/k", "127.0.0.1", &[(FETCH_SITE, site)]);
+            assert!(matches!(without_host, Err(Refusal::Forbidden(_))), "{without_host:?}");
         }
         for site in ["same-origin", "none"] {
             assert_eq!(ask("GET", "/v1/backup", site), Ok(()));

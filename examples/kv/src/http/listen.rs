@@ -8,7 +8,7 @@
 use super::{
     access::{Access, Subject},
     connections::{Activity, Client, Connection, Connections, Registration},
-    guard::Hosts,
+    guard::{Hosts, protect},
     linger::Lingering,
     plaintext,
 };
@@ -285,6 +285,7 @@ impl Service<Request<Incoming>> for Served {
             };
             connection.set_activity(Activity::Answering);
             let (mut head, body) = response.into_parts();
+            protect(&mut head.headers);
             if !has_arrived.load(Relaxed) {
                 // The rest of the body occupies the place of the next request, so no further
                 // request can follow.

@@ -117,6 +117,9 @@ async fn a_web_page_changes_nothing_and_reads_nothing() {
         ("DELETE /v1/members/1", foreign.clone(), "", 403),
         ("GET /v1/status", evil.clone(), "", 421),
         ("GET /v1/kv/k", evil.clone(), "", 421),
+        ("GET /v1/kv/k", format!("{own}\r\nsec-fetch-site: cross-site"), "", 403),
+        ("GET /metrics", format!("{own}\r\nsec-fetch-site: same-site"), "", 403),
+        ("GET /readyz", format!("{own}\r\nsec-fetch-site: cross-site"), "", 200),
         ("GET /metrics", evil.clone(), "", 421),
         ("GET /metrics", own.clone(), "", 200),
     ];

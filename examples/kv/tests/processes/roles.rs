@@ -339,6 +339,9 @@ async fn check(node: &Running, caller: &Caller, method: &str, path: &str, body: 
     let [path, body] = [path, body].map(|text| text.replace("CALLER", caller.name));
     let answer = ask(node, caller, &format!("{method} {path}"), &body).await;
     let pair = format!("{}: {method} {path}: {}", caller.name, answer.head);
+    for protection in ["x-content-type-options: nosniff", "cross-origin-resource-policy: same-origin"] {
+        assert!(answer.head.contains(protection), "{pair}");
+    }
     if caller.has >= least {
         assert!(![401, 403, 405, 500].contains(&answer.status), "{pair}");
         return;
