@@ -123,9 +123,9 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     let own = metrics.node(config.node_id.0);
     tokio::spawn(watch(node.clone(), own.clone()));
 
-    warn_of_open(&access, config.http);
+    warn_of_open(&config, &access, config.http);
     if let (Some((_, access)), Some(HttpAdmin { listen })) = (&admin, &config.http_admin) {
-        warn_of_open(access, *listen);
+        warn_of_open(&config, access, *listen);
     }
     let (url, raft) = (http.url()?, config.raft.to_string());
     let http_admin = admin.as_ref().map(|(admin, _)| admin.url()).transpose()?;
@@ -198,11 +198,13 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
 }
 
 /// Says that callers need no identity at an address that other machines can reach.
-fn warn_of_open(access: &Access, address: SocketAddr) {
+fn warn_of_open(config: &Config, access: &Access, address: SocketAddr) {
     if access.anonymous() == Permission::Operate && !address.ip().is_loopback() {
+        let first =
+            if config.http_auth.allow_anonymous == Some(true) { "remove http_auth.allow_anonymous and " } else { "" };
         tracing::warn!(
-            "every caller that reaches {address} counts as an operator, because the configuration says so; set \
-             http_tls.client_ca or http_auth.tokens to change that"
+            "every caller that reaches {address} counts as an operator, because the configuration says so; to change \
+             that, {first}set http_tls.client_ca or http_auth.tokens"
         );
     }
 }

@@ -173,7 +173,7 @@ pub struct HttpAuth {
     pub allow_anonymous: Option<bool>,
     /// Callers without an identity at a loopback address count as operators (`operator`), or as any
     /// other caller without one (`anonymous`). With TLS and `client_ca` or `tokens`, `operator` has
-    /// no effect. Default: `anonymous` with `client_ca` or `tokens`, otherwise `operator`.
+    /// no effect; with `allow_anonymous`, neither has. Default: `anonymous` with `client_ca` or `tokens`, otherwise `operator`.
     pub loopback: Option<Loopback>,
 }
 
