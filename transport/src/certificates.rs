@@ -19,7 +19,7 @@ pub use files::{CERTIFICATE_MODE, KEY_MODE, check_private, write_new};
 pub use request::{Request, Requested, Subject};
 
 use crate::identity::{Identity, Role, check_cluster};
-use files::read;
+use files::{is_of_key, read};
 use quorate_raft::NodeId;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -80,7 +80,8 @@ impl Authority {
     /// Loads the authority from `ca.pem` and `ca.key` in `dir`.
     ///
     /// # Errors
-    /// If they can't be read, or are not an authority's, or other users have access to the key.
+    /// If they can't be read, or are not an authority's, or other users have access to the key;
+    /// [`CertificateError::SeveralAuthorities`]; [`CertificateError::OtherKey`].
     pub fn load(dir: &Path) -> Result<Self, CertificateError> {
         let (certificate, key) = (dir.join("ca.pem"), dir.join("ca.key"));
         check_private(&key).map_err(|problem| CertificateError::Open { path: key.clone(), problem })?;
@@ -88,8 +89,15 @@ impl Authority {
         let (cluster, ends) = cluster_of(&certificate_pem)
             .zip(end_of(&certificate_pem))
             .ok_or(CertificateError::NotAnAuthority { path: certificate.clone() })?;
-        let key = KeyPair::from_pem(&key_pem).map_err(|_| CertificateError::NotAnAuthority { path: key })?;
-        let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key)
+        // Which of them signs would depend on their order.
+        if certificate_pem.matches("-----BEGIN CERTIFICATE-----").count() > 1 {
+            return Err(CertificateError::SeveralAuthorities { path: certificate });
+        }
+        let pair = KeyPair::from_pem(&key_pem).map_err(|_| CertificateError::NotAnAuthority { path: key.clone() })?;
+        if !is_of_key(&certificate_pem, &pair) {
+            return Err(CertificateError::OtherKey { key, certificate });
+        }
+        let issuer = Issuer::from_ca_cert_pem(&certificate_pem, pair)
             .map_err(|_| CertificateError::NotAnAuthority { path: certificate })?;
         Ok(Self { cluster, certificate_pem, issuer, ends, issued_last: ISSUED_LASTS })
     }
@@ -267,6 +275,20 @@ pub enum CertificateError {
     NotAnAuthority {
         /// The file that is none.
         path: PathBuf,
+    },
+    /// `ca.pem` has more than one certificate.
+    #[error("{} has several certificates, and only one authority signs: keep that of ca.key in it", path.display())]
+    SeveralAuthorities {
+        /// The file `ca.pem`.
+        path: PathBuf,
+    },
+    /// `ca.key` is not the key of `ca.pem`: what it signs would not verify.
+    #[error("{} is not the key of {}: restore the one that was made with it", key.display(), certificate.display())]
+    OtherKey {
+        /// The file `ca.key`.
+        key: PathBuf,
+        /// The file `ca.pem`.
+        certificate: PathBuf,
     },
     /// A certificate would outlast its authority.
     #[error("{} days would outlast the authority, which has {} left: ask for at most that", days(asked), days(left))]

@@ -9,7 +9,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData, SanType, SignatureAlgorithm, SigningKey,
 };
-use std::time::{Duration, SystemTime};
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
 
 const CLUSTER: &str = "testing";
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -131,6 +134,30 @@ fn only_certificates_of_the_same_authority_have_names_to_issue_again() {
         let error = authority.names_in(&pem).expect_err(why);
         assert!(error.contains(why), "{error}");
     }
+}
+
+#[test]
+fn an_authority_whose_key_and_certificate_do_not_belong_together_is_not_loaded() {
+    let dirs = [1, 2].map(|_| tempfile::tempdir().unwrap());
+    let [own, other] = dirs.each_ref().map(|dir| dir.path());
+    for dir in [own, other] {
+        Authority::create(CLUSTER).unwrap().write(dir).unwrap();
+        Authority::load(dir).expect("a pair");
+    }
+    let [first, second] = [own, other].map(|dir| fs::read_to_string(dir.join("ca.pem")).unwrap());
+    let refused = |says: &str| {
+        let error = Authority::load(own).expect_err(says).to_string();
+        assert!(error.contains(says) && error.lines().count() == 1, "{error:?} says {says:?}");
+    };
+    for both in [format!("{first}{second}"), format!("{second}{first}")] {
+        fs::write(own.join("ca.pem"), both).unwrap();
+        refused("ca.pem has several certificates");
+    }
+    fs::write(own.join("ca.pem"), &first).unwrap();
+    fs::copy(other.join("ca.key"), own.join("ca.key")).unwrap();
+    refused("ca.key is not the key of");
+    fs::write(own.join("ca.pem"), second).unwrap();
+    Authority::load(own).expect("the other pair");
 }
 
 fn subject(role: Role, hosts: &[&str]) -> Subject {

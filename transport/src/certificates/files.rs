@@ -87,9 +87,13 @@ impl Pair {
 
 fn belong_together(certificate: &Path, key: &Path) -> Result<bool, CertificateError> {
     let (certificate, key) = (read(certificate)?, read(key)?);
-    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()) else { return Ok(false) };
-    let (Ok(certificate), Ok(key)) = (pem.parse_x509(), KeyPair::from_pem(&key)) else { return Ok(false) };
-    Ok(certificate.public_key().raw == key.subject_public_key_info())
+    Ok(KeyPair::from_pem(&key).is_ok_and(|key| is_of_key(&certificate, &key)))
+}
+
+/// Whether the first certificate in a PEM text is of this key.
+pub(super) fn is_of_key(certificate_pem: &str, key: &KeyPair) -> bool {
+    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()) else { return false };
+    pem.parse_x509().is_ok_and(|certificate| certificate.public_key().raw == key.subject_public_key_info())
 }
 
 pub(super) fn read(path: &Path) -> Result<String, CertificateError> {

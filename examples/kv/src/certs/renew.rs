@@ -60,7 +60,11 @@ fn again(authority: &Authority, dir: &Path, name: &str) -> Result<(String, Issue
     if !key.exists() {
         return Err(CertsError::KeyElsewhere(key));
     }
-    Ok((subject.identity.to_string(), authority.issue(&subject)?))
+    let issued = authority.issue(&subject)?;
+    if authority.names_in(&issued.certificate_pem).as_ref() != Ok(&subject) {
+        return Err(refused("can't be replaced by one with the same names that verifies".to_owned()));
+    }
+    Ok((subject.identity.to_string(), issued))
 }
 
 fn all_in(dir: &Path) -> Result<Vec<String>, CertsError> {

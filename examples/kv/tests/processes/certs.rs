@@ -56,7 +56,7 @@ async fn a_renewal_that_is_refused_changes_nothing_and_one_that_was_interrupted_
     let other = Authority::create("demo").expect("an authority").issue_client("eve").expect("issued");
     other.write(dir.path(), "eve").expect("written");
     fs::copy(path("alice.pem"), path("away.pem")).expect("copied");
-    let before = contents(&dir);
+    let (before, elsewhere) = (contents(&dir), tempfile::tempdir().expect("temporary directory"));
     for (args, exit, says) in [
         (&["alice", "--days", "3651"][..], 2, "outlast the authority"),
         (&["alice", "--days", "0"], 2, "1 to 36500"),
@@ -73,6 +73,15 @@ async fn a_renewal_that_is_refused_changes_nothing_and_one_that_was_interrupted_
         assert!(ran.err.contains(says), "{args:?}: {ran:?}");
         assert_eq!(contents(&dir), before, "{args:?}");
     }
+    // The key of another authority, as after a mistaken restore: it would replace working pairs by
+    // ones that do not verify.
+    Authority::create("demo").expect("an authority").write(elsewhere.path()).expect("written");
+    fs::copy(elsewhere.path().join("ca.key"), path("ca.key")).expect("copied");
+    let ran = renew(&["alice"]).await;
+    assert!(ran.failure().0 == 1 && ran.err.contains("ca.key is not the key of"), "{ran:?}");
+    fs::write(path("ca.key"), &before["ca.key"]).expect("written");
+    assert_eq!(contents(&dir), before);
+
     let lock = File::open(dir.path()).expect("a directory");
     lock.try_lock().expect("free");
     assert_eq!(renew(&["alice"]).await.failure(), (5, "try_again".to_owned()));
