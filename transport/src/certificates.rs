@@ -16,7 +16,7 @@ mod files;
 mod request;
 
 pub use files::{CERTIFICATE_MODE, KEY_MODE, check_private, write_new};
-pub use request::{Request, Requested, Subject};
+pub use request::{Request, Requested, Subject, is_host};
 
 use crate::identity::{Identity, Role, check_cluster};
 use files::{is_of_key, read};

@@ -69,6 +69,11 @@ fn a_request_for_anything_but_one_name_of_its_own_cluster_and_hosts_is_refused_b
         (&["alice.operator.testing.quorate.internal", "10.0.0.1"], "hosts, which only a node has"),
         (&[node, "a host"], "\"a host\""),
         (&[node, "\u{1b}[2K"], "u{1b}"),
+        (&[node, "*"], "\"*\" can't stand"),
+        (&[node, "*."], "\"*.\" can't stand"),
+        (&[node, "*.*"], "\"*.*\" can't stand"),
+        (&[node, "a.*.example"], "\"a.*.example\" can't stand"),
+        (&[node, "*a.example"], "\"*a.example\" can't stand"),
     ] {
         refused(&request(names, |_| ()), why);
     }
@@ -78,6 +83,8 @@ fn a_request_for_anything_but_one_name_of_its_own_cluster_and_hosts_is_refused_b
     refused(&request(&[node], |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning]), more);
     let email = SanType::Rfc822Name("a@b.example".try_into().unwrap());
     refused(&request(&[node], |params| params.subject_alt_names.push(email.clone())), more);
+
+    authority.issue_node(NodeId(1), &["*".to_owned()]).expect_err("it would be every host");
 
     for algorithm in [&PKCS_ECDSA_P384_SHA384, &PKCS_ED25519] {
         let key = KeyPair::generate_for(algorithm).unwrap();

@@ -33,9 +33,9 @@ impl Subject {
                 "host {host:?} would name a node, client or operator: give a host's own name"
             )));
         }
-        if let Some(host) = self.hosts.iter().find(|host| !fits(host)) {
+        if let Some(host) = self.hosts.iter().find(|host| !is_host(host)) {
             return Err(CertificateError::Name(format!(
-                "host {host:?} can't stand in a certificate: use a DNS name or an address"
+                "host {host:?} can't stand in a certificate: use a DNS name, *.NAME or an address"
             )));
         }
         if !matches!(self.identity.role, Role::Node(_)) && !self.hosts.is_empty() {
@@ -179,11 +179,15 @@ fn fingerprint(key: &impl PublicKeyData) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether a host is an address, or of the characters of DNS names. A request is read by people
-/// before it is signed, so it must not hide anything from them.
-fn fits(host: &str) -> bool {
-    let is_of_dns = |byte: u8| byte.is_ascii_alphanumeric() || b"-._*".contains(&byte);
-    host.parse::<std::net::IpAddr>().is_ok() || ((1..=253).contains(&host.len()) && host.bytes().all(is_of_dns))
+/// Whether a host in a certificate is an address, or of the characters of DNS names, perhaps after
+/// the wildcard of one label (`*.NAME`); `*` would be every host. A request is read by people before it is signed, so it must not hide anything from
+/// them.
+#[must_use]
+pub fn is_host(host: &str) -> bool {
+    let is_of_dns = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let name = host.strip_prefix("*.").unwrap_or(host);
+    let is_name = !name.starts_with('.') && !name.is_empty() && host.len() <= 253 && name.bytes().all(is_of_dns);
+    host.parse::<std::net::IpAddr>().is_ok() || is_name
 }
 
 fn address(octets: &[u8]) -> Option<String> {

@@ -1,7 +1,7 @@
 //! The certificate of the HTTP server, its names, and the verification of clients' certificates.
 
 use crate::config::{ConfigError, HttpTls};
-use quorate::transport::certificates::check_private;
+use quorate::transport::certificates::{check_private, is_host};
 use std::{fs, net::IpAddr, path::Path, sync::Arc};
 use tokio_rustls::{
     TlsAcceptor,
@@ -82,7 +82,8 @@ fn verifier(
     verifier.build().map_err(|error| refuse(&error))
 }
 
-/// The host names and addresses in the certificate of the HTTP server.
+/// The host names and addresses in the certificate of the HTTP server. A name such as `*`, which the
+/// check of `Host` would take for every name, is left out.
 ///
 /// # Errors
 /// If it cannot be read; the error names the key `http_tls.cert`.
@@ -98,7 +99,7 @@ pub fn names_in(tls: &HttpTls) -> Result<Vec<String>, ConfigError> {
     Ok(names
         .iter()
         .filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::DNSName(name) => is_host(name).then(|| (*name).to_owned()),
             GeneralName::IPAddress(bytes) => match bytes.len() {
                 4 => <[u8; 4]>::try_from(*bytes).ok().map(|bytes| IpAddr::from(bytes).to_string()),
                 _ => <[u8; 16]>::try_from(*bytes).ok().map(|bytes| IpAddr::from(bytes).to_string()),
