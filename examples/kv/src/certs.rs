@@ -195,6 +195,16 @@ pub enum CertsError {
     /// A certificate whose key is on another machine.
     #[error("{} is not here, so its certificate is renewed by `certs request` where the key is", .0.display())]
     KeyElsewhere(PathBuf),
+    /// A request is for another key than the one to be signed.
+    #[error("{} is for key sha256:{is}, not sha256:{asked}: ask its holder for both again", request.display())]
+    OtherKey {
+        /// The request's file.
+        request: PathBuf,
+        /// The fingerprint of its key.
+        is: String,
+        /// The fingerprint given by `--fingerprint`.
+        asked: String,
+    },
     /// A name was given twice.
     #[error("{0} is given twice; name every node, client and operator once, each by a name of its own")]
     Twice(String),

@@ -165,7 +165,7 @@ impl Exits for CertsError {
     fn exit(&self) -> Exit {
         match self {
             Self::Certificate(CertificateError::Exists { .. }) => Exit::Conflict,
-            Self::Certificate(CertificateError::Request(_)) => Exit::Refused,
+            Self::Certificate(CertificateError::Request(_)) | Self::OtherKey { .. } => Exit::Refused,
             Self::Busy(_) => Exit::TryAgain,
             Self::Certificate(CertificateError::Name(_) | CertificateError::Outlasts { .. })
             | Self::Nothing

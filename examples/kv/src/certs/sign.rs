@@ -2,7 +2,8 @@
 //!
 //! A request proves that its author has the key, and not that the names are due to that author.
 //! So the names and the key's fingerprint are shown, to be compared with the output of
-//! `certs request`; without `--out` nothing else happens.
+//! `certs request`; without `--out` nothing else happens. With it, `--fingerprint` names the key
+//! that the holder read out: the file may have been replaced since it was shown.
 
 use super::{CertsError, DAYS, days, until};
 use quorate::transport::certificates::{Authority, CERTIFICATE_MODE, CertificateError, Request, write_new};
@@ -19,8 +20,11 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     request: PathBuf,
     /// The file for the certificate; without it the request is checked and shown, and not signed
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "fingerprint")]
     out: Option<PathBuf>,
+    /// The fingerprint of the holder's key, as `certs request` printed it; no other key is signed
+    #[arg(long, value_name = "SHA256", value_parser = fingerprint)]
+    fingerprint: Option<String>,
     /// The days that the certificate lasts; not beyond the authority's own end
     #[arg(long, default_value = DAYS, value_parser = days)]
     days: Duration,
@@ -30,13 +34,18 @@ pub struct Args {
 ///
 /// # Errors
 /// If the request asks for anything but one name of the authority's cluster and a node's hosts, or
-/// its signature is not by its key, or a file cannot be read, exists or cannot be written.
+/// its signature is not by its key, or the key is not that of `--fingerprint`, or a file cannot be
+/// read, exists or cannot be written.
 pub(super) fn run(args: &Args) -> Result<(String, Value), CertsError> {
     let authority = Authority::load(&args.ca)?.issuing_for(args.days);
     let failed = |source| CertificateError::Io { path: args.request.clone(), source };
     let request = Request::parse(&fs::read_to_string(&args.request).map_err(failed)?)?;
+    let fingerprint = request.fingerprint();
+    if let Some(expected) = args.fingerprint.as_ref().filter(|expected| **expected != fingerprint) {
+        return Err(CertsError::OtherKey { request: args.request.clone(), is: fingerprint, asked: expected.clone() });
+    }
     let certificate = authority.sign(&request)?;
-    let (subject, fingerprint, until) = (request.subject(), request.fingerprint(), until(&certificate));
+    let (subject, until) = (request.subject(), until(&certificate));
     let holder = subject.identity.to_string();
     let hosts = if subject.hosts.is_empty() { "none".to_owned() } else { subject.hosts.join(", ") };
     let done = match &args.out {
@@ -44,7 +53,7 @@ pub(super) fn run(args: &Args) -> Result<(String, Value), CertsError> {
             write_new(out, &certificate, CERTIFICATE_MODE)?;
             format!("signed: {}", out.display())
         }
-        None => "not signed: give --out FILE".to_owned(),
+        None => "not signed: give --out FILE and --fingerprint SHA256".to_owned(),
     };
     let cluster = &subject.identity.cluster;
     Ok((
@@ -58,4 +67,11 @@ pub(super) fn run(args: &Args) -> Result<(String, Value), CertsError> {
             "file": args.out,
         }),
     ))
+}
+
+/// Of the forms in which it is printed: with `sha256:` in front or not.
+fn fingerprint(text: &str) -> Result<String, String> {
+    let digits = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
+    let is_whole = digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_whole.then_some(digits).ok_or_else(|| "give all 64 hexadecimal digits that `certs request` printed".to_owned())
 }

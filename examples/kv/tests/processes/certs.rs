@@ -145,15 +145,28 @@ async fn a_request_is_signed_elsewhere_and_its_key_does_not_travel() {
     assert_eq!(request(&["--node", "1=127.0.0.1"]).await.failure(), (4, "conflict".to_owned()));
 
     let shown = sign(&[]).await.succeeded();
-    for says in ["node 1 of cluster demo", "hosts: 127.0.0.1, localhost", fingerprint, "not signed: give --out"] {
+    for says in ["node 1 of cluster demo", "hosts: 127.0.0.1, localhost", fingerprint, "not signed: give --out FILE"] {
         assert!(shown.contains(says), "{says}: {shown}");
     }
     let out = file("node-1.pem").display().to_string();
+    let named = format!("sha256:{fingerprint}");
+    for (more, exit, says) in [
+        (&[][..], 2, "--fingerprint"),
+        (&["--fingerprint", &fingerprint[..63]], 2, "64 hexadecimal digits"),
+        (&["--fingerprint", &"0".repeat(64)], 7, "node-1.csr is for key sha256:"),
+    ] {
+        let ran = sign(&[&["--out", &out, "--json"], more].concat()).await;
+        assert_eq!(ran.failure().0, exit, "{ran:?}");
+        assert!(ran.err.contains(says), "{ran:?}");
+    }
     assert!(!file("node-1.pem").exists());
-    let signed: Value =
-        serde_json::from_str(&sign(&["--out", &out, "--days", "90", "--json"]).await.succeeded()).expect("JSON");
+    let signed: Value = serde_json::from_str(
+        &sign(&["--out", &out, "--fingerprint", &named, "--days", "90", "--json"]).await.succeeded(),
+    )
+    .expect("JSON");
     assert_eq!((&signed["holder"], &signed["key_sha256"]), (&asked["holder"], &asked["key_sha256"]));
-    assert_eq!(sign(&["--out", &out, "--json"]).await.failure(), (4, "conflict".to_owned()));
+    let again = sign(&["--out", &out, "--fingerprint", &named, "--json"]).await;
+    assert_eq!(again.failure(), (4, "conflict".to_owned()));
 
     // The node runs with the pair.
     for name in ["node-1.key", "node-1.pem"] {
@@ -165,10 +178,13 @@ async fn a_request_is_signed_elsewhere_and_its_key_does_not_travel() {
     for (holder, role) in
         [(["--client", "app"], Role::Client("app".into())), (["--operator", "ann"], Role::Operator("ann".into()))]
     {
-        request(&holder).await.succeeded();
+        let asked: Value = serde_json::from_str(&request(&holder).await.succeeded()).expect("JSON");
+        let fingerprint = asked["key_sha256"].as_str().expect("text");
         let (csr, pem) = (file(&format!("{}.csr", holder[1])), file(&format!("{}.pem", holder[1])));
         let args = ["certs", "sign", "--ca", &ca, "--request", &csr.display().to_string(), "--out"];
-        run(&[&args[..], &[&pem.display().to_string()]].concat()).await.succeeded();
+        let said = run(&[&args[..], &[&pem.display().to_string(), "--fingerprint", fingerprint]].concat()).await;
+        let said = said.succeeded();
+        assert!(said.contains(holder[1]) && said.contains(fingerprint), "{said}");
         let authority = Authority::load(Path::new(&ca)).expect("an authority");
         let names = authority.names_in(&fs::read_to_string(pem).expect("readable")).expect("names");
         assert_eq!((names.identity.role, names.hosts), (role, vec![]));

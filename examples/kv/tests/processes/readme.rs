@@ -6,6 +6,7 @@
 //! [`Reader::prepare`]. A block that is not run is listed with the reason.
 
 use crate::support::{BINARY, PATIENCE, RELAXED};
+use quorate::transport::certificates::Request;
 use quorate_kv::client::{Client, Trust};
 use quorate_ports::Port;
 use std::{
@@ -146,7 +147,8 @@ impl Reader {
         Self { dir, addresses, exported: String::new(), nodes: BTreeMap::new() }
     }
 
-    /// Replaces the README's addresses by local ones, and PID by the process id; nothing else.
+    /// Replaces the README's addresses by local ones, PID by the process id, and SHA256 by the
+    /// fingerprint that node 2 was shown; nothing else.
     fn here(&self, text: &str, machine: Option<u64>) -> String {
         let mut text = text.to_owned();
         // Longest first, because one address may be a prefix of another.
@@ -154,6 +156,10 @@ impl Reader {
             let [raft, http] = [raft, http].map(|port| port.address().to_string());
             text = text.replace(&format!("10.0.0.{id}:7001"), &raft).replace(&format!("10.0.0.{id}:8001"), &http);
             text = text.replace(&format!("10.0.0.{id}"), "127.0.0.1");
+        }
+        if text.contains("SHA256") {
+            let request = fs::read_to_string(self.machine(2).join("next/node-2.csr")).expect("a request");
+            text = text.replace("SHA256", &Request::parse(&request).expect("in order").fingerprint());
         }
         let pid = machine.and_then(|id| self.nodes.get(&id)?.id());
         pid.map_or(text.clone(), |pid| text.replace("PID", &pid.to_string()))
