@@ -184,6 +184,14 @@ pub enum CertsError {
     /// A run of `certs` has the directory.
     #[error("another run of certs is under way in {}: try again", .0.display())]
     Busy(PathBuf),
+    /// A file that is no certificate of the authority.
+    #[error("{} {problem}: name the certificates to renew, or make one with `certs`", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The reason, as a predicate.
+        problem: String,
+    },
     /// A certificate that can't be renewed.
     #[error("{} {problem}: name the certificates to renew, or make one with `certs`", path.display())]
     NotRenewable {

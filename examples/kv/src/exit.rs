@@ -173,6 +173,7 @@ impl Exits for CertsError {
             | Self::Twice(_)
             | Self::OtherCluster { .. }
             | Self::NotRenewable { .. }
+            | Self::Foreign { .. }
             | Self::KeyElsewhere(_) => Exit::Usage,
             Self::Certificate(_) => Exit::Failed,
         }

@@ -29,34 +29,53 @@ pub struct Args {
 /// Renews; returns the result for people and for machines.
 ///
 /// # Errors
-/// Before the first change: one of the certificates is not this authority's, or its key is not
-/// here, or a name is given twice. During the changes: a file cannot be written; repeat the
-/// command.
+/// Before the first change: a name is given twice, or a certificate that is named is not this
+/// authority's, or its key is not here; without names such files are left alone, and it is an error
+/// if no other is there. During the changes: a file cannot be written; repeat the command.
 pub(super) fn run(args: &Args) -> Result<(String, Value), CertsError> {
     let dir = &args.dir;
     let _lock = lock(dir)?;
     let authority = Authority::load(dir)?.issuing_for(args.days);
-    let names = if args.names.is_empty() { all_in(dir)? } else { args.names.clone() };
+    let is_all = args.names.is_empty();
+    let names = if is_all { all_in(dir)? } else { args.names.clone() };
     if let Some(twice) = names.iter().enumerate().find_map(|(at, name)| names[..at].contains(name).then_some(name)) {
         return Err(CertsError::Twice(twice.clone()));
     }
-    let renewed = names.iter().map(|name| again(&authority, dir, name)).collect::<Result<Vec<_>, _>>()?;
+    let (mut renewed, mut skipped) = (Vec::new(), Vec::new());
+    for name in &names {
+        match again(&authority, dir, name) {
+            Ok((holder, issued)) => renewed.push((name, holder, issued)),
+            Err(CertsError::Foreign { path, problem }) if is_all => skipped.push((path, problem)),
+            Err(CertsError::KeyElsewhere(key)) if is_all => {
+                skipped.push((dir.join(format!("{name}.pem")), format!("has its key elsewhere: no {}", key.display())));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if renewed.is_empty() {
+        let problem = "has no certificate of this authority with its key".to_owned();
+        return Err(CertsError::NotRenewable { path: dir.clone(), problem });
+    }
     let (mut lines, mut objects) = (Vec::new(), Vec::new());
-    for (name, (holder, issued)) in names.iter().zip(&renewed) {
+    for (name, holder, issued) in &renewed {
         issued.replace(dir, name)?;
         let until = until(&issued.certificate_pem);
         lines.push(format!("{}: {holder}, until {until}", dir.join(format!("{name}.pem")).display()));
         objects.push(json!({ "name": name, "holder": holder, "until": until }));
     }
-    Ok((lines.join("\n"), json!({ "renewed": objects })))
+    lines.extend(skipped.iter().map(|(path, problem)| format!("{} {problem}: not renewed", path.display())));
+    let skipped = skipped.iter().map(|(path, problem)| json!({ "file": path, "problem": problem }));
+    Ok((lines.join("\n"), json!({ "renewed": objects, "skipped": skipped.collect::<Vec<_>>() })))
 }
 
 /// A certificate and key for the names in an existing one, and its holder.
 fn again(authority: &Authority, dir: &Path, name: &str) -> Result<(String, Issued), CertsError> {
     let (path, key) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
     let refused = |problem: String| CertsError::NotRenewable { path: path.clone(), problem };
-    let old = fs::read_to_string(&path).map_err(|error| refused(format!("can't be read ({error})")))?;
-    let subject = authority.names_in(&old).map_err(refused)?;
+    let old = fs::read(&path).map_err(|error| refused(format!("can't be read ({error})")))?;
+    let subject = authority
+        .names_in(&String::from_utf8_lossy(&old))
+        .map_err(|problem| CertsError::Foreign { path: path.clone(), problem })?;
     if !key.exists() {
         return Err(CertsError::KeyElsewhere(key));
     }
@@ -76,9 +95,6 @@ fn all_in(dir: &Path) -> Result<Vec<String>, CertsError> {
     }
     names.retain(|name| name != "ca");
     names.sort();
-    if names.is_empty() {
-        return Err(CertsError::NotRenewable { path: dir.to_owned(), problem: "has no certificates".to_owned() });
-    }
     Ok(names)
 }
 

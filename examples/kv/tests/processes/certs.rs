@@ -66,7 +66,6 @@ async fn a_renewal_that_is_refused_changes_nothing_and_one_that_was_interrupted_
         (&["alice", "away"], 2, "away.key is not here"),
         (&["ca"], 2, "not ca"),
         (&["../alice"], 2, "without .pem"),
-        (&[], 2, "away.key is not here"),
     ] {
         let ran = renew(args).await;
         assert_eq!(ran.failure().0, exit, "{args:?}: {ran:?}");
@@ -87,12 +86,27 @@ async fn a_renewal_that_is_refused_changes_nothing_and_one_that_was_interrupted_
     assert_eq!(renew(&["alice"]).await.failure(), (5, "try_again".to_owned()));
     drop(lock);
 
+    // Without names, the certificates that can't be renewed are named and left alone.
+    let said: Value = serde_json::from_str(&renew(&[]).await.succeeded()).expect("JSON");
+    let of = |list: &str, field: &str| -> Vec<String> {
+        let list = said[list].as_array().expect(list).iter();
+        list.map(|object| object[field].as_str().expect(field).to_owned()).collect()
+    };
+    assert_eq!(of("renewed", "name"), ["alice", "billing", "node-1"]);
+    assert_eq!(of("skipped", "file"), ["away.pem", "eve.pem"].map(|file| path(file).display().to_string()));
+    assert!(of("skipped", "problem")[0].contains("away.key"), "{said}");
+    assert_eq!(["eve.pem", "eve.key", "away.pem"].map(|file| contents(&dir)[file] == before[file]), [true; 3]);
+
     // The state between the two renames.
     renew(&["alice"]).await.succeeded();
     fs::rename(path("alice.pem"), path("alice.pem.new")).expect("renamed");
     fs::write(path("alice.pem"), &before["alice.pem"]).expect("written");
     renew(&["alice"]).await.succeeded();
     let after = contents(&dir);
+    for foreign in ["alice", "billing", "node-1"].map(|name| path(&format!("{name}.key"))) {
+        fs::remove_file(foreign).expect("removed");
+    }
+    assert_eq!(renew(&[]).await.failure(), (2, "usage".to_owned()), "there is none to renew");
     assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
     assert_ne!(after["alice.pem"], before["alice.pem"]);
 
