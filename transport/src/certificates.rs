@@ -309,6 +309,18 @@ pub enum CertificateError {
         /// The file `NAME.key`, of another certificate.
         key: PathBuf,
     },
+    /// A replaced file's owner and group, which the new file can't be given.
+    #[error("{} belongs to {uid}:{gid}, which a new file can't be given ({source}): run as root or as that user", path.display())]
+    Owner {
+        /// The file to be replaced.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
     /// The library that makes certificates failed.
     #[error("making a certificate failed: {0}")]
     Made(#[from] rcgen::Error),

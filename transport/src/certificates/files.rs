@@ -25,7 +25,9 @@ impl Issued {
     }
 
     /// Replaces `NAME.pem` and `NAME.key` in `dir`. Both new files are complete on disk beside the
-    /// old ones, as `NAME.pem.new` and `NAME.key.new`, before each is renamed: first the key.
+    /// old ones, as `NAME.pem.new` and `NAME.key.new`, before each is renamed: first the key. They
+    /// have owner and group of the old ones, and the mode, unless others could read a key or write a
+    /// certificate by it.
     ///
     /// Up to the first rename the old pair is in use, after the second the new one. A reader in
     /// between finds the new key and the old certificate, which do not belong together; a crash
@@ -33,8 +35,8 @@ impl Issued {
     /// of `dir`.
     ///
     /// # Errors
-    /// [`CertificateError::LeftOver`] if `NAME.pem.new` is there alone and of another key; or if a
-    /// file can't be written.
+    /// [`CertificateError::LeftOver`] if `NAME.pem.new` is there alone and of another key;
+    /// [`CertificateError::Owner`]; or if a file can't be written.
     pub fn replace(&self, dir: &Path, name: &str) -> Result<(), CertificateError> {
         self.replace_until(dir, name, usize::MAX)
     }
@@ -48,8 +50,12 @@ impl Issued {
             // was interrupted between its renames.
             &|| remove(&new.certificate),
             &|| remove(&new.key),
-            &|| write_new(&new.key, &self.key_pem, KEY_MODE),
-            &|| write_new(&new.certificate, &self.certificate_pem, CERTIFICATE_MODE).and_then(|()| sync(dir)),
+            &|| write_new(&new.key, &self.key_pem, KEY_MODE).and_then(|()| keep_access(&old.key, &new.key, is_private)),
+            &|| {
+                write_new(&new.certificate, &self.certificate_pem, CERTIFICATE_MODE)?;
+                keep_access(&old.certificate, &new.certificate, |mode, _| mode & 0o022 == 0)?;
+                sync(dir)
+            },
             &|| rename(&new.key, &old.key).and_then(|()| sync(dir)),
             &|| rename(&new.certificate, &old.certificate).and_then(|()| sync(dir)),
         ];
@@ -113,6 +119,35 @@ fn rename(from: &Path, to: &Path) -> Result<(), CertificateError> {
     fs::rename(from, to).map_err(|source| CertificateError::Io { path: to.to_owned(), source })
 }
 
+/// Gives a new file owner and group of the old one, and the mode if it `is_allowed`, by the mode and
+/// whether root owns the file: the process that reads the old one must be able to read the new one.
+#[cfg(unix)]
+fn keep_access(old: &Path, new: &Path, is_allowed: fn(u32, bool) -> bool) -> Result<(), CertificateError> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+    let failed = |source| CertificateError::Io { path: new.to_owned(), source };
+    let was = match fs::metadata(old) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        was => was.map_err(|source| CertificateError::Io { path: old.to_owned(), source })?,
+    };
+    let (uid, gid) = (was.uid(), was.gid());
+    let file = fs::File::open(new).map_err(failed)?;
+    let is = file.metadata().map_err(failed)?;
+    if (is.uid(), is.gid()) != (uid, gid) {
+        let refused = |source| CertificateError::Owner { path: old.to_owned(), uid, gid, source };
+        fchown(&file, Some(uid), Some(gid)).map_err(refused)?;
+    }
+    let mode = was.mode() & 0o777;
+    if is_allowed(mode, uid == 0) {
+        file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed)?;
+    }
+    file.sync_all().map_err(failed)
+}
+
+#[cfg(not(unix))]
+fn keep_access(_: &Path, _: &Path, _: fn(u32, bool) -> bool) -> Result<(), CertificateError> {
+    Ok(())
+}
+
 /// Makes the directory's entries durable, so that renames reach the disk in their order.
 fn sync(dir: &Path) -> Result<(), CertificateError> {
     #[cfg(unix)]
@@ -166,7 +201,6 @@ pub fn check_private(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-#[cfg(unix)]
 const fn is_private(mode: u32, is_owned_by_root: bool) -> bool {
     mode & 0o077 == 0 || (is_owned_by_root && mode & 0o037 == 0)
 }
@@ -176,7 +210,7 @@ mod tests {
     use super::*;
     use crate::certificates::Authority;
     use quorate_raft::NodeId;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
     #[test]
     fn a_replacement_that_crashes_anywhere_leaves_a_pair_or_names_the_mismatch_and_is_completed_by_the_next() {
@@ -208,6 +242,37 @@ mod tests {
             assert_eq!(left, ["n.key", "n.pem"], "{steps}");
             let mode = fs::metadata(dir.join("n.key")).expect("there").permissions().mode() & 0o777;
             assert_eq!(mode, KEY_MODE);
+        }
+    }
+
+    #[test]
+    fn a_replacement_keeps_owner_and_group_and_a_mode_that_keeps_the_key_private() {
+        let authority = Authority::create("demo").expect("an authority");
+        let issued = authority.issue_node(NodeId(1), &[]).expect("issued");
+        let dir = tempfile::tempdir().expect("a directory");
+        let dir = dir.path();
+        issued.write(dir, "n").expect("written");
+        let access = |file: &str| {
+            let is = fs::metadata(dir.join(file)).expect("there");
+            (is.uid(), is.gid(), is.mode() & 0o777)
+        };
+        let own = access("n.key");
+        // Another owner is for root alone to give.
+        let is_root = own.0 == 0;
+        let owners = if is_root { &[(0, 4711), (4711, 4712)][..] } else { &[(own.0, own.1)] };
+        for &(uid, gid) in owners {
+            for (file, mode, becomes) in [
+                ("n.key", 0o400, 0o400),
+                ("n.key", 0o640, if uid == 0 { 0o640 } else { 0o600 }),
+                ("n.key", 0o644, 0o600),
+                ("n.pem", 0o440, 0o440),
+                ("n.pem", 0o664, 0o644),
+            ] {
+                chown(dir.join(file), Some(uid), Some(gid)).expect("changed");
+                fs::set_permissions(dir.join(file), fs::Permissions::from_mode(mode)).expect("changed");
+                issued.replace(dir, "n").expect("replaced");
+                assert_eq!(access(file), (uid, gid, becomes), "{file} {mode:o}");
+            }
         }
     }
 
