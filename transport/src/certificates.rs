@@ -15,7 +15,7 @@
 mod files;
 mod request;
 
-pub use files::{CERTIFICATE_MODE, KEY_MODE, check_private, write_new};
+pub use files::{CERTIFICATE_MODE, KEY_MODE, check_private, read_private, write_new};
 pub use request::{Request, Requested, Subject, is_host};
 
 use crate::identity::{Identity, Role, check_cluster};
@@ -84,8 +84,8 @@ impl Authority {
     /// [`CertificateError::SeveralAuthorities`]; [`CertificateError::OtherKey`].
     pub fn load(dir: &Path) -> Result<Self, CertificateError> {
         let (certificate, key) = (dir.join("ca.pem"), dir.join("ca.key"));
-        check_private(&key).map_err(|problem| CertificateError::Open { path: key.clone(), problem })?;
-        let (certificate_pem, key_pem) = (read(&certificate)?, Zeroizing::new(read(&key)?));
+        let key_pem = read_private(&key).map_err(|problem| CertificateError::Open { path: key.clone(), problem })?;
+        let certificate_pem = read(&certificate)?;
         let (cluster, ends) = cluster_of(&certificate_pem)
             .zip(end_of(&certificate_pem))
             .ok_or(CertificateError::NotAnAuthority { path: certificate.clone() })?;
@@ -93,7 +93,8 @@ impl Authority {
         if certificate_pem.matches("-----BEGIN CERTIFICATE-----").count() > 1 {
             return Err(CertificateError::SeveralAuthorities { path: certificate });
         }
-        let pair = KeyPair::from_pem(&key_pem).map_err(|_| CertificateError::NotAnAuthority { path: key.clone() })?;
+        let pair = std::str::from_utf8(&key_pem).ok().and_then(|pem| KeyPair::from_pem(pem).ok());
+        let pair = pair.ok_or_else(|| CertificateError::NotAnAuthority { path: key.clone() })?;
         if !is_of_key(&certificate_pem, &pair) {
             return Err(CertificateError::OtherKey { key, certificate });
         }

@@ -4,9 +4,10 @@ use super::{CertificateError, Issued};
 use rcgen::{KeyPair, PublicKeyData};
 use std::{
     fs,
-    io::{self, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
+use zeroize::Zeroizing;
 
 /// The mode of a key's file.
 pub const KEY_MODE: u32 = 0o600;
@@ -177,27 +178,58 @@ pub fn write_new(path: &Path, contents: &str, mode: u32) -> Result<(), Certifica
     })
 }
 
-/// Whether a key's file is private, by PostgreSQL's rule: its owner alone has access, or it is
-/// root's and a group may read it, which is how Kubernetes gives a secret to a process that is
-/// not root (`fsGroup`).
+/// Whether a secret's file is private, by PostgreSQL's rule: this process's user or root owns it,
+/// and its owner alone has access, or it is root's and a group may read it, which is how Kubernetes
+/// gives a secret to a process that is not root (`fsGroup`). Before a file is read, prefer
+/// [`read_private`].
 ///
 /// # Errors
-/// In words without the path: it can't be examined, or other users have access.
+/// In words without the path: it can't be examined, another user owns it, or others have access.
 pub fn check_private(path: &Path) -> Result<(), String> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let metadata = fs::metadata(path)
-            .map_err(|error| format!("can't be read ({error}): check the path and its permissions"))?;
-        let mode = metadata.mode() & 0o777;
-        if !is_private(mode, metadata.uid() == 0) {
-            return Err(format!(
-                "the key is open to other users (mode {mode:04o}): chmod 600 it, or 640 if root owns it"
-            ));
-        }
+    check(&fs::metadata(path).map_err(unreadable)?)
+}
+
+/// Reads a secret's file that [`check_private`] accepts. It is opened once, so that the bytes are
+/// those of the file that was examined. They are zeroed when they are dropped.
+///
+/// # Errors
+/// As [`check_private`], or it can't be read.
+pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let mut file = fs::File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    check(&metadata)?;
+    // A buffer that grows leaves copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1));
+    file.read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+fn unreadable(error: io::Error) -> String {
+    format!("can't be read ({error}): check the path and its permissions")
+}
+
+#[cfg(unix)]
+fn check(metadata: &fs::Metadata) -> Result<(), String> {
+    use std::os::unix::fs::MetadataExt;
+    access(metadata.mode() & 0o777, metadata.uid(), rustix::process::geteuid().as_raw())
+}
+
+#[cfg(not(unix))]
+fn check(_: &fs::Metadata) -> Result<(), String> {
+    Ok(())
+}
+
+/// The same, by mode and owner of the file, and the user of this process.
+#[cfg(unix)]
+fn access(mode: u32, owner: u32, own: u32) -> Result<(), String> {
+    if owner != 0 && owner != own {
+        return Err(format!(
+            "the key belongs to another user (uid {owner}, not {own}): chown it to this one, or to root"
+        ));
     }
-    #[cfg(not(unix))]
-    let _ = path;
+    if !is_private(mode, owner == 0) {
+        return Err(format!("the key is open to other users (mode {mode:04o}): chmod 600 it, or 640 if root owns it"));
+    }
     Ok(())
 }
 
@@ -292,6 +324,22 @@ mod tests {
         let error = first.replace(dir, "n").expect_err("it is of no use").to_string();
         assert!(error.contains("n.pem.new is left over") && error.contains("remove it"), "{error}");
         assert_eq!(fs::read_to_string(dir.join("n.key")).expect("there"), second.key_pem, "nothing was changed");
+    }
+
+    #[test]
+    fn a_secret_of_another_user_than_root_and_this_one_is_refused() {
+        for (owner, own, accepted) in [(7, 7, true), (0, 7, true), (0, 0, true), (8, 7, false), (8, 0, false)] {
+            assert_eq!(access(0o600, owner, own).is_ok(), accepted, "of {owner}, read by {own}");
+        }
+        let error = access(0o600, 8, 0).expect_err("another's");
+        assert!(error.contains("uid 8, not 0"), "{error}");
+        access(0o640, 7, 7).expect_err("open to a group");
+
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), "secret").expect("written");
+        assert_eq!(read_private(file.path()).expect("this user's").as_slice(), b"secret");
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o604)).expect("changed");
+        read_private(file.path()).expect_err("open to all");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! before a socket is opened.
 
 use crate::{
-    certificates::check_private,
+    certificates::read_private,
     identity::{Role, check_cluster, identity_of, node_name},
     network::{Cause, NetworkError},
 };
@@ -60,9 +60,8 @@ impl Credentials {
             })?;
         }
         let chain = certificates(certificate)?;
-        check_private(key).map_err(|problem| failed(key, problem))?;
         // Zeroed when they are dropped. TLS gets its own form of the key, and no copy of these bytes.
-        let key_pem = Zeroizing::new(read(key)?);
+        let key_pem = read_private(key).map_err(|problem| failed(key, problem))?;
         let key_der = PrivateKeyDer::from_pem_slice(&key_pem)
             .map(Zeroizing::new)
             .map_err(|_| failed(key, "holds no private key in PEM: give the key made with the certificate"))?;

@@ -1,8 +1,8 @@
 //! The certificate of the HTTP server, its names, and the verification of clients' certificates.
 
 use crate::config::{ConfigError, HttpTls};
-use quorate::transport::certificates::{check_private, is_host};
-use std::{fs, net::IpAddr, path::Path, sync::Arc};
+use quorate::transport::certificates::{is_host, read_private};
+use std::{net::IpAddr, path::Path, sync::Arc};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -34,9 +34,8 @@ pub fn tls_acceptor(tls: &HttpTls, may_lack_certificate: bool) -> Result<TlsAcce
     let unusable = |error: &dyn std::fmt::Display| {
         ConfigError::new("http_tls.key", format_args!("{key}: {error}"), "name a PEM private key")
     };
-    check_private(&tls.key).map_err(|problem| unusable(&problem))?;
     // Zeroed when they are dropped. TLS gets its own form of the key, and no copy of these bytes.
-    let pem = fs::read(&tls.key).map(Zeroizing::new).map_err(|error| unusable(&error))?;
+    let pem = read_private(&tls.key).map_err(|problem| unusable(&problem))?;
     let private = PrivateKeyDer::from_pem_slice(&pem).map(Zeroizing::new).map_err(|error| unusable(&error))?;
     let unfit = |error: rustls::Error| {
         let problem = format!("{cert} and {key} do not match: {error}");
