@@ -149,15 +149,15 @@ fn one_node_keeps_few_connections_that_await_its_hellos() {
         let attack = attacker(async move {
             let endpoint = elsewhere(client(&pki, Some(&issued), ALPN));
             let mut connections = Vec::new();
-            for _ in 0..12 {
+            for _ in 0..24 {
                 connections.push(connect(&endpoint, to).await.expect("TLS lets it in"));
             }
             // The newest four are left to the time limit.
-            for connection in &connections[..8] {
+            for connection in &connections[..20] {
                 assert_eq!(closed_with(connection).await, Some(REPLACED));
             }
         });
-        world.beat("12 silent connections of one node", attack).await;
+        world.beat("24 silent connections of one node", attack).await;
         assert_eq!(world.victim.counts.connections("refused_address"), 0, "the places are given back");
         world.admits_a_member().await;
     });

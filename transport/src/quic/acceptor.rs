@@ -9,7 +9,7 @@
 //! introduced, and one that it has.
 
 use super::{
-    admission::{Attempt, Source, Verdict},
+    admission::{Attempt, Source, Verdict, is_beyond_proof},
     close::Close,
     hello::{Opened, Refusal, agree, hear, say},
     lanes::{Carrier, Side},
@@ -35,10 +35,9 @@ const INTRODUCING_MAX: usize = 4;
 pub(super) async fn accept(shared: Rc<Shared>, endpoint: Endpoint) {
     while let Some(incoming) = endpoint.accept().await {
         let remote = incoming.remote_address();
-        let source = Source::from(remote);
-        let is_proved = incoming.remote_address_validated();
-        let is_dialled = shared.dialled.borrow().values().any(|dialled| *dialled == source);
-        let verdict = shared.handshakes.borrow().judge(Attempt { source, is_proved, is_dialled });
+        let source = Source::of(remote, |ip| shared.dialled.borrow().values().any(|dialled| *dialled == ip));
+        let is_proved = incoming.remote_address_validated() || is_beyond_proof(remote);
+        let verdict = shared.handshakes.borrow().judge(Attempt { source, is_proved });
         match verdict {
             Verdict::Admit => {
                 let place = Place::take(&shared, source);

@@ -17,18 +17,33 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
-/// The origin of attempts that share one bound: an IPv4 address, or the /64 of an IPv6 address,
-/// which is the least that one machine is given.
+/// The origin of attempts that share one bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Source(IpAddr);
+pub(super) enum Source {
+    /// An address that this node dials: hosts of its network do not take its share.
+    Dialled(IpAddr),
+    /// Any other IPv4 address, or the /64 of an IPv6 address, of which one host may use all.
+    Other(IpAddr),
+}
 
-impl From<SocketAddr> for Source {
-    fn from(address: SocketAddr) -> Self {
-        Self(match address.ip().to_canonical() {
-            IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))),
-            v4 @ IpAddr::V4(_) => v4,
-        })
+impl Source {
+    pub(super) fn of(address: SocketAddr, is_dialled: impl Fn(IpAddr) -> bool) -> Self {
+        match address.ip().to_canonical() {
+            ip if is_dialled(ip) => Self::Dialled(ip),
+            IpAddr::V6(ip) => Self::Other(IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)))),
+            v4 @ IpAddr::V4(_) => Self::Other(v4),
+        }
     }
+
+    fn is_dialled(self) -> bool {
+        matches!(self, Self::Dialled(_))
+    }
+}
+
+/// Whether no retry can prove an address: its token would not hold the interface of a link-local
+/// IPv6 address. Such an address is forged by hosts of the same link alone.
+pub(super) fn is_beyond_proof(address: SocketAddr) -> bool {
+    matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local())
 }
 
 /// The facts about an attempt before anything is computed for it.
@@ -37,8 +52,6 @@ pub(super) struct Attempt {
     pub(super) source: Source,
     /// Whether a retry proved that the peer receives at its address.
     pub(super) is_proved: bool,
-    /// Whether this node dials a member there.
-    pub(super) is_dialled: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +85,9 @@ impl Handshakes {
 
     pub(super) fn judge(&self, attempt: Attempt) -> Verdict {
         let of_source = self.by_source.get(&attempt.source).copied().unwrap_or(0);
-        let is_trusted = attempt.is_dialled && self.all < Self::PROOF_FROM && of_source < Self::PROOF_FROM_PER_SOURCE;
-        let places = if attempt.is_dialled { Self::MAX } else { Self::MAX - Self::RESERVED };
+        let is_dialled = attempt.source.is_dialled();
+        let is_trusted = is_dialled && self.all < Self::PROOF_FROM && of_source < Self::PROOF_FROM_PER_SOURCE;
+        let places = if is_dialled { Self::MAX } else { Self::MAX - Self::RESERVED };
         if of_source >= Self::MAX_PER_SOURCE {
             Verdict::RefuseSource
         } else if self.all >= places {
@@ -108,27 +122,27 @@ mod tests {
     use super::*;
 
     fn source(text: &str) -> Source {
-        Source::from(SocketAddr::new(text.parse().expect("an address"), 7400))
+        Source::of(SocketAddr::new(ip(text), 7400), |_| false)
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
     }
 
     fn numbered(number: usize) -> Source {
         source(&format!("10.0.0.{number}"))
     }
 
+    fn member(number: usize) -> Source {
+        Source::of(SocketAddr::new(ip(&format!("10.0.0.{number}")), 7400), |_| true)
+    }
+
     fn forged(source: Source) -> Attempt {
-        Attempt { source, is_proved: false, is_dialled: false }
+        Attempt { source, is_proved: false }
     }
 
     fn proved(source: Source) -> Attempt {
-        Attempt { is_proved: true, ..forged(source) }
-    }
-
-    fn forged_member(source: Source) -> Attempt {
-        Attempt { is_dialled: true, ..forged(source) }
-    }
-
-    fn dialled(source: Source) -> Attempt {
-        Attempt { is_dialled: true, ..proved(source) }
+        Attempt { source, is_proved: true }
     }
 
     /// Begins handshakes until one is not admitted; gives their number and the verdict that ended it.
@@ -146,12 +160,11 @@ mod tests {
 
     #[test]
     fn one_source_has_its_share_and_proves_its_address_for_most_of_it() {
-        let (mut handshakes, one) = (Handshakes::default(), numbered(1));
-        assert_eq!(fill(&mut handshakes, std::iter::repeat(forged(one))), (0, Verdict::Retry));
-        assert_eq!(fill(&mut handshakes, std::iter::repeat(forged_member(one))), (4, Verdict::Retry));
-        assert_eq!(fill(&mut handshakes, std::iter::repeat(dialled(one))), (12, Verdict::RefuseSource));
+        let (mut handshakes, one) = (Handshakes::default(), member(1));
+        assert_eq!(handshakes.judge(forged(numbered(1))), Verdict::Retry);
+        assert_eq!(fill(&mut handshakes, std::iter::repeat(forged(one))), (4, Verdict::Retry));
+        assert_eq!(fill(&mut handshakes, std::iter::repeat(proved(one))), (12, Verdict::RefuseSource));
         assert_eq!(handshakes.judge(forged(one)), Verdict::RefuseSource, "no retry is spent on it");
-        assert_eq!(handshakes.judge(dialled(one)), Verdict::RefuseSource);
         assert_eq!(handshakes.judge(proved(numbered(2))), Verdict::Admit);
         handshakes.ended(one);
         assert_eq!(handshakes.judge(proved(one)), Verdict::Admit);
@@ -160,7 +173,7 @@ mod tests {
     #[test]
     fn forged_addresses_take_few_places_and_little_of_the_share_of_their_owner() {
         let mut handshakes = Handshakes::default();
-        let many = (1..=250).flat_map(|number| [forged_member(numbered(number)); 3]);
+        let many = (1..=250).flat_map(|number| [forged(member(number)); 3]);
         assert_eq!(fill(&mut handshakes, many), (16, Verdict::Retry));
         assert_eq!(handshakes.judge(proved(numbered(1))), Verdict::Admit);
     }
@@ -170,8 +183,8 @@ mod tests {
         let mut handshakes = Handshakes::default();
         let many = (1..=250).map(|number| proved(numbered(number)));
         assert_eq!(fill(&mut handshakes, many), (48, Verdict::RefuseBusy));
-        assert_eq!(handshakes.judge(forged_member(numbered(251))), Verdict::Retry, "its address may be forged, too");
-        let members = (201..=250).map(|number| dialled(numbered(number)));
+        assert_eq!(handshakes.judge(forged(member(251))), Verdict::Retry, "its address may be forged, too");
+        let members = (201..=250).map(|number| proved(member(number)));
         assert_eq!(fill(&mut handshakes, members), (16, Verdict::RefuseBusy));
     }
 
@@ -191,5 +204,21 @@ mod tests {
         assert_ne!(source("2001:db8:1:2::1"), source("2001:db8:1:3::1"));
         assert_eq!(source("::ffff:10.0.0.1"), source("10.0.0.1"));
         assert_ne!(source("::ffff:10.0.0.1"), source("::ffff:10.0.0.2"));
+    }
+
+    #[test]
+    fn hosts_of_the_network_of_a_member_do_not_take_its_share() {
+        let (member, other) = (ip("2001:db8:1:2::1"), ip("2001:db8:1:2::bad"));
+        let of = |ip| Source::of(SocketAddr::new(ip, 7400), |ip| ip == member);
+        let mut handshakes = Handshakes::default();
+        assert_eq!(fill(&mut handshakes, std::iter::repeat(proved(of(other)))), (16, Verdict::RefuseSource));
+        assert_eq!(handshakes.judge(proved(of(member))), Verdict::Admit);
+    }
+
+    #[test]
+    fn only_link_local_addresses_are_beyond_the_proof_of_a_retry() {
+        let is_beyond = |text: &str| is_beyond_proof(text.parse().expect("an address with a port"));
+        assert!(is_beyond("[fe80::1%2]:7") && is_beyond("[febf::1%2]:7"));
+        assert!(!is_beyond("[fec0::1]:7") && !is_beyond("[2001:db8::1]:7") && !is_beyond("169.254.0.1:7"));
     }
 }

@@ -391,7 +391,7 @@ async fn dial(
     let endpoint = fresh.or_else(|| shared.endpoint()).ok_or_else(|| unreachable("the network is closed".into()))?;
     let to = resolve(&address, attempt).await.map_err(unreachable)?;
     if shared.links.borrow().contains_key(&peer) {
-        shared.dialled.borrow_mut().insert(peer, to.into());
+        shared.dialled.borrow_mut().insert(peer, to.ip().to_canonical());
     }
     let name = node_name(peer, &shared.cluster);
     let connecting = endpoint.connect_with(shared.client.clone(), to, &name);

@@ -1,7 +1,7 @@
 //! State that the acceptor, the links and the lanes' tasks share on the node's thread.
 
 use super::{
-    admission::{Handshakes, Source},
+    admission::Handshakes,
     backoff::{LogThrottle, PeerBackoff},
     incarnations::Incarnations,
     lanes::Carrier,
@@ -17,7 +17,7 @@ use quorate_raft::NodeId;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
@@ -58,7 +58,7 @@ pub(super) struct Shared {
     /// Handshakes under way on accepted connections.
     pub(super) handshakes: RefCell<Handshakes>,
     /// Where each link last dialled: at most one entry a link.
-    pub(super) dialled: RefCell<BTreeMap<NodeId, Source>>,
+    pub(super) dialled: RefCell<BTreeMap<NodeId, IpAddr>>,
     /// Accepted connections that proved their node and await its hellos, oldest first: few a node.
     pub(super) introducing: RefCell<BTreeMap<NodeId, VecDeque<Connection>>>,
 }
