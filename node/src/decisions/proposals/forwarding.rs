@@ -155,8 +155,11 @@ impl<W, C> Proposals<W, C> {
                     continue;
                 }
                 // Every command is sent with the time that it may wait, also one without a deadline, and the
-                // leader's clock may leap. It had no effect, and the leader takes it with new time.
-                ProposeOutcome::DeadlinePassed if !proposal.is_late(now) => {
+                // leader's clock may leap. It had no effect, and the leader takes it with new time. With less
+                // than a millisecond left it would be sent with none.
+                ProposeOutcome::DeadlinePassed
+                    if proposal.until.is_none_or(|until| until.since(now) >= Duration::from_millis(1)) =>
+                {
                     late_there.push(proposal);
                     continue;
                 }

@@ -358,6 +358,8 @@ fn a_command_that_is_late_by_the_leaders_clock_alone_goes_there_again() {
     assert_eq!(of(None, MS(1)), (Some(OTHER), None), "it has no deadline");
     assert_eq!(of(None, timeout), (None, Some(ProposeError::NoLeader)), "no caller waits longer");
     assert_eq!(of(Some(deadline), deadline - MS(1)), (Some(OTHER), None));
+    let late = deadline - Duration::from_micros(999);
+    assert_eq!(of(Some(deadline), late), (None, Some(ProposeError::DeadlinePassed)), "it would have no time there");
     assert_eq!(of(Some(deadline), deadline), (None, Some(ProposeError::DeadlinePassed)));
 }
 
