@@ -89,7 +89,10 @@ impl Comparing {
         // The snapshot has the state after these verdicts.
         let is_restored = std::mem::take(&mut self.is_restored);
         let judged: Vec<_> = claims.windows().filter(|window| self.judge(at, *window, claims)).collect();
-        judged.into_iter().filter(|_| !is_restored).find_map(|window| self.failure(window, claims))
+        // A difference before a window that a majority agrees on is an old one, and the alarm about it is over.
+        let agreed = self.agreed(claims);
+        let mut counted = judged.into_iter().filter(|window| !is_restored && agreed.is_none_or(|of| *window > of));
+        counted.find_map(|window| self.failure(window, claims))
     }
 
     /// A claim of `window` was added at the entry `at`. Returns the failure of this node, if it has
@@ -131,14 +134,8 @@ impl Comparing {
         if !std::mem::take(&mut self.has_changed) {
             return None;
         }
-        let verdict = |window| claims.verdict(window, &self.full_copies);
         let disputing = |window| claims.disputing(window, &self.full_copies);
-        let is_majority = |window: u64| {
-            matches!(verdict(window), Verdict::Agreed | Verdict::Diverged(_)) && disputing(window).is_empty()
-        };
-        let is_agreed = |window: &u64| is_majority(*window) && self.is_of_majority(*window, claims);
-        let agreed = claims.windows().rev().find(is_agreed);
-        let first = agreed.map_or(0, |agreed| agreed + 1);
+        let first = self.agreed(claims).map_or(0, |agreed| agreed + 1);
         let last = window_of(at).checked_sub(1).filter(|last| *last >= first);
         let open = last.map(|last| Open {
             sound_up_to: last_of(first),
@@ -158,6 +155,15 @@ impl Comparing {
             found: self.found.clone(),
             disagreement: self.disagreement(claims).map(Arc::new),
         })
+    }
+
+    /// The last window of which a majority of the full copies has one value, and this state too.
+    fn agreed(&self, claims: &Claims) -> Option<u64> {
+        let is_majority = |window: u64| {
+            matches!(claims.verdict(window, &self.full_copies), Verdict::Agreed | Verdict::Diverged(_))
+                && claims.disputing(window, &self.full_copies).is_empty()
+        };
+        claims.windows().rev().find(|window| is_majority(*window) && self.is_of_majority(*window, claims))
     }
 
     /// Whether the state has the majority's value of a window. A state of another node had it, if it
@@ -374,6 +380,19 @@ mod tests {
         }
         let diverged = Failure::Diverged { after: Index(2_047), up_to: Index(3_071), mine: 8, theirs: 7 };
         assert_eq!(comparing.configured(MINE, ids(&[1, 2, 3]), Index(4_100), &claims), Some(diverged));
+    }
+
+    #[test]
+    fn a_smaller_configuration_stops_no_copy_for_a_difference_before_a_window_that_is_agreed_on() {
+        let (mut comparing, mut claims) = (Comparing::default(), Claims::default());
+        let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect();
+        comparing.configured(MINE, ids(&[1, 2, 3, 4]), Index(0), &claims);
+        comparing.ended(2, claim(8));
+        comparing.ended(3, claim(9));
+        for (window, node, hash) in [(2, 1, 7), (2, 2, 7), (2, 3, 8), (3, 1, 9), (3, 2, 9), (3, 3, 9)] {
+            assert_eq!(add(&mut comparing, &mut claims, (5_000, window, node, hash)), None);
+        }
+        assert_eq!(comparing.configured(MINE, ids(&[1, 2, 3]), Index(5_100), &claims), None);
     }
 
     fn of_three() -> Comparing {
