@@ -230,7 +230,7 @@ fn tracing_cluster(token: &str) -> Running {
         let text = format!("#!/bin/sh\nRUST_LOG={LEVEL} exec '{BINARY}' \"$@\"\n");
         fs::write(&script, text).expect("written");
         fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).expect("changed");
-        let sections = format!("{RELAXED}{SNAPSHOTS}\n[http_auth]\ntokens = {tokens:?}\n");
+        let sections = format!("{RELAXED}{SNAPSHOTS}\n[http_auth]\ntokens = {tokens:?}\nloopback = \"operator\"\n");
         Options { sections, binary: script, ..options }
     })
 }
