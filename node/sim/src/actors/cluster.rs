@@ -116,7 +116,7 @@ impl<'a> Cluster<'a> {
             Some(release) => builder.writes_version(0).applies_versions(0..=release),
             None => builder.writes_version(self.members[at].release),
         };
-        self.observer.lock().say(format_args!("{id} starts, of release {}", self.members[at].runs_release()));
+        self.observer.lock().say(format_args!("{id} starts, of release {}", self.members[at].next_release()));
         let machine = Registers::new(id, release, member::ballast(plan), self.observer.clone());
         let started = Process::start(builder, machine, &self.observer);
         let (now, sole) = (self.now, plan.nodes == 1);
@@ -166,7 +166,8 @@ impl<'a> Cluster<'a> {
         if lives > 1 && has_faults {
             member.choose_release(draw, next);
         }
-        let release = member.runs_release();
+        let release = member.next_release();
+        member.running = release;
         self.observer.lock().releases.started(member.id, release);
         release
     }

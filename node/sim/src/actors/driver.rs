@@ -263,7 +263,7 @@ impl Cluster<'_> {
     fn has_its_version(&self, leader: &quorate::Status) -> bool {
         let of = |id: &NodeId| &self.members[id.0 as usize - 1];
         let members: Vec<_> = leader.voters.iter().chain(&leader.learners).map(of).collect();
-        let of_all = members.iter().map(|member| member.runs_release()).min();
+        let of_all = members.iter().map(|member| member.next_release()).min();
         !timers::are_used(self.plan)
             || members.iter().any(|member| matches!(member.state, State::Out))
             || of_all.is_none_or(|of_all| of_all <= leader.schema_version)

@@ -57,8 +57,9 @@ impl Cluster<'_> {
         }
         let is_outside = |id: &NodeId| *id != to && !status.voters.contains(id) && !status.learners.contains(id);
         let mut outside: Vec<_> = (1..=self.plan.nodes).map(NodeId).filter(is_outside).collect();
-        // A leader that was removed leads on for a moment.
-        outside.retain(|id| status.leader != Some(*id) && !self.is_up(*id));
+        // A leader that was removed leads on for a moment, and a node that is added may be a member by the
+        // time the message arrives.
+        outside.retain(|id| status.leader != Some(*id) && !self.is_up(*id) && !self.operator.wants(*id));
         outside.push(NodeId(self.plan.nodes + 1));
         let from = outside[self.random.random_range(0..outside.len())];
         let removed = u64::from(from.0 <= self.plan.nodes);

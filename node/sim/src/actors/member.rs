@@ -38,6 +38,8 @@ pub(super) struct Member {
     runs_with: Duration,
     /// The release from its next start on, which is the version that its state machine writes.
     pub(super) release: u32,
+    /// The release of the typed service that its present life runs.
+    pub(super) running: u32,
     /// Whether its present life runs the release before, of the typed service.
     pub(super) is_rolled_back: bool,
     /// The time at which the operator mends its halt.
@@ -124,6 +126,7 @@ impl Member {
             was_removed: false,
             runs_with: told.shortest,
             release: 0,
+            running: 0,
             is_rolled_back: false,
             mended_at: None,
             needs: 0,

@@ -30,6 +30,11 @@ impl Operator {
         self.goal = Some(voters.to_vec());
     }
 
+    /// Whether it wants this voter.
+    pub(super) fn wants(&self, id: NodeId) -> bool {
+        self.goal.as_ref().is_some_and(|goal| goal.contains(&id))
+    }
+
     /// Whether the leader's configuration is settled and has the wanted voters.
     pub(super) fn has_its_goal(&self, members: &[Member]) -> bool {
         let Some(goal) = &self.goal else { return true };

@@ -60,7 +60,7 @@ impl Releases {
     /// # Errors
     /// The property that does not hold.
     pub(super) fn halted(&self, member: &Member, cause: &HaltCause) -> Result<u32, String> {
-        let (id, runs) = (member.id, member.runs_release());
+        let (id, runs) = (member.id, member.running);
         match *cause {
             HaltCause::TooOld { needs, release }
                 if release == runs
@@ -76,15 +76,15 @@ impl Releases {
 
     /// Whether the end of a member is that of a release which does not know the snapshot.
     pub(super) fn explain(&self, member: &Member, words: &str) -> bool {
-        let runs = member.runs_release();
+        let runs = member.running;
         let named = format!("and this release reads up to {runs}: run a newer one");
         runs < self.raised && (member.is_rolled_back || self.is_unknown) && words.contains(&named)
     }
 }
 
 impl Member {
-    /// The release of the service that its present life runs, or its next one.
-    pub(super) fn runs_release(&self) -> u32 {
+    /// The release of the service with which it starts next.
+    pub(super) fn next_release(&self) -> u32 {
         self.release.min(NEWEST).saturating_sub(self.is_rolled_back.into())
     }
 
