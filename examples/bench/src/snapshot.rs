@@ -21,6 +21,7 @@ use quorate_kv::machine::{Command, Kv};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{
+    fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
     path::Path,
@@ -229,6 +230,7 @@ impl Run<'_> {
         if first <= reached + WRITERS as u64 {
             return Err(format!("the log still begins at {first}, which the third node has").into());
         }
+        let snapshot_bytes = self.snapshot_bytes(taken)?;
         let (sent_before, begun) = (self.wire.bytes(), Instant::now());
         let mut third = ThirdNode::start(self.dir, self.nodes)?;
         let half = self.bytes / 2;
@@ -245,9 +247,22 @@ impl Run<'_> {
         stop(third).await?;
         Ok(json!({
             "after_bytes": half, "cut_s": CUT.as_secs(), "wire_bytes": sent, "took_s": round(took.as_secs_f64()),
-            // A transfer that restarts would send half as much again.
-            "resumed": sent < self.bytes + self.bytes / 4,
+            // A transfer that restarts would send these bytes again.
+            "snapshot_bytes": snapshot_bytes, "resumed": sent < snapshot_bytes + half / 2,
         }))
+    }
+
+    /// Length of the leader's snapshot that ends at this entry: the state, and the history of its events.
+    fn snapshot_bytes(&self, ends: u64) -> Result<u64, Failed> {
+        let begin = format!("{ends:020}-");
+        for file in fs::read_dir(self.dir.join(format!("data-{LEADER}")))? {
+            let file = file?;
+            let name = file.file_name().into_string().unwrap_or_default();
+            if name.starts_with(&begin) && name.ends_with(".snapshot") {
+                return Ok(file.metadata()?.len());
+            }
+        }
+        Err(format!("the leader has no snapshot that ends at entry {ends}").into())
     }
 
     /// Writes all keys of the state.
