@@ -12,9 +12,11 @@
 //! Files: `ca.pem`, `ca.key`, and `NAME.pem`, `NAME.key` for each certificate issued. Nothing is
 //! overwritten but by [`Issued::replace`], and keys can be read by their owner alone.
 
+mod contents;
 mod files;
 mod request;
 
+pub use contents::Contents;
 pub use files::{CERTIFICATE_MODE, KEY_MODE, check_private, read_private, write_new};
 pub use request::{Request, Requested, Subject, is_host};
 
