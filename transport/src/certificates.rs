@@ -9,16 +9,22 @@
 //! A key need not be made where the authority is: [`Requested`] makes it on its own machine, and
 //! [`Authority::sign`] certifies the request.
 //!
-//! Files: `ca.pem`, `ca.key`, and `NAME.pem`, `NAME.key` for each certificate issued. Nothing is
-//! overwritten but by [`Issued::replace`], and keys can be read by their owner alone.
+//! Each certificate has a random serial number, by which [`Authority::revoke`] ends it before its
+//! date.
+//!
+//! Files: `ca.pem`, `ca.key`, `ca.crl.pem`, and `NAME.pem`, `NAME.key` for each certificate issued.
+//! Nothing is overwritten but by [`Issued::replace`] and [`Authority::revoke`], and keys can be read
+//! by their owner alone.
 
 mod contents;
 mod files;
 mod request;
+mod revocation;
 
 pub use contents::Contents;
-pub use files::{CERTIFICATE_MODE, KEY_MODE, check_private, read_private, write_new};
+pub use files::{CERTIFICATE_MODE, KEY_MODE, check_private, read_private, replace, write_new};
 pub use request::{Request, Requested, Subject, is_host};
+pub use revocation::{LIST_FILE, LIST_LASTS, Reason, RevocationList, Revoked, Serial};
 
 use crate::identity::{Identity, Role, check_cluster};
 use files::{is_of_key, read};
@@ -31,7 +37,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
-use x509_parser::prelude::FromDer;
+use x509_parser::{prelude::FromDer, time::ASN1Time};
 use zeroize::{Zeroize, Zeroizing};
 
 /// How long an authority's certificate lasts: 10 years.
@@ -49,6 +55,17 @@ pub struct Authority {
     ends: SystemTime,
     /// How long what it issues lasts.
     issued_last: Duration,
+}
+
+/// A certificate of an authority, as read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certified {
+    /// Its names.
+    pub subject: Subject,
+    /// Its number, by which it is revoked.
+    pub serial: Serial,
+    /// Its end.
+    pub ends: SystemTime,
 }
 
 /// A certificate and its key.
@@ -70,6 +87,7 @@ impl Authority {
         let mut params = lasting(CertificateParams::default(), AUTHORITY_LASTS);
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, format!("{COMMON_NAME}{cluster}"));
+        params.serial_number = Some(Serial::random().for_rcgen());
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate()?;
@@ -195,6 +213,7 @@ impl Authority {
             return Err(CertificateError::Outlasts { asked: self.issued_last, left });
         }
         let mut params = lasting(subject.params()?, self.issued_last);
+        params.serial_number = Some(Serial::random().for_rcgen());
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = match subject.identity.role {
@@ -207,8 +226,16 @@ impl Authority {
     /// The names in a certificate that this authority issued, PEM, expired or not.
     ///
     /// # Errors
-    /// In words without the path: it is no certificate, or of another authority, or without a role.
+    /// As [`Authority::examine`].
     pub fn names_in(&self, certificate_pem: &str) -> Result<Subject, String> {
+        self.examine(certificate_pem).map(|certified| certified.subject)
+    }
+
+    /// A certificate that this authority issued, PEM, expired or not, revoked or not.
+    ///
+    /// # Errors
+    /// In words without the path: it is no certificate, or of another authority, or without a role.
+    pub fn examine(&self, certificate_pem: &str) -> Result<Certified, String> {
         let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes())
             .map_err(|_| "holds no certificate in PEM".to_owned())?;
         let certificate = pem.parse_x509().map_err(|_| "holds no certificate".to_owned())?;
@@ -219,7 +246,11 @@ impl Authority {
             return Err(format!("is not by this authority of {:?}", self.cluster));
         }
         let names = certificate.subject_alternative_name().map_err(|_| "has malformed names".to_owned())?;
-        Subject::of_names(names.iter().flat_map(|names| &names.value.general_names))
+        Ok(Certified {
+            subject: Subject::of_names(names.iter().flat_map(|names| &names.value.general_names))?,
+            serial: Serial::of(certificate.raw_serial()),
+            ends: time_of(certificate.validity().not_after).ok_or("has a malformed end")?,
+        })
     }
 }
 
@@ -227,8 +258,11 @@ impl Authority {
 #[must_use]
 pub fn end_of(certificate_pem: &str) -> Option<SystemTime> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()).ok()?;
-    let seconds = pem.parse_x509().ok()?.validity().not_after.timestamp();
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
+    time_of(pem.parse_x509().ok()?.validity().not_after)
+}
+
+fn time_of(time: ASN1Time) -> Option<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(time.timestamp()).ok()?))
 }
 
 impl Drop for Issued {
@@ -300,6 +334,27 @@ pub enum CertificateError {
         asked: Duration,
         /// How long the authority's own certificate lasts from now on.
         left: Duration,
+    },
+    /// An authority whose certificate does not permit it to sign revocation lists: verifiers would
+    /// refuse its list.
+    #[error("{} may not sign revocation lists (key usage cRLSign): make another authority with `certs`", path.display())]
+    NoListSigner {
+        /// The file `ca.pem`.
+        path: PathBuf,
+    },
+    /// An authority whose certificate has ended.
+    #[error("{} has ended, and what it signs counts no more: make another authority with `certs`", path.display())]
+    Ended {
+        /// The file `ca.pem`.
+        path: PathBuf,
+    },
+    /// `ca.crl.pem` is not one list of the authority.
+    #[error("{} {problem}: restore the authority's newest list, from a node if need be", path.display())]
+    List {
+        /// The file `ca.crl.pem`.
+        path: PathBuf,
+        /// The reason, as a predicate.
+        problem: &'static str,
     },
     /// A request that no authority signs.
     #[error("the request is refused: {0}; make one with `quorate-kv certs request`")]

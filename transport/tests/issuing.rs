@@ -2,15 +2,27 @@
 
 use quorate_raft::NodeId;
 use quorate_transport::{
-    certificates::{AUTHORITY_LASTS, Authority, CertificateError, Request, Requested, Subject, end_of},
+    certificates::{
+        AUTHORITY_LASTS, Authority, CertificateError, LIST_FILE, LIST_LASTS, Reason, Request, Requested, Serial,
+        Subject, end_of,
+    },
     identity::{Identity, Role},
 };
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData, SanType, SignatureAlgorithm, SigningKey,
 };
+use rustls::{
+    CertificateError as Refused, RootCertStore,
+    crypto::ring::default_provider,
+    pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime, pem::PemObject},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+};
 use std::{
+    collections::BTreeSet,
     fs,
+    path::Path,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -165,6 +177,125 @@ fn an_authority_whose_key_and_certificate_do_not_belong_together_is_not_loaded()
     refused("ca.key is not the key of");
     fs::write(own.join("ca.pem"), second).unwrap();
     Authority::load(own).expect("the other pair");
+}
+
+#[test]
+fn serials_differ_also_between_certificates_of_one_request() {
+    let authority = Authority::create(CLUSTER).unwrap();
+    let request = Request::parse(&Requested::make(&subject(Role::Node(NodeId(1)), &[])).unwrap().request_pem).unwrap();
+    let signed = (0..10).map(|_| authority.sign(&request).unwrap());
+    let issued = (0..10).map(|_| authority.issue_client("app").unwrap().certificate_pem.clone());
+    let serials: BTreeSet<_> = signed.chain(issued).map(|pem| authority.examine(&pem).unwrap().serial).collect();
+    assert_eq!(serials.len(), 20);
+    assert!(serials.iter().all(|serial| serial.to_string().len() == 32), "{serials:?}");
+}
+
+#[test]
+fn a_list_keeps_every_entry_counts_up_and_is_what_a_verifier_goes_by() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let authority = Authority::create(CLUSTER).unwrap();
+    authority.write(dir).unwrap();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| authority.issue_client(name).unwrap());
+    let [a, b] = [&alice, &bob].map(|issued| authority.examine(&issued.certificate_pem).unwrap().serial);
+    assert_eq!(authority.revocation_list(dir).unwrap(), None);
+
+    let first = authority.revoke(dir, &[], Reason::Unspecified, LIST_LASTS).unwrap();
+    assert_eq!((first.number, first.revoked.len()), (1, 0));
+    let verdicts = || {
+        let verifier = verifier(&authority, dir);
+        [&alice, &bob, &carol].map(|issued| verdict(&*verifier, &issued.certificate_pem))
+    };
+    assert_eq!(verdicts(), [Ok(()), Ok(()), Ok(())]);
+
+    // As after a restart, from the files.
+    let loaded = Authority::load(dir).unwrap();
+    loaded.revoke(dir, std::slice::from_ref(&a), Reason::KeyCompromise, LIST_LASTS).unwrap();
+    let once = loaded.revocation_list(dir).unwrap().unwrap();
+    let last = authority.revoke(dir, &[a.clone(), b.clone(), b.clone()], Reason::Superseded, LIST_LASTS).unwrap();
+    assert_eq!(Some(&last), loaded.revocation_list(dir).unwrap().as_ref());
+    assert_eq!((once.number, last.number), (2, 3));
+    assert_eq!(last.revoked[0], once.revoked[0], "its entry stays");
+    let shown: Vec<_> = last.revoked.iter().map(|entry| (&entry.serial, entry.reason)).collect();
+    assert_eq!(shown, [(&a, Reason::KeyCompromise), (&b, Reason::Superseded)]);
+    let expected = SystemTime::now() + LIST_LASTS;
+    assert!(expected.duration_since(last.next_update).unwrap() < Duration::from_secs(60));
+    assert_eq!(verdicts(), [Err(Refused::Revoked), Err(Refused::Revoked), Ok(())]);
+    let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, [LIST_FILE, "ca.key", "ca.pem"], "nothing is left over");
+
+    // A list that has lapsed says nothing about any certificate.
+    authority.revoke(dir, &[], Reason::Unspecified, Duration::ZERO).unwrap();
+    assert!(verdicts().iter().all(|verdict| matches!(verdict, Err(Refused::ExpiredRevocationListContext { .. }))));
+}
+
+#[test]
+fn a_list_is_extended_by_its_own_authority_alone_and_lasts_no_longer_than_that() {
+    let dirs = [1, 2].map(|_| tempfile::tempdir().unwrap());
+    let [dir, other] = dirs.each_ref().map(|dir| dir.path());
+    let authority = Authority::create(CLUSTER).unwrap();
+    authority.write(dir).unwrap();
+    Authority::create(CLUSTER).unwrap().revoke(other, &[], Reason::Unspecified, LIST_LASTS).unwrap();
+    authority.revoke(dir, &["a1".parse::<Serial>().unwrap()], Reason::Unspecified, LIST_LASTS).unwrap();
+    let [own, foreign] = [dir, other].map(|dir| fs::read_to_string(dir.join(LIST_FILE)).unwrap());
+    let half = &own[..own.len() / 2];
+    for (text, says) in [
+        (&*foreign, "is not by the authority beside it"),
+        (&format!("{own}{foreign}"), "does not hold one revocation list"),
+        ("", "does not hold one revocation list"),
+        (half, "malformed"),
+    ] {
+        fs::write(dir.join(LIST_FILE), text).unwrap();
+        let error = authority.revoke(dir, &[], Reason::Unspecified, LIST_LASTS).expect_err(says).to_string();
+        assert!(error.contains(LIST_FILE) && error.contains(says) && error.lines().count() == 1, "{error}");
+        assert_eq!(fs::read_to_string(dir.join(LIST_FILE)).unwrap(), text, "it stays");
+    }
+    fs::write(dir.join(LIST_FILE), &own).unwrap();
+    fs::write(dir.join(format!("{LIST_FILE}.new")), half).unwrap();
+    let list = authority.revoke(dir, &[], Reason::Unspecified, AUTHORITY_LASTS * 2).unwrap();
+    assert_eq!((list.number, list.revoked.len()), (2, 1));
+    assert_eq!(Some(list.next_update), end_of(authority.certificate_pem()));
+
+    for (usages, ends, says) in [
+        (&[KeyUsagePurpose::KeyCertSign][..], DAY, "may not sign revocation lists"),
+        (&[], DAY, "may not sign revocation lists"),
+        (&[KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign], Duration::ZERO, "has ended"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "Quorate CA of testing");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = usages.to_vec();
+        params.not_after = (SystemTime::now() + ends).into();
+        let key = KeyPair::generate().unwrap();
+        fs::write(dir.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        quorate_transport::certificates::write_new(&dir.path().join("ca.key"), &key.serialize_pem(), 0o600).unwrap();
+        let authority = Authority::load(dir.path()).unwrap();
+        let error = authority.revoke(dir.path(), &[], Reason::Unspecified, LIST_LASTS).expect_err(says).to_string();
+        assert!(error.contains("ca.pem") && error.contains(says), "{error}");
+        assert!(!dir.path().join(LIST_FILE).exists());
+    }
+}
+
+/// A server's verifier that goes by the list in `dir`, and by its end.
+fn verifier(authority: &Authority, dir: &Path) -> Arc<dyn ClientCertVerifier> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).unwrap()).unwrap();
+    WebPkiClientVerifier::builder_with_provider(roots.into(), default_provider().into())
+        .with_crls([CertificateRevocationListDer::from_pem_file(dir.join(LIST_FILE)).unwrap()])
+        .enforce_revocation_expiration()
+        .build()
+        .unwrap()
+}
+
+fn verdict(verifier: &dyn ClientCertVerifier, certificate_pem: &str) -> Result<(), Refused> {
+    let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).unwrap();
+    match verifier.verify_client_cert(&certificate, &[], UnixTime::now()) {
+        Ok(_) => Ok(()),
+        Err(rustls::Error::InvalidCertificate(refused)) => Err(refused),
+        Err(error) => panic!("{error}"),
+    }
 }
 
 fn subject(role: Role, hosts: &[&str]) -> Subject {

@@ -160,6 +160,24 @@ fn sync(dir: &Path) -> Result<(), CertificateError> {
     Ok(())
 }
 
+/// Replaces a file that is no secret, or makes it. The new one is complete on disk beside it, as
+/// `PATH.new`, before it is renamed, and keeps owner, group and mode of the old one, unless others
+/// could write it. The caller excludes other writers of its directory.
+///
+/// # Errors
+/// [`CertificateError::Owner`], or why it can't be written; the old file stays.
+pub fn replace(path: &Path, contents: &str, mode: u32) -> Result<(), CertificateError> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    remove(&new)?;
+    write_new(&new, contents, mode)?;
+    keep_access(path, &new, |mode, _| mode & 0o022 == 0)?;
+    rename(&new, path)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    sync(parent.unwrap_or(Path::new(".")))
+}
+
 /// Writes a file that must not exist yet, with `mode` from the first moment on.
 ///
 /// # Errors
@@ -224,7 +242,7 @@ fn check(_: &fs::Metadata) -> Result<(), String> {
 fn access(mode: u32, owner: u32, own: u32) -> Result<(), String> {
     if owner != 0 && owner != own {
         return Err(format!(
-            "the key belongs to another user (uid {owner}, not {own}): chown it to this one, or to root"
+            "the key belongs to another user (uid {owner}, not {own}): run as that user, or chown it to this one or to root"
         ));
     }
     if !is_private(mode, owner == 0) {
