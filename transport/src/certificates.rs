@@ -247,7 +247,8 @@ impl Authority {
         }
         let names = certificate.subject_alternative_name().map_err(|_| "has malformed names".to_owned())?;
         Ok(Certified {
-            subject: Subject::of_names(names.iter().flat_map(|names| &names.value.general_names))?,
+            subject: Subject::of_names(names.iter().flat_map(|names| &names.value.general_names))
+                .map_err(|why| format!("has other names than those of a holder ({why})"))?,
             serial: Serial::of(certificate.raw_serial()),
             ends: time_of(certificate.validity().not_after).ok_or("has a malformed end")?,
         })

@@ -2,26 +2,30 @@
 //! nodes, clients and operators.
 //!
 //! A later run on the same directory signs further certificates with the existing authority. All
-//! checks come before the first write, and no file is overwritten but by [`renew`], in pairs.
+//! checks come before the first write, and no file is overwritten but by [`renew`], in pairs, and the
+//! authority's records: `ca.issued` names what it issued, and `ca.crl.pem` what it revoked.
 //! [`request`] and [`sign`] are for an authority on another machine: keys do not travel.
 
+mod issued;
+pub mod list;
 pub mod renew;
 pub mod request;
+pub mod revoke;
 pub mod sign;
 
 use quorate::{
     NodeId,
     transport::{
-        certificates::{Authority, CertificateError, ISSUED_LASTS, Issued, end_of},
+        certificates::{Authority, CertificateError, ISSUED_LASTS, Issued, LIST_FILE, Serial},
         identity::Role,
     },
 };
 use serde_json::{Value, json};
 use std::{
-    fs::{DirBuilder, File, TryLockError},
+    fs::{self, DirBuilder, File, TryLockError},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 /// The arguments of `certs`, or one of its commands.
@@ -42,6 +46,12 @@ enum Action {
     Request(request::Args),
     /// Show a request, and sign it where the authority is
     Sign(sign::Args),
+    /// List the certificates that the authority issued, with their serials, and those revoked
+    List(list::Args),
+    /// Revoke certificates: add them to the authority's list, which every node needs a copy of
+    Revoke(revoke::Args),
+    /// Renew the authority's list of revoked certificates, or make the first
+    Crl(revoke::ListArgs),
 }
 
 /// Runs the command; returns its result for people and for machines.
@@ -53,6 +63,9 @@ pub fn run(command: &Command) -> Result<(String, Value), CertsError> {
         (Some(Action::Renew(args)), None) => renew::run(args),
         (Some(Action::Request(args)), None) => request::run(args),
         (Some(Action::Sign(args)), None) => sign::run(args),
+        (Some(Action::List(args)), None) => list::run(args),
+        (Some(Action::Revoke(args)), None) => revoke::run(args),
+        (Some(Action::Crl(args)), None) => revoke::renew(args),
         (Some(_), Some(_)) => Err(CertsError::Both),
         (None, Some(args)) => Ok(listed(&make(args)?)),
         (None, None) => Err(CertsError::Nothing),
@@ -124,10 +137,20 @@ pub fn make(args: &Args) -> Result<Vec<PathBuf>, CertsError> {
     let clients = args.clients.iter().map(|name| authority.issue_client(name));
     let operators = args.operators.iter().map(|name| authority.issue_operator(name));
     let issued: Vec<Issued> = nodes.chain(clients).chain(operators).collect::<Result<_, _>>()?;
+    let mut certified = Vec::new();
+    for (issued, name) in issued.iter().zip(&names) {
+        certified.push(issued::read_back(&authority, &args.dir.join(format!("{name}.pem")), &issued.certificate_pem)?);
+    }
     if is_new {
+        // Records of an authority that is gone would pass for its.
+        let left = [issued::FILE, LIST_FILE].map(|file| args.dir.join(file)).into_iter().find(|path| path.exists());
+        if let Some(path) = left {
+            return Err(CertificateError::Exists { path }.into());
+        }
         authority.write(&args.dir)?;
         written.splice(0..0, files("ca"));
     }
+    issued::record(&args.dir, &certified)?;
     for (issued, name) in issued.iter().zip(&names) {
         issued.write(&args.dir, name)?;
     }
@@ -164,9 +187,22 @@ fn lock(dir: &Path) -> Result<File, CertsError> {
     }
 }
 
-/// The end of a certificate for people and machines, such as `2027-11-30T01:14:02Z`.
-fn until(certificate_pem: &str) -> String {
-    end_of(certificate_pem).map_or_else(String::new, |end| humantime::format_rfc3339_seconds(end).to_string())
+/// The names of a directory's certificate files without `.pem`, sorted, but the authority's own.
+fn stems(dir: &Path) -> Result<Vec<String>, CertsError> {
+    let failed = |source| CertificateError::Io { path: dir.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let name = name.to_str().filter(|name| *name != LIST_FILE && *name != "ca.pem");
+        names.extend(name.and_then(|name| name.strip_suffix(".pem")).map(str::to_owned));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// A time for people and machines, such as `2027-11-30T01:14:02Z`.
+fn time(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 /// An error of `certs`.
@@ -199,6 +235,41 @@ pub enum CertsError {
         path: PathBuf,
         /// The reason, as a predicate.
         problem: String,
+    },
+    /// A new certificate that is not as it was meant to be. It was not written.
+    #[error("the certificate for {} {problem}: make another authority", path.display())]
+    Unverified {
+        /// Its file, or that of its request.
+        path: PathBuf,
+        /// The reason, as a predicate.
+        problem: String,
+    },
+    /// A certificate that is revoked, where none was named.
+    #[error("{} is revoked: name it to replace it", .0.display())]
+    Revoked(PathBuf),
+    /// A file that is no certificate of the authority, and so can't be revoked by it.
+    #[error("{} {problem}: name a certificate that this authority issued, or its --serial", path.display())]
+    NotRevocable {
+        /// The file.
+        path: PathBuf,
+        /// The reason, as a predicate.
+        problem: String,
+    },
+    /// A serial of no certificate that is known; it may be mistyped.
+    #[error("serial {serial} is of no certificate known in {}: see `certs list`, or add --unknown", dir.display())]
+    UnknownSerial {
+        /// The serial.
+        serial: Serial,
+        /// The directory of the authority.
+        dir: PathBuf,
+    },
+    /// A malformed line of `ca.issued`.
+    #[error("{}, line {line}, is not SERIAL END HOLDER: restore the file, or remove the line", path.display())]
+    NotARecord {
+        /// The file.
+        path: PathBuf,
+        /// The line's number, from 1 on.
+        line: usize,
     },
     /// A certificate whose key is on another machine.
     #[error("{} is not here, so its certificate is renewed by `certs request` where the key is", .0.display())]

@@ -174,8 +174,11 @@ impl Exits for CertsError {
             | Self::OtherCluster { .. }
             | Self::NotRenewable { .. }
             | Self::Foreign { .. }
+            | Self::Revoked(_)
+            | Self::NotRevocable { .. }
+            | Self::UnknownSerial { .. }
             | Self::KeyElsewhere(_) => Exit::Usage,
-            Self::Certificate(_) => Exit::Failed,
+            Self::Certificate(_) | Self::Unverified { .. } | Self::NotARecord { .. } => Exit::Failed,
         }
     }
 }

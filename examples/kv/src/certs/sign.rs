@@ -5,7 +5,7 @@
 //! `certs request`; without `--out` nothing else happens. With it, `--fingerprint` names the key
 //! that the holder read out: the file may have been replaced since it was shown.
 
-use super::{CertsError, DAYS, days, until};
+use super::{CertsError, DAYS, days, issued, lock, time};
 use quorate::transport::certificates::{Authority, CERTIFICATE_MODE, CertificateError, Request, write_new};
 use serde_json::{Value, json};
 use std::{fs, path::PathBuf, time::Duration};
@@ -45,13 +45,16 @@ pub(super) fn run(args: &Args) -> Result<(String, Value), CertsError> {
         return Err(CertsError::OtherKey { request: args.request.clone(), is: fingerprint, asked: expected.clone() });
     }
     let certificate = authority.sign(&request)?;
-    let (subject, until) = (request.subject(), until(&certificate));
+    let (serial, known) = issued::read_back(&authority, &args.request, &certificate)?;
+    let (subject, until, signed) = (request.subject(), time(known.ends), serial.to_string());
     let holder = subject.identity.to_string();
     let hosts = if subject.hosts.is_empty() { "none".to_owned() } else { subject.hosts.join(", ") };
     let done = match &args.out {
         Some(out) => {
+            let _lock = lock(&args.ca)?;
+            issued::record(&args.ca, &[(serial, known)])?;
             write_new(out, &certificate, CERTIFICATE_MODE)?;
-            format!("signed: {}", out.display())
+            format!("signed: {}, serial {signed}", out.display())
         }
         None => "not signed: give --out FILE and --fingerprint SHA256".to_owned(),
     };
@@ -65,6 +68,7 @@ pub(super) fn run(args: &Args) -> Result<(String, Value), CertsError> {
             "key_sha256": fingerprint,
             "until": until,
             "file": args.out,
+            "serial": args.out.as_ref().map(|_| signed),
         }),
     ))
 }

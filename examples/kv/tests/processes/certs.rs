@@ -9,9 +9,9 @@ use serde_json::Value;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::Path,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tempfile::TempDir;
 
@@ -28,7 +28,7 @@ async fn a_renewal_replaces_certificates_and_keys_and_keeps_their_names() {
     let after = contents(&dir);
     assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>(), "no file is left over");
     for (file, text) in &after {
-        assert_eq!(before[file] == *text, file.starts_with("ca."), "{file}");
+        assert_eq!(before[file] == *text, ["ca.pem", "ca.key"].contains(&&**file), "{file}");
     }
     for key in ["node-1.key", "billing.key", "alice.key"] {
         assert_eq!(fs::metadata(dir.path().join(key)).expect(key).permissions().mode() & 0o777, 0o600, "{key}");
@@ -295,6 +295,206 @@ async fn a_node_whose_key_was_stolen_is_replaced_and_the_thief_moves_nothing_whi
     assert_eq!(at(&["get", "k"]).await, "19");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_certificate_is_listed_and_is_renewed_only_by_its_name() {
+    let dir = made().await;
+    let at = dir.path().display().to_string();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let certs = async |args: &[&str]| run(&[&["certs"], args, &["--dir", &at]].concat()).await.succeeded();
+    let json = async |args: &[&str]| -> Value {
+        serde_json::from_str(&certs(&[args, &["--json"]].concat()).await).expect("JSON")
+    };
+
+    let listed = json(&["list"]).await;
+    assert_eq!(listed["crl"], Value::Null);
+    let rows = states(&listed);
+    let holders: Vec<_> = rows.iter().map(|(holder, _, state)| (&**holder, &**state)).collect();
+    assert_eq!(holders, [("client billing", "valid"), ("node 1", "valid"), ("operator alice", "valid")]);
+    assert_eq!(
+        (&listed["certificates"][2]["role"], &listed["certificates"][2]["file"]),
+        (&"operator".into(), &path("alice.pem").into())
+    );
+    let [billing, alice] = [0, 2].map(|row: usize| rows[row].1.clone());
+    let said = certs(&["list"]).await;
+    assert!(
+        said.contains(&format!("{alice}: operator alice, until 2")) && said.contains("`certs crl` makes one"),
+        "{said}"
+    );
+
+    let revoked = json(&["revoke", "--cert", &path("alice.pem"), "--reason", "key-compromise"]).await;
+    assert_eq!((&revoked["number"], &revoked["file"]), (&1.into(), &path("ca.crl.pem").into()));
+    let entry = &revoked["revoked"][0];
+    assert_eq!((&entry["serial"], &entry["holder"]), (&(&*alice).into(), &"operator alice".into()));
+    assert_eq!((&entry["reason"], &entry["new"]), (&"key-compromise".into(), &true.into()));
+    let days = |list: &Value| {
+        let next = humantime::parse_rfc3339(list["next_update"].as_str().expect("a time")).expect("a time");
+        next.duration_since(SystemTime::now()).expect("to come").as_secs().div_ceil(24 * 3600)
+    };
+    assert_eq!(days(&revoked), 30);
+    assert_eq!(fs::metadata(path("ca.crl.pem")).expect("there").permissions().mode() & 0o777, 0o644);
+
+    // All but the revoked one are renewed. The old ones are known still, and can be revoked.
+    let renewed = json(&["renew"]).await;
+    assert_eq!(renewed["skipped"][0]["file"], path("alice.pem"));
+    assert!(renewed["skipped"][0]["problem"].as_str().expect("text").contains("is revoked"), "{renewed}");
+    assert_eq!(renewed["renewed"].as_array().map(Vec::len), Some(2));
+    let colons = billing.as_bytes().chunks(2).map(|pair| String::from_utf8_lossy(pair).to_uppercase());
+    let said = certs(&["revoke", "--serial", &colons.collect::<Vec<_>>().join(":"), "--serial", &alice]).await;
+    let lines: Vec<_> = said.lines().collect();
+    assert!(lines[0].contains("ca.crl.pem: number 2, 2 revoked, counts until 2"), "{said}");
+    assert!(lines[1].starts_with(&format!("{alice}: operator alice, revoked before, at 2")), "{said}");
+    assert!(lines[1].ends_with("(key-compromise)") && lines[2].ends_with("(unspecified)"), "{said}");
+    assert!(lines[2].starts_with(&format!("{billing}: client billing, revoked now")) && lines.len() == 3, "{said}");
+
+    let recovered = json(&["renew", "alice"]).await;
+    let fresh = recovered["renewed"][0]["serial"].as_str().expect("a serial");
+    assert_ne!(fresh, alice);
+    let again = json(&["crl", "--days", "7"]).await;
+    assert_eq!((&again["number"], days(&again), again["revoked"].as_array().map(Vec::len)), (&3.into(), 7, Some(2)));
+
+    // Also one whose file was never here.
+    let (csr, out) = (path("elsewhere/ann.csr"), path("elsewhere/ann.pem"));
+    let asked =
+        run(&["certs", "request", "--dir", &path("elsewhere"), "--cluster", "demo", "--operator", "ann", "--json"])
+            .await;
+    let asked: Value = serde_json::from_str(&asked.succeeded()).expect("JSON");
+    let key = asked["key_sha256"].as_str().expect("text");
+    run(&["certs", "sign", "--ca", &at, "--request", &csr, "--out", &out, "--fingerprint", key]).await.succeeded();
+    let listed = json(&["list"]).await;
+    assert_eq!(listed["crl"]["number"], 3);
+    let rows = states(&listed);
+    let expected = [
+        ("client billing", "revoked"),
+        ("client billing", "valid"),
+        ("node 1", "valid"),
+        ("node 1", "valid"),
+        ("operator alice", "revoked"),
+        ("operator alice", "valid"),
+        ("operator ann", "valid"),
+    ];
+    let shown: Vec<_> = rows.iter().map(|(holder, _, state)| (&**holder, &**state)).collect();
+    assert_eq!(
+        {
+            let mut sorted = shown.clone();
+            sorted.sort_unstable();
+            sorted
+        },
+        expected
+    );
+    assert!(rows.contains(&("operator alice".into(), fresh.into(), "valid".into())), "{listed}");
+    run(&["certs", "--json", "crl", "--dir", &at]).await.succeeded();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_of_anything_but_a_certificate_of_the_authority_is_refused_and_changes_nothing() {
+    let dir = made().await;
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let at = dir.path().display().to_string();
+    let certs = async |args: &[&str]| run(&[&["certs"], args, &["--dir", &at, "--json"]].concat()).await;
+    let other = Authority::create("demo").expect("an authority").issue_operator("eve").expect("issued");
+    other.write(dir.path(), "eve").expect("written");
+    certs(&["revoke", "--cert", &path("alice.pem")]).await.succeeded();
+    let before = contents(&dir);
+    for (args, says) in [
+        (&["--cert", &*path("eve.pem")][..], "eve.pem is not by this authority"),
+        (&["--cert", &path("alice.key")], "alice.key holds no certificate"),
+        (
+            &["--cert", &path("ca.pem")],
+            "ca.pem has other names than those of a holder (no node, client or operator is named)",
+        ),
+        (&["--cert", &path("ca.crl.pem")], "ca.crl.pem holds no certificate"),
+        (&["--cert", &path("bob.pem")], "bob.pem can't be read"),
+        (&["--cert", &path("billing.pem"), "--cert", &path("eve.pem")], "eve.pem is not by this authority"),
+        (&["--serial", "a10b"], "serial a10b is of no certificate known in"),
+        (&["--serial", "0x1"], "hexadecimal digits"),
+        (&["--cert", &path("billing.pem"), "--reason", "spite"], "key-compromise"),
+        (&["--cert", &path("billing.pem"), "--days", "0"], "1 to 36500"),
+        (&[], "--cert"),
+    ] {
+        let ran = certs(&[&["revoke"], args].concat()).await;
+        assert_eq!(ran.failure(), (2, "usage".to_owned()), "{args:?}: {ran:?}");
+        assert!(ran.err.contains(says), "{args:?}: {ran:?}");
+        assert_eq!(contents(&dir), before, "{args:?}");
+    }
+    let lock = File::open(dir.path()).expect("a directory");
+    lock.try_lock().expect("free");
+    for args in [&["revoke", "--serial", "a10b", "--unknown"][..], &["crl"]] {
+        assert_eq!(certs(args).await.failure(), (5, "try_again".to_owned()));
+    }
+    drop(lock);
+
+    // A record that can't be read is not replaced by one with fewer entries.
+    for (file, text, says) in [
+        ("ca.crl.pem", &*before["ca.pem"], "ca.crl.pem does not hold one revocation list"),
+        ("ca.issued", "a10b x\n", "ca.issued, line 1, is not SERIAL END HOLDER"),
+    ] {
+        fs::write(path(file), text).expect("written");
+        for args in [&["revoke", "--cert", &path("billing.pem")][..], &["crl"], &["list"]] {
+            let ran = certs(args).await;
+            assert_eq!(ran.failure(), (1, "failed".to_owned()), "{ran:?}");
+            assert!(ran.err.contains(says), "{ran:?}");
+        }
+        assert_eq!(fs::read_to_string(path(file)).expect("there"), text);
+        fs::write(path(file), &before[file]).expect("written");
+    }
+
+    let ran = certs(&["revoke", "--serial", "a10b", "--unknown"]).await.succeeded();
+    let list: Value = serde_json::from_str(&ran).expect("JSON");
+    assert_eq!((&list["number"], &list["revoked"][1]["serial"]), (&2.into(), &"a10b".into()));
+    assert_eq!(list["revoked"][1]["holder"], Value::Null);
+
+    // Records without their authority would pass for those of the next one.
+    for file in ["ca.pem", "ca.key"] {
+        fs::remove_file(path(file)).expect("removed");
+    }
+    for file in ["ca.issued", "ca.crl.pem"] {
+        let ran = certs(&["--cluster", "demo", "--client", "carl"]).await;
+        assert_eq!(ran.failure(), (4, "conflict".to_owned()), "{ran:?}");
+        assert!(ran.err.contains(&format!("{file} exists")), "{ran:?}");
+        fs::remove_file(path(file)).expect("removed");
+    }
+    certs(&["--cluster", "demo", "--client", "carl"]).await.succeeded();
+}
+
+/// By PostgreSQL's rule for secrets, root reads its own files alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_s_key_of_another_user_is_not_used_by_root_and_the_remedy_is_named() {
+    let dir = made().await;
+    let at = dir.path().display().to_string();
+    let path = |name: &str| dir.path().join(name);
+    if fs::metadata(path("ca.key")).expect("there").uid() != 0 {
+        return;
+    }
+    let before = contents(&dir);
+    for file in before.keys() {
+        chown(path(file), Some(4711), Some(4711)).expect("changed");
+    }
+    for args in [&["renew"][..], &["crl"], &["list"]] {
+        let ran = run(&[&["certs"], args, &["--dir", &at, "--json"]].concat()).await;
+        assert_eq!(ran.failure(), (1, "failed".to_owned()), "{ran:?}");
+        assert!(
+            ran.err.contains("ca.key") && ran.err.contains("uid 4711") && ran.err.contains("run as that user"),
+            "{ran:?}"
+        );
+        assert_eq!(contents(&dir), before);
+    }
+    // The authority's key alone has to be root's. The others keep their owners.
+    chown(path("ca.key"), Some(0), Some(0)).expect("changed");
+    for args in [&["renew"][..], &["revoke", "--cert", &path("alice.pem").display().to_string()]] {
+        run(&[&["certs"], args, &["--dir", &at]].concat()).await.succeeded();
+    }
+    for file in contents(&dir).keys().filter(|file| !["ca.key", "ca.crl.pem"].contains(&&***file)) {
+        assert_eq!(fs::metadata(path(file)).expect("there").uid(), 4711, "{file}");
+    }
+}
+
+/// Holder, serial and state of each certificate that `certs list --json` shows.
+fn states(listed: &Value) -> Vec<(String, String, String)> {
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let rows = listed["certificates"].as_array().expect("a list").iter();
+    rows.map(|row| (text(&row["holder"]), text(&row["serial"]), text(&row["state"]))).collect()
+}
+
 /// A directory with an authority, and a certificate of each role.
 async fn made() -> TempDir {
     made_for("demo").await
@@ -310,6 +510,7 @@ async fn made_for(cluster: &str) -> TempDir {
 
 fn contents(dir: &TempDir) -> BTreeMap<String, String> {
     let entries = fs::read_dir(dir.path()).expect("readable").map(|entry| entry.expect("an entry"));
+    let entries = entries.filter(|entry| entry.path().is_file());
     let read = |path: &Path| fs::read_to_string(path).expect("text");
     entries.map(|entry| (entry.file_name().into_string().expect("text"), read(&entry.path()))).collect()
 }
