@@ -5,9 +5,9 @@
 //! node it describes.
 
 use crate::labels::{
-    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label as _, Lane, NodeRole, NodeThread,
-    PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Shortage, SnapshotPhase, StorageOp,
-    TermChange, VoteDirection, VoteResult,
+    ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, Label as _, Lane, NodeRole,
+    NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, ReloadResult, Repair, Shortage,
+    SnapshotPhase, StorageOp, TermChange, VoteDirection, VoteResult,
 };
 use Unit::{Bytes, Count, Entries, Index, Seconds, Term, UnixSeconds, Yes};
 
@@ -137,6 +137,8 @@ const REPAIR: Label = closed("result", Repair::VALUES);
 const ACTOR: Label = closed("actor", ActorName::VALUES);
 const SHORT_OF: Label = closed("what", Shortage::VALUES);
 const THREAD: Label = closed("thread", NodeThread::VALUES);
+const CREDENTIALS: Label = closed("of", CredentialsOf::VALUES);
+const RELOAD_RESULT: Label = closed("result", ReloadResult::VALUES);
 
 const COUNTER: Kind = Kind::Counter;
 const GAUGE: Kind = Kind::Gauge;
@@ -260,6 +262,12 @@ catalogue! {
     LOG_LINES_LOST: COUNTER, Count, "quorate_log_lines_lost_total",
         "Log lines that were dropped because standard error was blocked.";
     HTTP_CONNECTIONS: GAUGE, Count, "quorate_http_connections", "Open client connections.";
-    CERTIFICATE_EXPIRY: GAUGE, UnixSeconds, "quorate_certificate_expiry_timestamp_seconds",
+    CERTIFICATE_EXPIRY: GAUGE, UnixSeconds, "quorate_certificate_expiry_timestamp_seconds" {CREDENTIALS},
         "Expiry time of the node's own certificate; absent without a certificate.";
+    CRL_EXPIRY: GAUGE, UnixSeconds, "quorate_crl_expiry_timestamp_seconds" {CREDENTIALS},
+        "Time at which the first of the certificate revocation lists in use must be replaced; absent without a list.";
+    CREDENTIAL_RELOADS: COUNTER, Count, "quorate_credential_reloads_total" {CREDENTIALS, RELOAD_RESULT},
+        "Times that changed credentials were read while the node ran; after a failure the former ones stay in use.";
+    CREDENTIAL_RELOAD_FAILED: GAUGE, Yes, "quorate_credential_reload_failed" {CREDENTIALS},
+        "1 while the newest credentials can't be used and the former ones are.";
 }

@@ -392,6 +392,28 @@ label! {
 }
 
 label! {
+    /// A set of credentials that a node reads from files, and again while it runs.
+    pub CredentialsOf {
+        /// Certificate, key, authorities and revocation lists of the network between nodes.
+        Nodes = "nodes",
+        /// The same of the HTTPS port.
+        Http = "http",
+        /// The bearer tokens of the HTTP port.
+        Tokens = "tokens",
+    }
+}
+
+label! {
+    /// The result of reading credentials again.
+    pub ReloadResult {
+        /// They are in use.
+        Loaded = "loaded",
+        /// They can't be used, and the former ones stay in use.
+        Failed = "failed",
+    }
+}
+
+label! {
     /// A thread of a node whose responsiveness is monitored.
     pub NodeThread {
         /// Consensus, network, and the other actors on their thread.

@@ -3,9 +3,9 @@
 mod support;
 
 use quorate_metrics::{
-    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Lane, Metrics, NodeMetrics, NodeRole,
-    NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Shortage, SnapshotPhase,
-    StorageOp, TermChange, VoteDirection, catalogue::CATALOGUE,
+    ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, Lane, Metrics, NodeMetrics,
+    NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, ReloadResult, Repair,
+    Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, catalogue::CATALOGUE,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -56,6 +56,21 @@ fn an_empty_batch_is_no_observation() {
     let metrics = Metrics::new();
     metrics.node(1).proposal_stage_n(ProposalStage::Commit, MS(2), 0);
     assert_eq!(without_buckets(&metrics)["quorate_proposal_duration_seconds_count{stage=commit}"].to_bits(), 0);
+}
+
+#[test]
+fn a_failed_reload_shows_until_credentials_of_the_same_kind_are_loaded() {
+    let metrics = Metrics::new();
+    let failed_after = |of, result| {
+        metrics.node(1).credentials_reloaded(of, result);
+        without_buckets(&metrics)["quorate_credential_reload_failed{of=http}"]
+    };
+    let told = [
+        failed_after(CredentialsOf::Http, ReloadResult::Failed),
+        failed_after(CredentialsOf::Nodes, ReloadResult::Loaded),
+        failed_after(CredentialsOf::Http, ReloadResult::Loaded),
+    ];
+    assert_eq!(told, [1.0, 1.0, 0.0]);
 }
 
 #[test]
@@ -218,8 +233,18 @@ steps! {
     }
     |node| node.log_lines_lost(7) => { "quorate_log_lines_lost_total{}" = 7.0 }
     |node| node.http_connections(2) => { "quorate_http_connections{}" = 2.0 }
-    |node| node.certificate_expires(1_900_000_000) => {
-        "quorate_certificate_expiry_timestamp_seconds{}" = 1_900_000_000.0,
+    |node| node.certificate_expires(CredentialsOf::Nodes, 1_900_000_000) => {
+        "quorate_certificate_expiry_timestamp_seconds{of=nodes}" = 1_900_000_000.0,
+    }
+    |node| node.crl_expires(CredentialsOf::Http, 1_800_000_000) => {
+        "quorate_crl_expiry_timestamp_seconds{of=http}" = 1_800_000_000.0,
+    }
+    |node| node.credentials_reloaded(CredentialsOf::Tokens, ReloadResult::Failed) => {
+        "quorate_credential_reloads_total{of=tokens,result=failed}" = 1.0,
+        "quorate_credential_reload_failed{of=tokens}" = 1.0,
+    }
+    |node| node.credentials_reloaded(CredentialsOf::Tokens, ReloadResult::Loaded) => {
+        "quorate_credential_reloads_total{of=tokens,result=loaded}" = 1.0,
     }
 }
 

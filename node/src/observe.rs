@@ -4,7 +4,7 @@
 use quorate_metrics::{self as metrics, NodeMetrics, PeerMetrics};
 use quorate_raft::NodeId;
 use quorate_storage::contract::{StorageObserver, StorageOp};
-use quorate_transport::network::{ConnectionResult, Direction, DropReason, Lane, NetworkObserver};
+use quorate_transport::network::{ConnectionResult, Direction, DropReason, Lane, NetworkObserver, ReloadResult};
 use std::{
     collections::BTreeMap,
     sync::{PoisonError, RwLock},
@@ -91,7 +91,19 @@ impl NetworkObserver for ObservedNetwork {
     }
 
     fn certificate_expires(&self, at_unix_seconds: u64) {
-        self.node.certificate_expires(at_unix_seconds);
+        self.node.certificate_expires(metrics::CredentialsOf::Nodes, at_unix_seconds);
+    }
+
+    fn crl_expires(&self, at_unix_seconds: u64) {
+        self.node.crl_expires(metrics::CredentialsOf::Nodes, at_unix_seconds);
+    }
+
+    fn credentials_reloaded(&self, result: ReloadResult) {
+        let result = match result {
+            ReloadResult::Loaded => metrics::ReloadResult::Loaded,
+            ReloadResult::Failed => metrics::ReloadResult::Failed,
+        };
+        self.node.credentials_reloaded(metrics::CredentialsOf::Nodes, result);
     }
 }
 

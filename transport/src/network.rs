@@ -393,6 +393,26 @@ impl DropReason {
     }
 }
 
+/// The result of reading a node's credentials again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ReloadResult {
+    /// They are in use.
+    Loaded,
+    /// They can't be used, and the former ones stay in use.
+    Failed,
+}
+
+impl ReloadResult {
+    /// Its name in reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Loaded => "loaded",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// An observer of a network, for metrics. Every method does nothing by default.
 pub trait NetworkObserver: Send + Sync + 'static {
     /// Frames of this many bytes were sent or received on a lane.
@@ -405,6 +425,10 @@ pub trait NetworkObserver: Send + Sync + 'static {
     fn round_trip(&self, _peer: NodeId, _took: Duration) {}
     /// The end of this node's certificate, in seconds since 1970.
     fn certificate_expires(&self, _at_unix_seconds: u64) {}
+    /// The time at which the first of the revocation lists must be replaced, in seconds since 1970.
+    fn crl_expires(&self, _at_unix_seconds: u64) {}
+    /// This node's credentials were read again while it ran.
+    fn credentials_reloaded(&self, _result: ReloadResult) {}
 }
 
 /// An observer that ignores everything.

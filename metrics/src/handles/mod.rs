@@ -3,6 +3,7 @@
 
 mod actors;
 mod clients;
+mod credentials;
 mod effects;
 mod elections;
 mod log;
@@ -35,6 +36,7 @@ struct Inner {
     elections: series::Elections,
     log: series::Log,
     clients: series::Clients,
+    credentials: series::Credentials,
     effects: series::Effects,
     storage: series::Storage,
     peers: peers::Peers,
@@ -53,6 +55,7 @@ impl NodeMetrics {
             elections: series::Elections::register(&scope),
             log: series::Log::register(&scope),
             clients: series::Clients::register(&scope),
+            credentials: series::Credentials::register(&scope),
             effects: series::Effects::register(&scope),
             storage: series::Storage::register(&scope),
             peers: peers::Peers::register(&scope),

@@ -17,7 +17,6 @@ pub(super) struct Peers {
     scope: Scope,
     known: Mutex<BTreeMap<u64, PeerMetrics>>,
     unknown: Contacts,
-    certificate_expiry: LateGauge,
 }
 
 impl Peers {
@@ -26,7 +25,6 @@ impl Peers {
             scope: scope.clone(),
             known: Mutex::default(),
             unknown: Contacts::register(&scope.with("peer", UNKNOWN_PEER)),
-            certificate_expiry: scope.late_gauge(&catalogue::CERTIFICATE_EXPIRY),
         }
     }
 }
@@ -70,11 +68,6 @@ impl NodeMetrics {
             Some(id) => self.peer(id).dropped(reason),
             None => self.inner.peers.unknown.dropped.of(reason.into()).increment(1),
         }
-    }
-
-    /// Sets the expiry time of the node's own certificate, in seconds since 1970.
-    pub fn certificate_expires(&self, at_unix_seconds: u64) {
-        self.inner.peers.certificate_expiry.set(float(at_unix_seconds));
     }
 }
 

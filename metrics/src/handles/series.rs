@@ -1,12 +1,13 @@
 //! The series of a node by family, and their registration. The methods that record to them are in
 //! the files of the families.
 
-use super::scope::{Chosen, Each, Scope, TimeCounter};
+use super::scope::{Chosen, Each, LateGauge, Scope, TimeCounter};
 use crate::{
     catalogue,
     labels::{
-        ActorName, Direction, ElectionResult, NodeRole, NodeThread, Phase, ProposalResult, ProposalStage, ReadMode,
-        ReadResult, Repair, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, VoteResult,
+        ActorName, CredentialsOf, Direction, ElectionResult, NodeRole, NodeThread, Phase, ProposalResult,
+        ProposalStage, ReadMode, ReadResult, ReloadResult, Repair, Shortage, SnapshotPhase, StorageOp, TermChange,
+        VoteDirection, VoteResult,
     },
 };
 use metrics::{Counter, Gauge, Histogram};
@@ -59,6 +60,26 @@ impl Clients {
             batch: scope.histogram(&catalogue::BATCH_ENTRIES),
             reads: scope.each("mode", |scope| scope.each("result", |scope| scope.counter(&catalogue::READS))),
             read_duration: scope.each("mode", |scope| scope.histogram(&catalogue::READ_DURATION)),
+        }
+    }
+}
+
+/// Ends of certificates and revocation lists, and reloads of both and of tokens.
+pub(super) struct Credentials {
+    pub(super) certificate_expiry: Each<CredentialsOf, LateGauge>,
+    pub(super) crl_expiry: Each<CredentialsOf, LateGauge>,
+    pub(super) reloads: Each<CredentialsOf, Each<ReloadResult, Counter>>,
+    pub(super) reload_failed: Each<CredentialsOf, Gauge>,
+}
+
+impl Credentials {
+    pub(super) fn register(scope: &Scope) -> Self {
+        Self {
+            certificate_expiry: scope.each("of", |scope| scope.late_gauge(&catalogue::CERTIFICATE_EXPIRY)),
+            crl_expiry: scope.each("of", |scope| scope.late_gauge(&catalogue::CRL_EXPIRY)),
+            reloads: scope
+                .each("of", |scope| scope.each("result", |scope| scope.counter(&catalogue::CREDENTIAL_RELOADS))),
+            reload_failed: scope.each("of", |scope| scope.gauge(&catalogue::CREDENTIAL_RELOAD_FAILED)),
         }
     }
 }

@@ -2,9 +2,9 @@
 #![allow(dead_code, reason = "no test uses all of it")]
 
 use quorate_metrics::{
-    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label, Lane, Metrics, NodeMetrics, NodeRole,
-    NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Shortage, SnapshotPhase,
-    StorageOp, TermChange, VoteDirection,
+    ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, Label, Lane, Metrics,
+    NodeMetrics, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult,
+    ReloadResult, Repair, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection,
 };
 use std::{
     collections::BTreeMap,
@@ -135,7 +135,11 @@ pub(crate) fn record_everything(node: &NodeMetrics) {
     NodeThread::ALL.iter().for_each(|thread| node.thread_silent(*thread, took));
     node.log_lines_lost(3);
     node.http_connections(2);
-    node.certificate_expires(2_000_000_000);
+    for of in CredentialsOf::ALL {
+        node.certificate_expires(*of, 2_000_000_000);
+        node.crl_expires(*of, 2_000_000_000);
+        ReloadResult::ALL.iter().for_each(|result| node.credentials_reloaded(*of, *result));
+    }
 }
 
 /// Runs promtool, which must succeed and print no problem. Skipped with a message where promtool is

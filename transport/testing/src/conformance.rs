@@ -16,7 +16,7 @@ use quorate_raft::{
 };
 use quorate_transport::network::{
     ConnectionResult, Delivered, Direction, DropReason, Event, Inbox, Introduction, Lane, Link, Links, Network,
-    NetworkContext, NetworkObserver,
+    NetworkContext, NetworkObserver, ReloadResult,
 };
 use std::{
     collections::BTreeMap,
@@ -451,6 +451,17 @@ impl Counts {
         self.get("certificate_expires", "")
     }
 
+    /// When the first revocation list must be replaced, in seconds since 1970; 0 if that was not
+    /// reported.
+    pub fn crl_expires(&self) -> u64 {
+        self.get("crl_expires", "")
+    }
+
+    /// How many times credentials were read again with `result`.
+    pub fn reloads(&self, result: &'static str) -> u64 {
+        self.get("reload", result)
+    }
+
     /// Waits until `what` holds.
     ///
     /// # Panics
@@ -473,6 +484,11 @@ impl Counts {
 
     fn get(&self, family: &'static str, label: &'static str) -> u64 {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner).get(&(family, label)).unwrap_or(&0)
+    }
+
+    fn set(&self, family: &'static str, value: u64) {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).insert((family, ""), value);
+        self.changed.notify_waiters();
     }
 
     fn add(&self, family: &'static str, label: &'static str, by: u64) {
@@ -503,7 +519,15 @@ impl NetworkObserver for Counts {
     }
 
     fn certificate_expires(&self, at_unix_seconds: u64) {
-        self.add("certificate_expires", "", at_unix_seconds);
+        self.set("certificate_expires", at_unix_seconds);
+    }
+
+    fn crl_expires(&self, at_unix_seconds: u64) {
+        self.set("crl_expires", at_unix_seconds);
+    }
+
+    fn credentials_reloaded(&self, result: ReloadResult) {
+        self.add("reload", result.as_str(), 1);
     }
 }
 
