@@ -22,4 +22,4 @@ pub mod quic;
 
 pub use memory::MemoryNetwork;
 pub use network::{Introduction, Link, Links, Network, NetworkContext, NetworkError, NetworkObserver};
-pub use quic::{Quic, QuicOptions};
+pub use quic::{Quic, QuicOptions, Reloader};

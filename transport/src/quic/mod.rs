@@ -58,6 +58,7 @@ mod incarnations;
 mod lanes;
 mod outbox;
 mod peer_link;
+mod reload;
 mod settings;
 mod shared;
 
@@ -67,6 +68,7 @@ use crate::{
 };
 use credentials::Credentials;
 use quorate_raft::NodeId;
+pub use reload::Reloader;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Options of the QUIC network: address, files, and the time limit of a frame.
@@ -82,6 +84,12 @@ pub struct QuicOptions {
     pub cert: PathBuf,
     /// Its key, PEM; must be readable by its owner alone.
     pub key: PathBuf,
+    /// Certificate revocation lists, PEM: one of each authority in `ca`. Default: none, and no
+    /// certificate is revoked.
+    pub crl: Option<PathBuf>,
+    /// The interval at which the files are compared with what was loaded. Default: 5 s. Zero: they
+    /// are read only when [`Reloader::reload`] asks for it.
+    pub reload_every: Duration,
     /// The longest time from a frame's first byte to its last. Default: 10 s, enough for the
     /// longest frame at 3.4 MB/s. A peer that begins frames and does not end them is disconnected.
     pub frame_timeout: Duration,
@@ -93,7 +101,8 @@ impl QuicOptions {
     /// Options with this address and these files, and defaults for the rest.
     pub fn new(listen: SocketAddr, ca: impl Into<PathBuf>, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         let (ca, cert, key) = (ca.into(), cert.into(), key.into());
-        Self { listen, ca, cert, key, frame_timeout: Duration::from_secs(10), speaks: Versions::SPOKEN }
+        let (reload_every, frame_timeout) = (Duration::from_secs(5), Duration::from_secs(10));
+        Self { listen, ca, cert, key, crl: None, reload_every, frame_timeout, speaks: Versions::SPOKEN }
     }
 
     /// Speaks these versions of the frames instead of this release's: for tests of clusters
@@ -113,6 +122,7 @@ pub struct Quic {
     client: quinn::ClientConfig,
     server: quinn::ServerConfig,
     endpoint: quinn::EndpointConfig,
+    reloader: Reloader,
 }
 
 impl Quic {
@@ -128,7 +138,7 @@ impl Quic {
         let client = settings::client(&credentials, provider.clone())?;
         let server = settings::server(&credentials, provider)?;
         let endpoint = settings::endpoint(&credentials)?;
-        Ok(Self { options, credentials, client, server, endpoint })
+        Ok(Self { options, credentials, client, server, endpoint, reloader: Reloader::default() })
     }
 
     /// Checks that the certificate is that of `node` in `cluster`, and that peers will accept it.
@@ -138,6 +148,12 @@ impl Quic {
     /// In one line that names the file: it is of another node or cluster, or of another authority.
     pub fn check(&self, cluster: &str, node: NodeId) -> Result<(), NetworkError> {
         self.credentials.check(cluster, node)
+    }
+
+    /// A handle that asks the network for a reload once it runs.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 }
 
