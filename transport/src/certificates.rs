@@ -17,14 +17,20 @@
 //! by their owner alone.
 
 mod contents;
+mod dates;
 mod files;
 mod request;
 mod revocation;
+mod trust;
 
 pub use contents::Contents;
+pub use dates::{RefusedBy, explain_dates};
+pub(crate) use dates::{apart, date};
 pub use files::{CERTIFICATE_MODE, KEY_MODE, check_private, read_private, replace, write_new};
 pub use request::{Request, Requested, Subject, is_host};
 pub use revocation::{LIST_FILE, LIST_LASTS, Reason, RevocationList, Revoked, Serial};
+pub use trust::{ListDates, Standing, Trust};
+pub(crate) use trust::{certificates, failed, failed_by};
 
 use crate::identity::{Identity, Role, check_cluster};
 use files::{is_of_key, read};

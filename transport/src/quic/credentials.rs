@@ -1,33 +1,40 @@
-//! Credentials of a node: authority, certificate and key, read once from their files and checked
-//! before a socket is opened.
+//! Credentials of a node: authorities, revocation lists, certificate and key, read from their files
+//! and checked as a whole before any of them is used.
 
 use crate::{
-    certificates::read_private,
+    certificates::{RefusedBy, Trust, apart, certificates, date, explain_dates, failed, failed_by, read_private},
     identity::{Role, check_cluster, identity_of, node_name},
-    network::{Cause, NetworkError},
+    network::NetworkError,
 };
 use quorate_raft::NodeId;
 use ring::{hkdf, hmac};
 use rustls::{
-    InconsistentKeys, RootCertStore,
-    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    CertificateError, Error, InconsistentKeys,
     crypto::CryptoProvider,
     crypto::ring::sign::any_supported_type,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
-/// The credentials with which a node proves its identity.
+/// The files of a node's credentials.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    pub(super) ca: PathBuf,
+    pub(super) cert: PathBuf,
+    pub(super) key: PathBuf,
+    pub(super) crl: Option<PathBuf>,
+}
+
+/// The credentials with which a node proves its identity, and by which it judges that of others.
 pub(super) struct Credentials {
-    pub(super) roots: Arc<RootCertStore>,
-    chain: Vec<CertificateDer<'static>>,
+    pub(super) trust: Trust,
+    pub(super) chain: Vec<CertificateDer<'static>>,
     /// The certificate and its key, for both sides of a handshake. The key's bytes are kept nowhere
     /// else.
     pub(super) certified: Arc<SingleCertAndKey>,
@@ -39,26 +46,14 @@ pub(super) struct Credentials {
     cluster: String,
     /// The certificate's end, in seconds since 1970.
     pub(super) expires_unix_seconds: u64,
-    provider: Arc<CryptoProvider>,
-    certificate_path: PathBuf,
-    authority_path: PathBuf,
+    files: Files,
 }
 
 impl Credentials {
     /// Reads and checks the files, down to whether certificate and key belong together.
-    pub(super) fn load(
-        authority: &Path,
-        certificate: &Path,
-        key: &Path,
-        provider: Arc<CryptoProvider>,
-    ) -> Result<Self, NetworkError> {
-        let mut roots = RootCertStore::empty();
-        for root in certificates(authority)? {
-            roots.add(root).map_err(|error| {
-                let problem = format!("not a usable authority ({error}): give the cluster's ca.pem");
-                failed_by(authority, problem, error)
-            })?;
-        }
+    pub(super) fn load(files: &Files, provider: Arc<CryptoProvider>) -> Result<Self, NetworkError> {
+        let Files { ca, cert: certificate, key, crl } = files;
+        let trust = Trust::load(ca, crl.as_deref(), provider)?;
         let chain = certificates(certificate)?;
         // Zeroed when they are dropped. TLS gets its own form of the key, and no copy of these bytes.
         let key_pem = read_private(key).map_err(|problem| failed(key, problem))?;
@@ -83,46 +78,48 @@ impl Credentials {
             return Err(failed(certificate, problem));
         };
         let expires_unix_seconds = check_validity(certificate, &chain[0])?;
-        let (certificate_path, authority_path) = (certificate.to_owned(), authority.to_owned());
-        let roots = Arc::new(roots);
         Ok(Self {
-            roots,
+            trust,
             chain,
             certified: Arc::new(certified.into()),
             reset_key: reset_key(key_der.secret_der())?,
             node,
             cluster: identity.cluster,
             expires_unix_seconds,
-            provider,
-            certificate_path,
-            authority_path,
+            files: files.clone(),
         })
     }
 
     /// Checks that they are those of `node` in `cluster`, and that peers which trust the same
-    /// authority will accept them.
+    /// authorities and have the same revocation lists will accept them.
     pub(super) fn check(&self, cluster: &str, node: NodeId) -> Result<(), NetworkError> {
         check_cluster(cluster).map_err(NetworkError::Identity)?;
         let (certified, of) = (self.node, self.cluster.as_str());
         if (certified, of) != (node, cluster) {
             return Err(failed(
-                &self.certificate_path,
+                &self.files.cert,
                 format_args!(
                     "is of node {certified} in cluster {of:?}, but this is node {node} in {cluster:?}: give its own"
                 ),
             ));
         }
         // With the verifier that peers use: a certificate that this node would refuse is of no use.
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots), Arc::clone(&self.provider))
-            .build()
-            .map_err(|error| failed(&self.authority_path, format_args!("not a usable authority: {error}")))?;
+        let verifier = self.trust.server_verifier();
         let name = ServerName::try_from(node_name(node, cluster))
             .map_err(|error| NetworkError::Identity(error.to_string()))?;
         verifier.verify_server_cert(&self.chain[0], &self.chain[1..], &name, &[], UnixTime::now()).map_err(
             |error| {
-                let authority = self.authority_path.display();
-                let problem = format!("peers that trust {authority} will refuse it ({error}): give one that it issued");
-                failed_by(&self.certificate_path, problem, error)
+                let problem = match &error {
+                    Error::InvalidCertificate(CertificateError::Revoked) => {
+                        "is revoked, and peers will refuse it: give one that is not".to_owned()
+                    }
+                    error => {
+                        let (ca, why) = (self.files.ca.display(), error.to_string());
+                        let why = explain_dates(&why, RefusedBy::ThisMachine);
+                        format!("peers that trust {ca} will refuse it ({why}): give one that it issued")
+                    }
+                };
+                failed_by(&self.files.cert, problem, error)
             },
         )?;
         Ok(())
@@ -150,38 +147,29 @@ fn reset_key(private_key: &[u8]) -> Result<hmac::Key, NetworkError> {
     Ok(hmac::Key::new(hmac::HMAC_SHA256, &*reset_key))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, NetworkError> {
-    let pem = read(path)?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    match certificates {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(failed(path, "holds no certificate in PEM: give one made by `quorate-kv certs`")),
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, NetworkError> {
-    fs::read(path)
-        .map_err(|error| failed_by(path, format!("can't be read ({error}): check the path and its permissions"), error))
-}
-
 fn check_validity(path: &Path, certificate: &[u8]) -> Result<u64, NetworkError> {
     let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(certificate)
         .map_err(|_| failed(path, "can't be parsed: make a new one"))?;
     let validity = parsed.validity();
-    let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
-    if now > validity.not_after.timestamp() {
-        return Err(failed(path, format_args!("expired at {}: issue a new one", validity.not_after)));
+    let now = UnixTime::now().as_secs();
+    let [begins, ends] =
+        [validity.not_before, validity.not_after].map(|date| u64::try_from(date.timestamp()).unwrap_or(0));
+    let clock = date(now);
+    if now > ends {
+        let (ended, late) = (date(ends), apart(now - ends));
+        let problem =
+            format!("expired at {ended}, and this machine's clock says {clock}, {late} later: issue a new one");
+        return Err(failed(path, problem));
     }
-    if now < validity.not_before.timestamp() {
-        return Err(failed(path, format_args!("begins only at {}: check this machine's clock", validity.not_before)));
+    if now < begins {
+        let (begins, early) = (date(begins), apart(begins - now));
+        return Err(failed(
+            path,
+            format_args!(
+                "is not valid before {begins}, and this machine's clock says {clock}, {early} earlier: check the clocks of this \
+                 machine and of the one that issued it"
+            ),
+        ));
     }
-    Ok(u64::try_from(validity.not_after.timestamp()).unwrap_or(0))
-}
-
-fn failed(path: &Path, what: impl std::fmt::Display) -> NetworkError {
-    NetworkError::File { path: path.to_owned(), problem: what.to_string(), source: None }
-}
-
-fn failed_by(path: &Path, what: impl std::fmt::Display, cause: impl Into<Cause>) -> NetworkError {
-    NetworkError::File { path: path.to_owned(), problem: what.to_string(), source: Some(cause.into()) }
+    Ok(ends)
 }

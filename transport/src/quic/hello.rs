@@ -2,6 +2,7 @@
 
 use super::{close::Close, shared::Shared};
 use crate::{
+    certificates::{RefusedBy, explain_dates},
     codec::{Claimed, Decoder, Encoder, Frame, FrameError, Hello, Version},
     network::{ConnectionResult, Introduction, Lane},
 };
@@ -58,6 +59,10 @@ impl From<ConnectionError> for Refusal {
         const ALPN_ALERT: u64 = 0x178;
         // RFC 9001, 4.8: TLS alerts are the error codes 0x100 to 0x1ff.
         let of_tls = |code: u64| (0x100..0x200).contains(&code);
+        let by = match &error {
+            ConnectionError::ConnectionClosed(_) => RefusedBy::Peer,
+            _ => RefusedBy::ThisMachine,
+        };
         let result = match &error {
             ConnectionError::TransportError(error) if u64::from(error.code) == ALPN_ALERT => {
                 ConnectionResult::RefusedProtocol
@@ -69,7 +74,7 @@ impl From<ConnectionError> for Refusal {
             ConnectionError::TimedOut | ConnectionError::Reset => ConnectionResult::Unreachable,
             _ => ConnectionResult::HandshakeFailed,
         };
-        Self { result, close: Close::Protocol, why: error.to_string() }
+        Self { result, close: Close::Protocol, why: explain_dates(&error.to_string(), by) }
     }
 }
 

@@ -66,7 +66,7 @@ use crate::{
     codec::Versions,
     network::{Links, LocalFuture, Network, NetworkContext, NetworkError},
 };
-use credentials::Credentials;
+use credentials::{Credentials, Files};
 use quorate_raft::NodeId;
 pub use reload::Reloader;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -134,7 +134,8 @@ impl Quic {
     /// names no node or has expired.
     pub fn new(options: QuicOptions) -> Result<Self, NetworkError> {
         let provider = settings::provider();
-        let credentials = Credentials::load(&options.ca, &options.cert, &options.key, provider.clone())?;
+        let QuicOptions { ca, cert, key, crl, .. } = options.clone();
+        let credentials = Credentials::load(&Files { ca, cert, key, crl }, provider.clone())?;
         let client = settings::client(&credentials, provider.clone())?;
         let server = settings::server(&credentials, provider)?;
         let endpoint = settings::endpoint(&credentials)?;

@@ -9,10 +9,7 @@ use quinn::{
     crypto::rustls::QuicServerConfig,
 };
 use rand::RngCore;
-use rustls::{
-    CipherSuite, client::Resumption, crypto::CryptoProvider, server::NoServerSessionStorage,
-    server::WebPkiClientVerifier, version::TLS13,
-};
+use rustls::{CipherSuite, client::Resumption, crypto::CryptoProvider, server::NoServerSessionStorage, version::TLS13};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -109,13 +106,14 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-/// TLS of dialled connections. The standard verifier compares the peer's certificate with the name
-/// that is dialled.
+/// TLS of dialled connections. The verifier of each authority compares the peer's certificate with
+/// the name that is dialled.
 pub(super) fn client(credentials: &Credentials, provider: Arc<CryptoProvider>) -> Result<ClientConfig, NetworkError> {
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .map_err(unusable)?
-        .with_root_certificates(Arc::clone(&credentials.roots))
+        .dangerous() // the name of any verifier but the library's one; this one is several of it
+        .with_custom_certificate_verifier(credentials.trust.server_verifier())
         .with_client_cert_resolver(Arc::clone(&credentials.certified) as _);
     tls.alpn_protocols = vec![ALPN.to_vec()];
     // No early data, which could be replayed; no resumption, so that every connection
@@ -127,13 +125,10 @@ pub(super) fn client(credentials: &Credentials, provider: Arc<CryptoProvider>) -
 
 /// TLS of accepted connections: a peer needs a certificate of the cluster's authority.
 pub(super) fn server(credentials: &Credentials, provider: Arc<CryptoProvider>) -> Result<ServerConfig, NetworkError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&credentials.roots), Arc::clone(&provider))
-        .build()
-        .map_err(unusable)?;
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .map_err(unusable)?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(credentials.trust.client_verifier(false))
         .with_cert_resolver(Arc::clone(&credentials.certified) as _);
     tls.alpn_protocols = vec![ALPN.to_vec()];
     tls.max_early_data_size = 0;
