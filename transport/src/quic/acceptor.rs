@@ -13,6 +13,7 @@ use super::{
     close::Close,
     hello::{Opened, Refusal, agree, hear, say},
     lanes::{Carrier, Side},
+    reload::chain_of,
     settings::CONTROL_PRIORITY,
     shared::{PeerSeen, Shared},
 };
@@ -23,7 +24,6 @@ use crate::{
 };
 use quinn::{Connection, Endpoint, Incoming};
 use quorate_raft::NodeId;
-use rustls::pki_types::CertificateDer;
 use std::rc::Rc;
 use tokio::{task::spawn_local, time::Instant};
 
@@ -81,10 +81,15 @@ impl Drop for Place {
 
 async fn admit(shared: Rc<Shared>, incoming: Incoming, place: Place) {
     let remote = incoming.remote_address();
+    let begun_with = shared.credentials().number;
     let handshake = async {
         let connection = incoming.accept().map_err(Refusal::from)?.await.map_err(Refusal::from)?;
         let mut proved = None;
-        match introduce(&shared, &connection, &mut proved).await {
+        let introduced = introduce(&shared, &connection, &mut proved).await.and_then(|(hello, lanes)| {
+            judge_since(&shared, begun_with, &connection, Side::Acceptor, hello.node)?;
+            Ok((hello, lanes))
+        });
+        match introduced {
             Ok((hello, lanes)) => Ok((hello, lanes, connection)),
             Err(refusal) => {
                 connection.close(refusal.close.code(), refusal.why.as_bytes());
@@ -102,6 +107,21 @@ async fn admit(shared: Rc<Shared>, incoming: Incoming, place: Place) {
         },
         Err((proved, refusal)) => shared.refused(proved, refusal.result, remote, &refusal.why),
     }
+}
+
+/// Judges a peer at the end of a handshake that began with credentials that are no longer in use.
+pub(super) fn judge_since(
+    shared: &Shared,
+    begun_with: u64,
+    connection: &Connection,
+    side: Side,
+    peer: NodeId,
+) -> Result<(), Refusal> {
+    let credentials = shared.credentials();
+    if credentials.number == begun_with {
+        return Ok(());
+    }
+    credentials.judge(connection, side, peer, &shared.cluster)
 }
 
 impl From<Refusal> for (Option<NodeId>, Refusal) {
@@ -169,9 +189,8 @@ impl Drop for Introducing<'_> {
 
 /// The node of this cluster, other than this one, that the peer's certificate proves.
 pub(super) fn identify(shared: &Shared, connection: &Connection) -> Result<NodeId, Refusal> {
-    let certificates = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-    let certificate = certificates.as_ref().and_then(|chain| chain.first());
-    let identity = identity_of(certificate.ok_or_else(|| Refusal::identity("it shows no certificate"))?)
+    let certificates = chain_of(connection);
+    let identity = identity_of(certificates.first().ok_or_else(|| Refusal::identity("it shows no certificate"))?)
         .map_err(Refusal::identity)?;
     if identity.cluster != shared.cluster {
         let (theirs, ours) = (identity.cluster, &shared.cluster);

@@ -22,6 +22,8 @@ pub(super) enum Close {
     BackOff = 6,
     /// Another live process uses its id.
     Twin = 7,
+    /// Its certificate counts no more: it has expired, is revoked, or its authority is trusted no more.
+    Certificate = 8,
 }
 
 impl Close {

@@ -31,6 +31,15 @@ pub(super) struct Files {
     pub(super) crl: Option<PathBuf>,
 }
 
+impl Files {
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        [Some(&self.ca), Some(&self.cert), Some(&self.key), self.crl.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(PathBuf::as_path)
+    }
+}
+
 /// The credentials with which a node proves its identity, and by which it judges that of others.
 pub(super) struct Credentials {
     pub(super) trust: Trust,

@@ -5,6 +5,7 @@ use super::{
     close::Close,
     hello::same_cluster,
     peer_link::QuicLink,
+    reload::{self, InUse, Watched},
     settings::{self, Pace},
     shared::{Shared, Stop},
 };
@@ -21,22 +22,28 @@ use std::{
     sync::{self, Arc},
     time::Duration,
 };
+use tokio::task::AbortHandle;
 
 /// Binds the socket and begins to accept.
-pub(super) fn start(mut quic: Quic, context: NetworkContext) -> Result<QuicLinks, NetworkError> {
+pub(super) fn start(quic: Quic, context: NetworkContext) -> Result<QuicLinks, NetworkError> {
     let pace = Pace::of(context.election_timeout);
-    quic.client.transport_config(settings::transport(pace));
-    quic.server.transport_config(settings::transport(pace));
     quic.check(&context.cluster, context.node)?;
     let address = quic.options.listen;
     let unusable = |source: std::io::Error| NetworkError::Address { address, problem: source.to_string(), source };
     let socket = TokioRuntime.wrap_udp_socket(settings::socket(address)?).map_err(unusable)?;
     let held = Arc::downgrade(&socket);
     let config = quic.endpoint.clone();
-    let endpoint = Endpoint::new_with_abstract_socket(quic.endpoint, Some(quic.server), socket, Arc::new(TokioRuntime))
+    let (credentials, server) =
+        (InUse::of(&quic.loaded, None, pace), settings::accepting(Arc::clone(&quic.loaded.server), pace));
+    let watched = Watched::new(&quic.loaded, quic.files, quic.options.reload_every, quic.reloader, server.clone());
+    let endpoint = Endpoint::new_with_abstract_socket(quic.endpoint, Some(server), socket, Arc::new(TokioRuntime))
         .map_err(unusable)?;
     let local_address = endpoint.local_addr().ok();
-    context.observer.certificate_expires(quic.credentials.expires_unix_seconds);
+    let loaded = &quic.loaded.credentials;
+    context.observer.certificate_expires(loaded.expires_unix_seconds);
+    if let Some(list) = loaded.trust.list() {
+        context.observer.crl_expires(list.ends);
+    }
     let hello = Hello {
         cluster: context.cluster,
         node: context.node,
@@ -51,7 +58,7 @@ pub(super) fn start(mut quic: Quic, context: NetworkContext) -> Result<QuicLinks
         listen: quic.options.listen,
         pace,
         is_closed: Cell::new(false),
-        client: quic.client,
+        credentials: RefCell::new(Rc::new(credentials)),
         cluster: hello.cluster.clone(),
         node: hello.node,
         hello: RefCell::new(hello),
@@ -72,7 +79,8 @@ pub(super) fn start(mut quic: Quic, context: NetworkContext) -> Result<QuicLinks
         introducing: RefCell::default(),
     });
     tokio::task::spawn_local(acceptor::accept(Rc::clone(&shared), endpoint));
-    Ok(QuicLinks { shared, local_address, socket: held })
+    let watching = tokio::task::spawn_local(reload::watch(Rc::clone(&shared), watched)).abort_handle();
+    Ok(QuicLinks { shared, local_address, socket: held, watching })
 }
 
 /// The running network, as its node holds it. Dropping it ends it, without waiting for the
@@ -81,6 +89,8 @@ pub(super) struct QuicLinks {
     shared: Rc<Shared>,
     local_address: Option<SocketAddr>,
     socket: sync::Weak<dyn quinn::AsyncUdpSocket>,
+    /// The task that reloads the credentials.
+    watching: AbortHandle,
 }
 
 impl QuicLinks {
@@ -107,6 +117,7 @@ impl Links for QuicLinks {
     }
 
     fn close(&self) -> LocalFuture<()> {
+        self.watching.abort();
         shut(&self.shared);
         let (shared, socket) = (Rc::clone(&self.shared), sync::Weak::clone(&self.socket));
         Box::pin(async move {
@@ -132,6 +143,7 @@ impl Links for QuicLinks {
 
 impl Drop for QuicLinks {
     fn drop(&mut self) {
+        self.watching.abort();
         shut(&self.shared);
         self.shared.endpoint.borrow_mut().take();
     }

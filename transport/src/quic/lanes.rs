@@ -4,7 +4,8 @@
 //! One writer task a lane: it sleeps until something is queued, then takes all that is there into
 //! one write. One reader task a lane: it reads frames and delivers them, waiting for the inbox's
 //! credit; while it waits, QUIC's flow control holds the peer back. One keeper task a connection:
-//! once a second it reports the round trip and looks for frames that do not end.
+//! once a second it reports the round trip and looks for frames that do not end, and for the end of
+//! the peer's certificate.
 //!
 //! **Invariant:** no lane waits for another. Each has its outbox, its stream's window, and credit
 //! of its own in the inbox; what all lanes share, the connection's windows, has room for every
@@ -14,6 +15,7 @@ use super::{
     close::Close,
     hello::{Opened, Refusal, agree, hear, judge, say},
     outbox::{Full, Outbox},
+    reload::Expiry,
     settings::SNAPSHOT_PRIORITY,
     shared::{Shared, one_line},
 };
@@ -42,6 +44,7 @@ const SNAPSHOT_PATIENCE: u32 = 6;
 /// A connection that carries frames both ways. It ends when the connection ends, and never before.
 pub(super) struct Carrier {
     pub(super) peer: NodeId,
+    pub(super) side: Side,
     pub(super) connection: Connection,
     /// The facts that the peer last stated on it.
     pub(super) introduction: Rc<RefCell<Introduction>>,
@@ -99,7 +102,7 @@ impl Carrier {
                 spawn_local(read_snapshots(Rc::clone(shared), peer, version, connection.clone(), progress));
             }
         }
-        let carrier = Rc::new(Self { peer, connection, introduction, version, control, append, snapshot });
+        let carrier = Rc::new(Self { peer, side, connection, introduction, version, control, append, snapshot });
         let mut carriers = shared.carriers.borrow_mut();
         carriers.retain(|carrier| carrier.strong_count() > 0);
         carriers.push(Rc::downgrade(&carrier));
@@ -338,6 +341,7 @@ impl From<FrameError> for Bad {
 /// Looks after a connection until it ends, then empties its queues.
 async fn keep(shared: Rc<Shared>, peer: NodeId, carrier: Rc<Carrier>, readers: Vec<Rc<Progress>>) {
     let every = Duration::from_secs(1).min(shared.frame_timeout / 2).max(Duration::from_millis(1));
+    let expiry = Expiry::of(&carrier.connection);
     let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -349,6 +353,7 @@ async fn keep(shared: Rc<Shared>, peer: NodeId, carrier: Rc<Carrier>, readers: V
             }
             _ = ticks.tick() => {
                 shared.observer.round_trip(peer, carrier.connection.rtt());
+                shared.close_if_refused(&carrier.connection, peer, expiry.judge());
                 if readers.iter().any(|progress| progress.is_late()) {
                     shared.offended(peer, "a frame was begun and not ended in time");
                     carrier.close(Close::Stalled);

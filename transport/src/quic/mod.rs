@@ -66,8 +66,9 @@ use crate::{
     codec::Versions,
     network::{Links, LocalFuture, Network, NetworkContext, NetworkError},
 };
-use credentials::{Credentials, Files};
+use credentials::Files;
 use quorate_raft::NodeId;
+use reload::Loaded;
 pub use reload::Reloader;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -118,9 +119,8 @@ impl QuicOptions {
 /// A QUIC network, not yet started.
 pub struct Quic {
     options: QuicOptions,
-    credentials: Credentials,
-    client: quinn::ClientConfig,
-    server: quinn::ServerConfig,
+    files: Files,
+    loaded: Loaded,
     endpoint: quinn::EndpointConfig,
     reloader: Reloader,
 }
@@ -133,13 +133,11 @@ impl Quic {
     /// should be, the key is readable by others or belongs to another certificate, the certificate
     /// names no node or has expired.
     pub fn new(options: QuicOptions) -> Result<Self, NetworkError> {
-        let provider = settings::provider();
         let QuicOptions { ca, cert, key, crl, .. } = options.clone();
-        let credentials = Credentials::load(&Files { ca, cert, key, crl }, provider.clone())?;
-        let client = settings::client(&credentials, provider.clone())?;
-        let server = settings::server(&credentials, provider)?;
-        let endpoint = settings::endpoint(&credentials)?;
-        Ok(Self { options, credentials, client, server, endpoint, reloader: Reloader::default() })
+        let files = Files { ca, cert, key, crl };
+        let loaded = Loaded::load(&files)?;
+        let endpoint = settings::endpoint(&loaded.credentials)?;
+        Ok(Self { options, files, loaded, endpoint, reloader: Reloader::default() })
     }
 
     /// Checks that the certificate is that of `node` in `cluster`, and that peers will accept it.
@@ -148,7 +146,7 @@ impl Quic {
     /// # Errors
     /// In one line that names the file: it is of another node or cluster, or of another authority.
     pub fn check(&self, cluster: &str, node: NodeId) -> Result<(), NetworkError> {
-        self.credentials.check(cluster, node)
+        self.loaded.credentials.check(cluster, node)
     }
 
     /// A handle that asks the network for a reload once it runs.

@@ -2,7 +2,7 @@
 //! the node holds.
 
 use super::{
-    acceptor::identify,
+    acceptor::{identify, judge_since},
     backoff::{DialBackoff, Doubt},
     close::Close,
     hello::{Opened, Refusal, agree, hear, say},
@@ -394,7 +394,8 @@ async fn dial(
         shared.dialled.borrow_mut().insert(peer, to.ip().to_canonical());
     }
     let name = node_name(peer, &shared.cluster);
-    let connecting = endpoint.connect_with(shared.client.clone(), to, &name);
+    let credentials = shared.credentials();
+    let connecting = endpoint.connect_with(credentials.client.clone(), to, &name);
     drop(endpoint);
     let connection = connecting.map_err(|error| unreachable(error.to_string()))?.await?;
     // The peer was away, and not the path: the old connection works again. Once it hears a hello,
@@ -406,7 +407,10 @@ async fn dial(
     let introduced = match identify(&shared, &connection) {
         Ok(proved) => {
             debug_assert_eq!(proved, peer, "TLS compared the certificate with another name");
-            introduce(&shared, peer, &connection).await
+            introduce(&shared, peer, &connection).await.and_then(|introduced| {
+                judge_since(&shared, credentials.number, &connection, Side::Dialler, peer)?;
+                Ok(introduced)
+            })
         }
         Err(refusal) => Err(refusal),
     };

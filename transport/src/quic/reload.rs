@@ -1,7 +1,37 @@
 //! Reloading of credentials while the network runs.
+//!
+//! [`watch`] compares the files with what is in use and loads them on a thread of its own; [`InUse`]
+//! is what the node's thread works with. A set is loaded and checked as a whole, and used as a whole
+//! or not at all. The section *Reload* of [`super`] has the rules.
 
-use std::sync::Arc;
-use tokio::sync::Notify;
+use super::{
+    close::Close,
+    credentials::{Credentials, Files},
+    hello::Refusal,
+    lanes::Side,
+    settings,
+    shared::Shared,
+};
+use crate::{
+    certificates::{Contents, ListDates, RefusedBy, Standing, apart, date, explain_dates},
+    identity::node_name,
+    network::{ConnectionResult, NetworkError, ReloadResult},
+};
+use quinn::{
+    Connection,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+use quorate_raft::NodeId;
+use rustls::{
+    CertificateError, Error,
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+use std::{rc::Rc, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 /// Asks a network to read its files again, such as on SIGHUP. Cheap to clone; usable from any
 /// thread.
@@ -16,5 +46,383 @@ impl Reloader {
     /// started reads its files again when it starts; one that has ended does nothing.
     pub fn reload(&self) {
         self.asked.notify_one();
+    }
+}
+
+/// Credentials that were loaded, and what TLS makes of them.
+pub(super) struct Loaded {
+    pub(super) credentials: Credentials,
+    pub(super) client: Arc<QuicClientConfig>,
+    pub(super) server: Arc<QuicServerConfig>,
+    /// The contents of the files from which they were loaded.
+    contents: Contents,
+}
+
+impl Loaded {
+    /// The most attempts to read files that change meanwhile.
+    const ATTEMPTS: usize = 3;
+
+    /// Loads and checks the files. The digest is that of the very bytes that were loaded: files that
+    /// change meanwhile are read again.
+    pub(super) fn load(files: &Files) -> Result<Self, NetworkError> {
+        let mut contents = Contents::of(files.paths());
+        for _ in 0..Self::ATTEMPTS {
+            let loaded = Self::load_once(files);
+            let after = Contents::of(files.paths());
+            if after == contents {
+                let (credentials, client, server) = loaded?;
+                return Ok(Self { credentials, client, server, contents });
+            }
+            contents = after;
+        }
+        let problem = "is one of several files that change while they are read: replace them once".to_owned();
+        Err(NetworkError::File { path: files.cert.clone(), problem, source: None })
+    }
+
+    fn load_once(files: &Files) -> Result<(Credentials, Arc<QuicClientConfig>, Arc<QuicServerConfig>), NetworkError> {
+        let provider = settings::provider();
+        let credentials = Credentials::load(files, provider.clone())?;
+        let client = settings::client(&credentials, provider.clone())?;
+        let server = settings::server(&credentials, provider)?;
+        Ok((credentials, client, server))
+    }
+}
+
+/// The credentials that a running network uses.
+pub(super) struct InUse {
+    pub(super) client: quinn::ClientConfig,
+    standing: Standing,
+    /// The node's own certificate.
+    own: CertificateDer<'static>,
+    list: Option<ListDates>,
+    /// Increases with each set.
+    pub(super) number: u64,
+    /// The number of the first set with the same certificate of the node's own.
+    pub(super) own_since: u64,
+}
+
+impl InUse {
+    /// The set that takes the place of `before`, if there is one.
+    pub(super) fn of(loaded: &Loaded, before: Option<&Self>, pace: settings::Pace) -> Self {
+        let credentials = &loaded.credentials;
+        let own = credentials.chain[0].clone();
+        let number = before.map_or(0, |before| before.number + 1);
+        let own_since = before.filter(|before| before.own == own).map_or(number, |before| before.own_since);
+        let mut client = quinn::ClientConfig::new(Arc::clone(&loaded.client) as _);
+        client.transport_config(settings::transport(pace));
+        let (standing, list) = (credentials.trust.standing(), credentials.trust.list());
+        Self { client, standing, own, list, number, own_since }
+    }
+
+    /// Whether the certificate that `peer` showed on a connection counts by this set.
+    pub(super) fn judge(
+        &self,
+        connection: &Connection,
+        side: Side,
+        peer: NodeId,
+        cluster: &str,
+    ) -> Result<(), Refusal> {
+        let chain = chain_of(connection);
+        let name = || ServerName::try_from(node_name(peer, cluster)).map_err(|error| Error::General(error.to_string()));
+        let verdict = match side {
+            Side::Acceptor => self.standing.client(&chain),
+            Side::Dialler => name().and_then(|name| self.standing.server(&chain, &name)),
+        };
+        verdict.map_err(|error| no_longer_counts(&error))
+    }
+}
+
+/// The refusal of a peer with which there is a connection.
+fn no_longer_counts(error: &Error) -> Refusal {
+    use CertificateError::{BadSignature, Revoked, UnknownIssuer};
+    let why = match error {
+        Error::InvalidCertificate(Revoked) => "its certificate is revoked".to_owned(),
+        Error::InvalidCertificate(UnknownIssuer | BadSignature) => {
+            "its certificate is by no authority that is trusted now".to_owned()
+        }
+        error => explain_dates(&error.to_string(), RefusedBy::ThisMachine),
+    };
+    Refusal {
+        result: ConnectionResult::RefusedCertificate,
+        close: Close::Certificate,
+        why: format!("disconnected: {why}"),
+    }
+}
+
+/// The end of the peer's certificates, in seconds since 1970, and the refusal from then on.
+pub(super) struct Expiry(u64);
+
+impl Expiry {
+    pub(super) fn of(connection: &Connection) -> Self {
+        let ends = |certificate: &CertificateDer<'_>| {
+            let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+            u64::try_from(parsed.validity().not_after.timestamp()).ok()
+        };
+        // TLS has verified them, so they can be parsed.
+        Self(chain_of(connection).iter().map(|certificate| ends(certificate).unwrap_or(0)).min().unwrap_or(0))
+    }
+
+    /// Compares the end with this machine's clock.
+    pub(super) fn judge(&self) -> Result<(), Refusal> {
+        let (time, not_after) = (UnixTime::now(), UnixTime::since_unix_epoch(Duration::from_secs(self.0)));
+        if time.as_secs() <= self.0 {
+            return Ok(());
+        }
+        Err(no_longer_counts(&CertificateError::ExpiredContext { time, not_after }.into()))
+    }
+}
+
+/// The certificates that the peer showed, its own first.
+pub(super) fn chain_of(connection: &Connection) -> Vec<CertificateDer<'static>> {
+    let identity = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    identity.map(|chain| *chain).unwrap_or_default()
+}
+
+/// What [`watch`] watches.
+pub(super) struct Watched {
+    pub(super) files: Files,
+    /// The contents of the files that are in use.
+    pub(super) contents: Contents,
+    /// Zero: only on request.
+    pub(super) every: Duration,
+    pub(super) reloader: Reloader,
+    /// The settings of accepted connections, but for TLS. Kept, because they have the key of the
+    /// tokens by which addresses are proved.
+    pub(super) server: quinn::ServerConfig,
+}
+
+impl Watched {
+    pub(super) fn new(
+        loaded: &Loaded,
+        files: Files,
+        every: Duration,
+        reloader: Reloader,
+        server: quinn::ServerConfig,
+    ) -> Self {
+        Self { files, contents: loaded.contents.clone(), every, reloader, server }
+    }
+}
+
+/// The interval at which the revocation lists are compared with the clock if the files are read only
+/// on request.
+const LISTS_EVERY: Duration = Duration::from_secs(60);
+
+/// Reloads the credentials when their files change or a reload is asked for. Runs on the node's
+/// thread until it is aborted, and reads no file there.
+pub(super) async fn watch(shared: Rc<Shared>, mut watched: Watched) {
+    let every = if watched.every.is_zero() { LISTS_EVERY } else { watched.every };
+    let mut ticks = interval_at(Instant::now() + every, every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut failing, mut freshness) = (Failing::default(), ToldFreshness::default());
+    loop {
+        freshness.tell(shared.credentials().list);
+        let is_asked = tokio::select! {
+            biased;
+            () = watched.reloader.asked.notified() => true,
+            _ = ticks.tick() => false,
+        };
+        if !is_asked && watched.every.is_zero() {
+            continue;
+        }
+        // What failed may be in order by now with the same bytes: a key made private, a date come.
+        let before = (!is_asked && !failing.is_failing()).then(|| watched.contents.clone());
+        let (files, cluster, node) = (watched.files.clone(), shared.cluster.clone(), shared.node);
+        match on_a_thread(move || look(&files, before, &cluster, node)).await {
+            Ok(None) => {}
+            Ok(Some(loaded)) => {
+                let was_failing = failing.ended();
+                if is_asked || was_failing || loaded.contents != watched.contents {
+                    install(&shared, &watched.server, &loaded);
+                }
+                watched.contents = loaded.contents;
+            }
+            Err(error) => {
+                let problem = error.to_string();
+                if failing.failed(&problem, is_asked) {
+                    shared.observer.credentials_reloaded(ReloadResult::Failed);
+                    tracing::error!("credentials can't be reloaded, and the former ones stay in use: {problem}");
+                }
+            }
+        }
+    }
+}
+
+/// Loads the files, unless they have the contents `before`.
+fn look(files: &Files, before: Option<Contents>, cluster: &str, node: NodeId) -> Result<Option<Loaded>, NetworkError> {
+    if before.is_some_and(|before| before == Contents::of(files.paths())) {
+        return Ok(None);
+    }
+    let loaded = Loaded::load(files)?;
+    loaded.credentials.check(cluster, node)?;
+    Ok(Some(loaded))
+}
+
+/// Runs `work`, which may block, on a thread of its own; tokio's pool would panic if no thread can be
+/// started.
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, NetworkError> + Send + 'static,
+) -> Result<T, NetworkError> {
+    let (tell, told) = oneshot::channel();
+    // The network may have ended meanwhile.
+    let run = move || drop(tell.send(work()));
+    let failed = |error: std::io::Error| NetworkError::Tls { source: error.into() };
+    std::thread::Builder::new().name("quorate-reload".into()).spawn(run).map_err(failed)?;
+    told.await.unwrap_or_else(|gone| Err(failed(std::io::Error::other(gone))))
+}
+
+/// Puts a set into use, and closes the connections to peers that it does not accept.
+fn install(shared: &Rc<Shared>, server: &quinn::ServerConfig, loaded: &Loaded) {
+    let before = shared.credentials();
+    let after = InUse::of(loaded, Some(&before), shared.pace);
+    if let Some(endpoint) = shared.endpoint() {
+        let mut server = server.clone();
+        server.crypto = Arc::clone(&loaded.server) as _;
+        endpoint.set_server_config(Some(server));
+    }
+    let (ends, list) = (loaded.credentials.expires_unix_seconds, after.list);
+    shared.observer.certificate_expires(ends);
+    if let Some(list) = list {
+        shared.observer.crl_expires(list.ends);
+    }
+    shared.observer.credentials_reloaded(ReloadResult::Loaded);
+    tracing::info!(
+        certificate_ends = date(ends),
+        is_certificate_new = after.own_since == after.number,
+        lists_end = list.map(|list| date(list.ends)),
+        "credentials reloaded"
+    );
+    shared.credentials.replace(Rc::new(after));
+    shared.judge_again();
+}
+
+/// Failures to reload, of which each distinct one is reported once.
+///
+/// Files are replaced one after another, and a look may come between. So a look's failure is
+/// reported once the next look confirms it; that of a reload that was asked for, at once.
+#[derive(Debug, Default)]
+struct Failing {
+    unconfirmed: Option<String>,
+    reported: Option<String>,
+}
+
+impl Failing {
+    fn is_failing(&self) -> bool {
+        self.unconfirmed.is_some() || self.reported.is_some()
+    }
+
+    /// Whether this failure is to be reported.
+    fn failed(&mut self, problem: &str, is_asked: bool) -> bool {
+        let is = |known: &Option<String>| known.as_deref() == Some(problem);
+        let is_confirmed = is(&self.unconfirmed) && !is(&self.reported);
+        self.unconfirmed = Some(problem.to_owned());
+        if is_asked || is_confirmed {
+            self.reported = Some(problem.to_owned());
+        }
+        is_asked || is_confirmed
+    }
+
+    /// The files are in order. Whether a failure was reported before.
+    fn ended(&mut self) -> bool {
+        std::mem::take(self).reported.is_some()
+    }
+}
+
+/// How much time a revocation list has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Freshness {
+    Fresh,
+    /// Less than a quarter of its time.
+    Ending,
+    Ended,
+}
+
+impl Freshness {
+    fn of(list: ListDates, now: u64) -> Self {
+        let (lasts, left) = (list.ends.saturating_sub(list.begins), list.ends.saturating_sub(now));
+        match left {
+            0 => Self::Ended,
+            left if left < lasts / 4 => Self::Ending,
+            _ => Self::Fresh,
+        }
+    }
+}
+
+/// The freshness that was last logged: changes are logged, and every hour what is not in order.
+#[derive(Debug, Default)]
+struct ToldFreshness {
+    last: Option<(Freshness, ListDates, Instant)>,
+}
+
+impl ToldFreshness {
+    const AGAIN: Duration = Duration::from_secs(3600);
+
+    fn tell(&mut self, list: Option<ListDates>) {
+        let (Some(list), now) = (list, UnixTime::now().as_secs()) else { return };
+        let freshness = Freshness::of(list, now);
+        if !self.is_due(freshness, list, Instant::now()) {
+            return;
+        }
+        let ends = date(list.ends);
+        match freshness {
+            Freshness::Fresh => {}
+            Freshness::Ending => {
+                let left = apart(list.ends - now);
+                tracing::warn!(
+                    lists_end = ends,
+                    "the revocation list ends in {left}, and from then on every new connection is refused: make a new one"
+                );
+            }
+            Freshness::Ended => tracing::error!(
+                lists_end = ends,
+                "the revocation list has ended, and every new connection is refused: make a new one, or check this machine's clock"
+            ),
+        }
+    }
+
+    fn is_due(&mut self, freshness: Freshness, list: ListDates, now: Instant) -> bool {
+        let is_told = self
+            .last
+            .is_some_and(|(told, of, at)| (told, of) == (freshness, list) && now.duration_since(at) < Self::AGAIN);
+        if !is_told {
+            self.last = Some((freshness, list, now));
+        }
+        !is_told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_reported_once_and_only_when_it_lasts_or_was_asked_for() {
+        let mut failing = Failing::default();
+        assert!(!failing.failed("half", false), "the other half may be on its way");
+        assert!(failing.is_failing());
+        assert!(!failing.ended(), "and came: nothing was reported");
+        assert!(!failing.is_failing());
+
+        let told: Vec<_> =
+            ["a", "a", "a", "b", "a", "b", "b", "b"].map(|problem| failing.failed(problem, false)).into();
+        assert_eq!(told, [false, true, false, false, false, false, true, false], "each distinct one that lasts");
+        assert!(failing.failed("b", true), "a caller that asks is told");
+        assert!(!failing.failed("b", false));
+        assert!(failing.ended());
+        assert!(!failing.failed("b", false) && failing.failed("b", false), "after a success it is news again");
+    }
+
+    #[test]
+    fn a_list_is_told_of_in_its_last_quarter_and_after_its_end_once_an_hour() {
+        let list = ListDates { begins: 1000, ends: 1400 };
+        let freshness = [0, 1000, 1300, 1301, 1399, 1400, 9000].map(|now| Freshness::of(list, now));
+        let (fresh, ending, ended) = (Freshness::Fresh, Freshness::Ending, Freshness::Ended);
+        assert_eq!(freshness, [fresh, fresh, fresh, ending, ending, ended, ended]);
+
+        let (mut told, start) = (ToldFreshness::default(), Instant::now());
+        assert!(told.is_due(ending, list, start) && !told.is_due(ending, list, start));
+        assert!(told.is_due(ended, list, start));
+        assert!(!told.is_due(ended, list, start + ToldFreshness::AGAIN / 2));
+        assert!(told.is_due(ended, list, start + ToldFreshness::AGAIN));
+        assert!(told.is_due(ended, ListDates { begins: 1200, ..list }, start + ToldFreshness::AGAIN), "another list");
     }
 }

@@ -4,8 +4,8 @@
 use super::credentials::Credentials;
 use crate::network::{Cause, NetworkError};
 use quinn::{
-    AckFrequencyConfig, ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout,
-    MtuDiscoveryConfig, ServerConfig, TransportConfig, congestion::CubicConfig, crypto::rustls::QuicClientConfig,
+    AckFrequencyConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
+    ServerConfig, TransportConfig, congestion::CubicConfig, crypto::rustls::QuicClientConfig,
     crypto::rustls::QuicServerConfig,
 };
 use rand::RngCore;
@@ -108,7 +108,10 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 
 /// TLS of dialled connections. The verifier of each authority compares the peer's certificate with
 /// the name that is dialled.
-pub(super) fn client(credentials: &Credentials, provider: Arc<CryptoProvider>) -> Result<ClientConfig, NetworkError> {
+pub(super) fn client(
+    credentials: &Credentials,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<QuicClientConfig>, NetworkError> {
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .map_err(unusable)?
@@ -120,11 +123,14 @@ pub(super) fn client(credentials: &Credentials, provider: Arc<CryptoProvider>) -
     // shows a certificate.
     tls.enable_early_data = false;
     tls.resumption = Resumption::disabled();
-    Ok(ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).map_err(unusable)?)))
+    Ok(Arc::new(QuicClientConfig::try_from(tls).map_err(unusable)?))
 }
 
 /// TLS of accepted connections: a peer needs a certificate of the cluster's authority.
-pub(super) fn server(credentials: &Credentials, provider: Arc<CryptoProvider>) -> Result<ServerConfig, NetworkError> {
+pub(super) fn server(
+    credentials: &Credentials,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<QuicServerConfig>, NetworkError> {
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .map_err(unusable)?
@@ -134,13 +140,19 @@ pub(super) fn server(credentials: &Credentials, provider: Arc<CryptoProvider>) -
     tls.max_early_data_size = 0;
     tls.send_tls13_tickets = 0;
     tls.session_storage = Arc::new(NoServerSessionStorage {});
-    let mut server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).map_err(unusable)?));
+    Ok(Arc::new(QuicServerConfig::try_from(tls).map_err(unusable)?))
+}
+
+/// The settings of accepted connections.
+pub(super) fn accepting(tls: Arc<QuicServerConfig>, pace: Pace) -> ServerConfig {
+    let mut server = ServerConfig::with_crypto(tls);
     server
+        .transport_config(transport(pace))
         .migration(true) // a router may give a node another address at any time; QUIC proves the new one before it is used
         .max_incoming(INCOMING_MAX)
         .incoming_buffer_size(INCOMING_BYTES)
         .incoming_buffer_size_total(INCOMING_BYTES * INCOMING_MAX as u64);
-    Ok(server)
+    server
 }
 
 /// The endpoint's own settings.

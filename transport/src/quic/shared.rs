@@ -3,8 +3,10 @@
 use super::{
     admission::Handshakes,
     backoff::{LogThrottle, PeerBackoff},
+    hello::Refusal,
     incarnations::Incarnations,
-    lanes::Carrier,
+    lanes::{Carrier, Side},
+    reload::InUse,
     settings::{self, Pace},
 };
 use crate::{
@@ -36,7 +38,8 @@ pub(super) struct Shared {
     pub(super) pace: Pace,
     /// Whether the network was closed on purpose: links that end then are no failure.
     pub(super) is_closed: Cell<bool>,
-    pub(super) client: quinn::ClientConfig,
+    /// Replaced as a whole by a reload.
+    pub(super) credentials: RefCell<Rc<InUse>>,
     pub(super) cluster: String,
     pub(super) node: NodeId,
     /// The first frame on each lane of a new connection.
@@ -64,6 +67,37 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    pub(super) fn credentials(&self) -> Rc<InUse> {
+        Rc::clone(&self.credentials.borrow())
+    }
+
+    /// Closes each connection to a peer that the credentials in use do not accept. A handshake
+    /// that is under way is judged at its end.
+    pub(super) fn judge_again(&self) {
+        let credentials = self.credentials();
+        let introduced = self.carriers.borrow().iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
+        for carrier in introduced {
+            let judged = credentials.judge(&carrier.connection, carrier.side, carrier.peer, &self.cluster);
+            self.close_if_refused(&carrier.connection, carrier.peer, judged);
+        }
+        for (peer, connections) in &*self.introducing.borrow() {
+            for connection in connections {
+                let judged = credentials.judge(connection, Side::Acceptor, *peer, &self.cluster);
+                self.close_if_refused(connection, *peer, judged);
+            }
+        }
+    }
+
+    /// Closes a connection that is open to a peer that is no longer accepted; counts and logs it.
+    pub(super) fn close_if_refused(&self, connection: &Connection, peer: NodeId, judged: Result<(), Refusal>) {
+        if let Err(refusal) = judged
+            && connection.close_reason().is_none()
+        {
+            self.refused(Some(peer), refusal.result, connection.remote_address(), &refusal.why);
+            connection.close(refusal.close.code(), refusal.why.as_bytes());
+        }
+    }
+
     pub(super) fn endpoint(&self) -> Option<Endpoint> {
         self.endpoint.borrow().clone()
     }
