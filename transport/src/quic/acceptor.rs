@@ -12,7 +12,7 @@ use super::{
     admission::{Attempt, Source, Verdict, is_beyond_proof},
     close::Close,
     hello::{Opened, Refusal, agree, hear, say},
-    lanes::{Carrier, Side},
+    lanes::{Carrier, Introduced, Side},
     reload::chain_of,
     settings::CONTROL_PRIORITY,
     shared::{PeerSeen, Shared},
@@ -81,12 +81,12 @@ impl Drop for Place {
 
 async fn admit(shared: Rc<Shared>, incoming: Incoming, place: Place) {
     let remote = incoming.remote_address();
-    let begun_with = shared.credentials().number;
+    let begun_with = shared.credentials();
     let handshake = async {
         let connection = incoming.accept().map_err(Refusal::from)?.await.map_err(Refusal::from)?;
         let mut proved = None;
         let introduced = introduce(&shared, &connection, &mut proved).await.and_then(|(hello, lanes)| {
-            judge_since(&shared, begun_with, &connection, Side::Acceptor, hello.node)?;
+            judge_since(&shared, begun_with.number, &connection, Side::Acceptor, hello.node)?;
             Ok((hello, lanes))
         });
         match introduced {
@@ -102,7 +102,10 @@ async fn admit(shared: Rc<Shared>, incoming: Incoming, place: Place) {
     drop(place);
     match admitted {
         Ok((hello, lanes, connection)) => match refuse_twin(&shared, &hello, &connection) {
-            Ok(()) => welcome(&shared, hello, lanes, connection),
+            Ok(()) => {
+                let (peer, introduction, own_since) = (hello.node, hello.introduction, begun_with.own_since);
+                welcome(&shared, Introduced { peer, connection, lanes, introduction, own_since });
+            }
             Err(refusal) => shared.refused(Some(hello.node), refusal.result, remote, &refusal.why),
         },
         Err((proved, refusal)) => shared.refused(proved, refusal.result, remote, &refusal.why),
@@ -235,18 +238,25 @@ fn refuse_twin(shared: &Shared, hello: &Hello, connection: &Connection) -> Resul
 
 /// Starts the lanes: replies to the peer go out here, and its messages are delivered. Replaces
 /// an older connection.
-fn welcome(shared: &Rc<Shared>, hello: Hello, lanes: [Opened; 2], connection: Connection) {
-    let (peer, incarnation) = (hello.node, hello.introduction.incarnation);
-    shared.inbox.introduced(peer, hello.introduction.clone());
+fn welcome(shared: &Rc<Shared>, introduced: Introduced) {
+    let (peer, incarnation) = (introduced.peer, introduced.introduction.incarnation);
+    shared.inbox.introduced(peer, introduced.introduction.clone());
     shared.observer.connection(Some(peer), ConnectionResult::Accepted);
-    let round_trip = connection.rtt();
-    let carrier = Carrier::start(shared, peer, connection, lanes, Side::Acceptor, hello.introduction);
-    let older = shared.accepted.borrow_mut().insert(peer, Rc::clone(&carrier));
-    if let Some(older) = older {
-        older.close(Close::Replaced);
+    let round_trip = introduced.connection.rtt();
+    let certificate = chain_of(&introduced.connection).into_iter().next();
+    let older = shared.accepted.borrow().get(&peer).cloned();
+    let succeeded = older
+        .as_ref()
+        .filter(|older| older.may_be_succeeded(&introduced.connection, incarnation, introduced.own_since));
+    let carrier = Carrier::start(shared, Side::Acceptor, introduced, succeeded);
+    shared.accepted.borrow_mut().insert(peer, Rc::clone(&carrier));
+    match (succeeded, &older) {
+        (Some(succeeded), _) => succeeded.retire(shared.pace.succession()),
+        (None, Some(older)) => older.close(Close::Replaced),
+        (None, None) => {}
     }
     if let Some(link) = shared.links.borrow().get(&peer) {
-        link.seen.do_send(PeerSeen { incarnation, round_trip });
+        link.seen.do_send(PeerSeen { incarnation, certificate, round_trip });
     }
     let shared = Rc::clone(shared);
     spawn_local(async move {

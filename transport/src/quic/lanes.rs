@@ -7,6 +7,10 @@
 //! once a second it reports the round trip and looks for frames that do not end, and for the end of
 //! the peer's certificate.
 //!
+//! A connection may be succeeded by another of the same two processes because a certificate changed.
+//! Then nothing is lost: what is queued on the older is written, each lane ends with the end of its
+//! stream, and the newer connection's lane is read after that.
+//!
 //! **Invariant:** no lane waits for another. Each has its outbox, its stream's window, and credit
 //! of its own in the inbox; what all lanes share, the connection's windows, has room for every
 //! stream's window at once (`settings`).
@@ -15,7 +19,7 @@ use super::{
     close::Close,
     hello::{Opened, Refusal, agree, hear, judge, say},
     outbox::{Full, Outbox},
-    reload::Expiry,
+    reload::{Expiry, chain_of},
     settings::SNAPSHOT_PRIORITY,
     shared::{Shared, one_line},
 };
@@ -28,10 +32,10 @@ use quinn::{Connection, ReadError, RecvStream, SendStream};
 use quorate_raft::NodeId;
 use std::{
     cell::{Cell, RefCell},
-    rc::Rc,
+    rc::{Rc, Weak},
     time::Duration,
 };
-use tokio::{task::spawn_local, time::Instant};
+use tokio::{sync::Notify, task::spawn_local, time::Instant};
 
 /// The most bytes that wait on the control lane, and on the append lane.
 const OUTBOX_BYTES: usize = 32 << 20;
@@ -46,6 +50,8 @@ pub(super) struct Carrier {
     pub(super) peer: NodeId,
     pub(super) side: Side,
     pub(super) connection: Connection,
+    /// [`InUse::own_since`](super::reload::InUse::own_since) when its handshake began.
+    pub(super) own_since: u64,
     /// The facts that the peer last stated on it.
     pub(super) introduction: Rc<RefCell<Introduction>>,
     /// The version that both sides speak on every lane.
@@ -53,6 +59,50 @@ pub(super) struct Carrier {
     control: Rc<Outbox>,
     append: Rc<Outbox>,
     snapshot: Rc<Outbox>,
+    succession: Rc<Succession>,
+    /// The connection that this one succeeds, until it ends.
+    before: RefCell<Weak<Carrier>>,
+}
+
+/// A connection whose both lanes are opened and introduced.
+pub(super) struct Introduced {
+    pub(super) peer: NodeId,
+    pub(super) connection: Connection,
+    pub(super) lanes: [Opened; 2],
+    pub(super) introduction: Introduction,
+    pub(super) own_since: u64,
+}
+
+/// How far a connection is in its end after another has taken its place.
+#[derive(Default)]
+struct Succession {
+    /// Its lanes may end.
+    is_retired: Cell<bool>,
+    read: [Gate; LANES],
+    written: [Gate; LANES],
+}
+
+const LANES: usize = 3;
+
+/// An event that happens once.
+#[derive(Default)]
+struct Gate {
+    is_open: Cell<bool>,
+    opened: Notify,
+}
+
+impl Gate {
+    fn open(&self) {
+        self.is_open.set(true);
+        self.opened.notify_waiters();
+    }
+
+    async fn opened(&self) {
+        // Nothing runs between the look and the wait: all of it is on one thread.
+        while !self.is_open.get() {
+            self.opened.notified().await;
+        }
+    }
 }
 
 /// Which end of a connection this node is.
@@ -63,15 +113,17 @@ pub(super) enum Side {
 }
 
 impl Carrier {
-    /// Starts the lanes' tasks. All of them end with the connection.
+    /// Starts the lanes' tasks. All of them end with the connection. `before` is the connection that
+    /// this one succeeds: its lanes are read to their ends first.
     pub(super) fn start(
         shared: &Rc<Shared>,
-        peer: NodeId,
-        connection: Connection,
-        lanes: [Opened; 2],
         side: Side,
-        introduction: Introduction,
+        introduced: Introduced,
+        before: Option<&Rc<Self>>,
     ) -> Rc<Self> {
+        let Introduced { peer, connection, lanes, introduction, own_since } = introduced;
+        let succession = Rc::<Succession>::default();
+        let preceding = before.map(|before| Rc::clone(&before.succession));
         let introduction = Rc::new(RefCell::new(introduction));
         let [control, append, snapshot] =
             [OUTBOX_BYTES, OUTBOX_BYTES, SNAPSHOT_OUTBOX_BYTES].map(|bytes| Rc::new(Outbox::of_bytes(bytes)));
@@ -88,21 +140,38 @@ impl Carrier {
             readers.push(Rc::clone(&progress));
             let mut reader = Reader::new(shared, peer, opened.lane, opened.recv, opened.decoder, progress);
             reader.introduced = (opened.lane == Lane::Control).then(|| Rc::clone(&introduction));
-            spawn_local(reader.run(connection.clone(), opened.rest));
-            spawn_local(write(Rc::clone(shared), peer, opened.lane, opened.send, outbox));
+            reader.answers = Some(Rc::clone(&outbox));
+            spawn_local(reader.run(connection.clone(), opened.rest, Rc::clone(&succession), preceding.clone()));
+            let written = Rc::clone(&succession);
+            spawn_local(write(Rc::clone(shared), peer, opened.lane, opened.send, outbox, written));
         }
         match side {
             Side::Dialler => {
-                spawn_local(write_snapshots(Rc::clone(shared), peer, connection.clone(), Rc::clone(&snapshot)));
+                let (outbox, written) = (Rc::clone(&snapshot), Rc::clone(&succession));
+                spawn_local(write_snapshots(Rc::clone(shared), peer, connection.clone(), outbox, written));
             }
             Side::Acceptor => {
                 snapshot.close();
                 let progress = Progress::within(shared.frame_timeout * SNAPSHOT_PATIENCE);
                 readers.push(Rc::clone(&progress));
-                spawn_local(read_snapshots(Rc::clone(shared), peer, version, connection.clone(), progress));
+                let snapshots = Snapshots { version, progress, succession: Rc::clone(&succession), preceding };
+                spawn_local(read_snapshots(Rc::clone(shared), peer, connection.clone(), snapshots));
             }
         }
-        let carrier = Rc::new(Self { peer, side, connection, introduction, version, control, append, snapshot });
+        let before = RefCell::new(before.map(Rc::downgrade).unwrap_or_default());
+        let carrier = Rc::new(Self {
+            peer,
+            side,
+            connection,
+            own_since,
+            introduction,
+            version,
+            control,
+            append,
+            snapshot,
+            succession,
+            before,
+        });
         let mut carriers = shared.carriers.borrow_mut();
         carriers.retain(|carrier| carrier.strong_count() > 0);
         carriers.push(Rc::downgrade(&carrier));
@@ -124,13 +193,68 @@ impl Carrier {
         }
     }
 
+    /// Whether another connection of the same two processes, begun with `own_since`, takes this one's
+    /// place only because one of the two certificates changed.
+    pub(super) fn may_be_succeeded(&self, connection: &Connection, incarnation: u64, own_since: u64) -> bool {
+        let is_alive = self.connection.close_reason().is_none();
+        let is_same_process = self.introduction.borrow().incarnation == incarnation;
+        let is_changed = self.own_since != own_since || chain_of(&self.connection) != chain_of(connection);
+        is_alive && is_same_process && is_changed
+    }
+
+    /// Another connection takes this one's place. What is queued here and on its way still arrives,
+    /// if that takes no longer than `within`; then this connection is closed. Of two processes, at
+    /// most one connection ends in this way at a time.
+    ///
+    /// The dialler ends its lanes; the acceptor answers the end of each with that of its own, so the
+    /// dialler, which closes, has then received all.
+    pub(super) fn retire(self: &Rc<Self>, within: Duration) {
+        self.succession.is_retired.set(true);
+        if let Some(before) = self.before.take().upgrade() {
+            before.close(Close::Replaced);
+        }
+        let carrier = Rc::clone(self);
+        if self.side == Side::Dialler {
+            for outbox in [&self.control, &self.append, &self.snapshot] {
+                outbox.finish();
+            }
+        }
+        spawn_local(async move {
+            let Succession { read, written, .. } = &*carrier.succession;
+            let ended = async {
+                for gate in written.iter().chain([&read[Lane::Control as usize], &read[Lane::Append as usize]]) {
+                    gate.opened().await;
+                }
+            };
+            let _ = match carrier.side {
+                Side::Dialler => tokio::time::timeout(within, ended).await,
+                Side::Acceptor => tokio::time::timeout(within * 2, carrier.connection.closed()).await.map(drop),
+            };
+            carrier.close(Close::Replaced);
+        });
+    }
+
     /// Closes the connection; its tasks end.
     pub(super) fn close(&self, why: Close) {
         self.connection.close(why.code(), b"");
     }
 }
 
-async fn write(shared: Rc<Shared>, peer: NodeId, lane: Lane, mut stream: SendStream, outbox: Rc<Outbox>) {
+/// Writes a lane's outbox to its end.
+async fn write(
+    shared: Rc<Shared>,
+    peer: NodeId,
+    lane: Lane,
+    mut stream: SendStream,
+    outbox: Rc<Outbox>,
+    succession: Rc<Succession>,
+) {
+    write_all(&shared, peer, lane, &mut stream, &outbox).await;
+    succession.written[lane as usize].open();
+}
+
+/// Writes until the outbox is closed, or is finished and everything has arrived.
+async fn write_all(shared: &Shared, peer: NodeId, lane: Lane, stream: &mut SendStream, outbox: &Outbox) {
     let mut batch = Vec::new();
     while let Some((frames, bytes)) = outbox.take(&mut batch).await {
         if stream.write_all_chunks(&mut batch).await.is_err() {
@@ -142,10 +266,26 @@ async fn write(shared: Rc<Shared>, peer: NodeId, lane: Lane, mut stream: SendStr
         outbox.written(frames, bytes);
         shared.observer.bytes(peer, Direction::Sent, lane, bytes as u64);
     }
+    // Of no effect on a connection that is closed.
+    if stream.finish().is_ok() {
+        let _ = stream.stopped().await;
+    }
 }
 
-/// The dialler's snapshot lane. It is opened when there is something to send on it, which is rare.
-async fn write_snapshots(shared: Rc<Shared>, peer: NodeId, connection: Connection, outbox: Rc<Outbox>) {
+/// The dialler's snapshot lane.
+async fn write_snapshots(
+    shared: Rc<Shared>,
+    peer: NodeId,
+    connection: Connection,
+    outbox: Rc<Outbox>,
+    succession: Rc<Succession>,
+) {
+    write_all_snapshots(&shared, peer, &connection, &outbox).await;
+    succession.written[Lane::Snapshot as usize].open();
+}
+
+/// Opens the lane when there is something to send on it, which is rare.
+async fn write_all_snapshots(shared: &Shared, peer: NodeId, connection: &Connection, outbox: &Outbox) {
     if !outbox.filled().await {
         return;
     }
@@ -153,19 +293,27 @@ async fn write_snapshots(shared: Rc<Shared>, peer: NodeId, connection: Connectio
     // messages are dropped.
     let Ok(mut stream) = connection.open_uni().await else { return };
     let _ = stream.set_priority(SNAPSHOT_PRIORITY);
-    if say(&mut stream, &shared).await.is_ok() {
-        write(shared, peer, Lane::Snapshot, stream, outbox).await;
+    if say(&mut stream, shared).await.is_ok() {
+        write_all(shared, peer, Lane::Snapshot, &mut stream, outbox).await;
     }
 }
 
-/// The acceptor's end of it.
-async fn read_snapshots(
-    shared: Rc<Shared>,
-    peer: NodeId,
+/// The acceptor's end of the snapshot lane, before the dialler opens it.
+struct Snapshots {
     version: Version,
-    connection: Connection,
     progress: Rc<Progress>,
-) {
+    succession: Rc<Succession>,
+    preceding: Option<Rc<Succession>>,
+}
+
+async fn read_snapshots(shared: Rc<Shared>, peer: NodeId, connection: Connection, snapshots: Snapshots) {
+    let succession = Rc::clone(&snapshots.succession);
+    read_all_snapshots(shared, peer, connection, snapshots).await;
+    succession.read[Lane::Snapshot as usize].open();
+}
+
+async fn read_all_snapshots(shared: Rc<Shared>, peer: NodeId, connection: Connection, snapshots: Snapshots) {
+    let Snapshots { version, progress, succession, preceding } = snapshots;
     let Ok(stream) = connection.accept_uni().await else { return };
     progress.begun();
     let heard = async {
@@ -175,7 +323,8 @@ async fn read_snapshots(
     match heard.await {
         Ok(Opened { lane, recv, decoder, rest, .. }) => {
             progress.ended();
-            Reader::new(&shared, peer, lane, recv, decoder, progress).run(connection, rest).await;
+            let reader = Reader::new(&shared, peer, lane, recv, decoder, progress);
+            reader.run(connection, rest, succession, preceding).await;
         }
         // Nothing is wrong with a connection that has ended.
         Err(Refusal { why, .. }) if connection.close_reason().is_none() => {
@@ -221,6 +370,8 @@ struct Reader {
     progress: Rc<Progress>,
     /// The facts that further hellos replace. `None` on a lane that has no further hellos.
     introduced: Option<Rc<RefCell<Introduction>>>,
+    /// The lane's other direction, which ends after this one. `None` on a lane that goes one way.
+    answers: Option<Rc<Outbox>>,
     hellos: u32,
 }
 
@@ -240,12 +391,38 @@ impl Reader {
         progress: Rc<Progress>,
     ) -> Self {
         let shared = Rc::clone(shared);
-        Self { shared, peer, lane, recv, decoder, progress, introduced: None, hellos: 0 }
+        Self { shared, peer, lane, recv, decoder, progress, introduced: None, answers: None, hellos: 0 }
     }
 
-    async fn run(mut self, connection: Connection, rest: Bytes) {
+    /// Reads the lane to its end, after that of the connection that this one succeeds.
+    async fn run(
+        mut self,
+        connection: Connection,
+        rest: Bytes,
+        succession: Rc<Succession>,
+        preceding: Option<Rc<Succession>>,
+    ) {
+        if let Some(preceding) = preceding {
+            preceding.read[self.lane as usize].opened().await;
+        }
+        self.read_to_end(connection, rest, &succession).await;
+        succession.read[self.lane as usize].open();
+    }
+
+    async fn read_to_end(&mut self, connection: Connection, rest: Bytes, succession: &Succession) {
         match self.read(rest, &connection).await {
-            Ok(()) | Err(Bad::Lost) => {}
+            // The peer knows that another connection has taken this one's place.
+            Ok(End::OfStream) if succession.is_retired.get() => {
+                if let Some(answers) = &self.answers {
+                    answers.finish();
+                }
+            }
+            Ok(End::OfStream) => {
+                let why = FrameError::Unexpected("end of a lane").to_string();
+                self.shared.offended(self.peer, &why);
+                connection.close(Close::Malformed.code(), why.as_bytes());
+            }
+            Ok(End::OfConnection) | Err(Bad::Lost) => {}
             Err(Bad::Frame(error)) => {
                 let why = error.to_string();
                 self.shared.offended(self.peer, &why);
@@ -260,7 +437,7 @@ impl Reader {
 
     /// Reads until the connection ends, or until the peer sends something that it must not: the
     /// latter is an error.
-    async fn read(&mut self, rest: Bytes, connection: &Connection) -> Result<(), Bad> {
+    async fn read(&mut self, rest: Bytes, connection: &Connection) -> Result<End, Bad> {
         self.deliver(rest, connection).await?;
         let mut pieces: [Bytes; Self::PIECES] = std::array::from_fn(|_| Bytes::new());
         loop {
@@ -270,11 +447,12 @@ impl Reader {
                         self.deliver(std::mem::take(piece), connection).await?;
                     }
                 }
-                Ok(None) | Err(ReadError::Reset(_)) => {
+                Ok(None) => {
                     self.decoder.finish()?;
-                    return Err(FrameError::Unexpected("end of a lane").into());
+                    return Ok(End::OfStream);
                 }
-                Err(_) => return Ok(()),
+                Err(ReadError::Reset(_)) => return Err(FrameError::Unexpected("end of a lane").into()),
+                Err(_) => return Ok(End::OfConnection),
             }
         }
     }
@@ -322,6 +500,12 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// The end of a lane that is in order.
+enum End {
+    OfStream,
+    OfConnection,
 }
 
 /// The reason for which a lane is read no further.

@@ -25,6 +25,8 @@ struct Waiting {
     /// Frames and bytes in `chunks`, and in the batch that is being written.
     frames: usize,
     bytes: usize,
+    /// Takes no more frames; those that wait are still written.
+    finishing: bool,
     closed: bool,
 }
 
@@ -38,7 +40,7 @@ impl Outbox {
     pub(super) fn push(&self, frame: Encoded) -> Result<(), Full> {
         let mut waiting = self.waiting.borrow_mut();
         let fits = waiting.frames < Self::FRAMES_MAX && waiting.bytes + frame.len() <= self.bytes_max;
-        if waiting.closed || !(fits || waiting.frames == 0) {
+        if waiting.closed || waiting.finishing || !(fits || waiting.frames == 0) {
             return Err(Full);
         }
         waiting.frames += 1;
@@ -52,7 +54,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Waits until there is something to take; `false` once closed.
+    /// Waits until there is something to take; `false` once closed, or finished with nothing left.
     pub(super) async fn filled(&self) -> bool {
         loop {
             {
@@ -60,13 +62,16 @@ impl Outbox {
                 if waiting.closed || !waiting.chunks.is_empty() {
                     return !waiting.closed;
                 }
+                if waiting.finishing {
+                    return false;
+                }
             }
             self.filled.notified().await;
         }
     }
 
     /// Waits for frames and moves all of them into `batch`, which is empty. Gives the numbers of
-    /// frames and bytes; `None` once closed.
+    /// frames and bytes; `None` once closed, or finished with nothing left.
     pub(super) async fn take(&self, batch: &mut Vec<Bytes>) -> Option<(usize, usize)> {
         loop {
             {
@@ -79,6 +84,9 @@ impl Outbox {
                     assert!(batch.is_empty(), "a batch of frames is taken while another is being written");
                     std::mem::swap(&mut waiting.chunks, batch);
                     return Some((waiting.frames, waiting.bytes));
+                }
+                if waiting.finishing {
+                    return None;
                 }
             }
             self.filled.notified().await;
@@ -102,6 +110,12 @@ impl Outbox {
             waiting.frames,
             waiting.chunks.len()
         );
+    }
+
+    /// Takes no more frames. Those that wait are still taken and written.
+    pub(super) fn finish(&self) {
+        self.waiting.borrow_mut().finishing = true;
+        self.filled.notify_one();
     }
 
     /// Closes the outbox and gives the number of frames that were not written.
@@ -143,6 +157,22 @@ mod tests {
         assert_eq!(outbox.push(frame(1)), Err(Full));
         outbox.written(frames, bytes);
         assert_eq!(outbox.push(frame(1)), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_finished_outbox_takes_no_more_and_ends_with_what_waits() {
+        let outbox = Outbox::of_bytes(BYTES_MAX);
+        outbox.push(frame(2)).expect("it is open");
+        outbox.finish();
+        assert_eq!(outbox.push(frame(1)), Err(Full));
+        assert!(outbox.filled().await);
+        let mut batch = Vec::new();
+        let (frames, bytes) = outbox.take(&mut batch).await.expect("it has a frame");
+        outbox.written(frames, bytes);
+        batch.clear();
+        assert_eq!(outbox.take(&mut batch).await, None);
+        assert!(!outbox.filled().await);
+        assert_eq!(outbox.close(), 0, "nothing is lost");
     }
 
     fn frame(bytes: usize) -> Encoded {

@@ -6,7 +6,8 @@ use super::{
     backoff::{DialBackoff, Doubt},
     close::Close,
     hello::{Opened, Refusal, agree, hear, say},
-    lanes::{Carrier, Side},
+    lanes::{Carrier, Introduced, Side},
+    reload::chain_of,
     settings::{CONTROL_PRIORITY, Pace},
     shared::{LinkActor, PeerSeen, Shared, Stop, one_line},
 };
@@ -41,6 +42,10 @@ use tokio::{sync::oneshot, time::Instant};
 /// A connection on which nothing arrives for about an election timeout is dialled anew beside the
 /// old one, which probes ever more rarely: the first of the two that works is the link. Keep-alives
 /// prevent such silence on an intact path.
+///
+/// After a change of this node's certificate or the peer's, the connection is dialled anew beside the
+/// old one, too. The newer one succeeds the older without the loss of a message, and the link stays
+/// up.
 pub(super) struct PeerLink {
     peer: NodeId,
     address: String,
@@ -55,10 +60,28 @@ pub(super) struct PeerLink {
     failures: u32,
     doubt: Doubt,
     looked_at: Instant,
-    /// The attempt to replace a connection that is up and silent.
-    renewing: Option<SpawnHandle>,
+    /// The attempt to replace a connection that is up.
+    renewing: Option<Renewing>,
+    /// The peer showed another certificate than on the connection that is up.
+    is_peer_renewed: bool,
+    /// When a certificate's change may be followed by another attempt.
+    succeed_after: Instant,
     /// The result that was last logged: changes are logged, attempts are not.
     told: Option<Told>,
+}
+
+/// An attempt to replace a connection that is up.
+struct Renewing {
+    attempt: SpawnHandle,
+    why: Why,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Why {
+    /// Nothing arrives on it.
+    Silent,
+    /// A certificate changed.
+    Outdated,
 }
 
 /// A state of the link that is logged when it begins.
@@ -90,17 +113,24 @@ impl PeerLink {
     const FRESH_AFTER: u32 = 3;
     /// A connection that lasts this long resets the backoff.
     const STABLE_AFTER: Duration = Duration::from_secs(1);
+    /// The pause after an attempt to succeed a connection failed, which itself works.
+    const SUCCEED_AGAIN: Duration = Duration::from_secs(5);
     /// The shortest interval between dials that a peer's own connections cause.
     const AT_MOST_EVERY: Duration = Duration::from_millis(20);
 
     fn dial(&mut self, ctx: &mut Context<Self>) {
         let within = Self::DIAL_WITHIN * (1 << self.failures.min(Self::DOUBLED_MAX));
         let is_fresh = self.failures >= Self::FRESH_AFTER && self.failures % 2 == 1;
-        self.state = State::Dialling(self.attempt(within, is_fresh, ctx));
+        self.state = State::Dialling(self.attempt(within, is_fresh, None, ctx));
     }
 
-    fn attempt(&mut self, within: Duration, is_fresh: bool, ctx: &mut Context<Self>) -> SpawnHandle {
-        let doubted = self.dialled.borrow().as_ref().map(|carrier| carrier.connection.clone());
+    fn attempt(
+        &mut self,
+        within: Duration,
+        is_fresh: bool,
+        doubted: Option<Connection>,
+        ctx: &mut Context<Self>,
+    ) -> SpawnHandle {
         let dialling = dial(Rc::clone(&self.shared), self.peer, self.address.clone(), self.attempts, is_fresh, doubted);
         self.attempts = self.attempts.wrapping_add(1);
         self.dialled_at = Instant::now();
@@ -115,17 +145,24 @@ impl PeerLink {
         }))
     }
 
-    /// Looks whether the connection that is up still receives anything.
+    /// Looks whether the connection that is up still receives anything, and is of the present
+    /// certificates.
     fn look(&mut self, ctx: &mut Context<Self>) {
-        let Some(connection) = self.dialled.borrow().as_ref().map(|carrier| carrier.connection.clone()) else { return };
+        let Some(carrier) = self.dialled.borrow().clone() else { return };
+        let connection = &carrier.connection;
         let (look, round_trip) = (self.shared.pace.look, connection.rtt());
         let on_the_way = (round_trip * 2).as_nanos().div_ceil(look.as_nanos().max(1));
         let looks = Pace::LOOKS.saturating_add(u32::try_from(on_the_way).unwrap_or(u32::MAX));
         let is_late = self.looked_at.elapsed() > look * 3 / 2;
         self.looked_at = Instant::now();
         if !self.doubt.look(connection.stats().udp_rx.datagrams, round_trip, looks, is_late) {
-            if let Some(renewing) = self.renewing.take() {
-                ctx.cancel_future(renewing);
+            if let Some(renewing) = self.renewing.take_if(|renewing| renewing.why == Why::Silent) {
+                ctx.cancel_future(renewing.attempt);
+            }
+            let is_outdated = self.is_peer_renewed || carrier.own_since != self.shared.credentials().own_since;
+            if is_outdated && self.renewing.is_none() && Instant::now() >= self.succeed_after {
+                let attempt = self.attempt(Self::DIAL_WITHIN, false, None, ctx);
+                self.renewing = Some(Renewing { attempt, why: Why::Outdated });
             }
         } else if self.renewing.is_none() {
             self.renew(round_trip, ctx);
@@ -135,11 +172,13 @@ impl PeerLink {
     fn renew(&mut self, round_trip: Duration, ctx: &mut Context<Self>) {
         let within = (self.shared.pace.look * Pace::LOOKS).max(round_trip * Self::ROUND_TRIPS);
         let is_fresh = self.attempts % 2 == 1;
-        self.renewing = Some(self.attempt(within, is_fresh, ctx));
+        let doubted = self.dialled.borrow().as_ref().map(|carrier| carrier.connection.clone());
+        let attempt = self.attempt(within, is_fresh, doubted, ctx);
+        self.renewing = Some(Renewing { attempt, why: Why::Silent });
     }
 
     fn connected(&mut self, dialled: Dialled, ctx: &mut Context<Self>) {
-        let Dialled { connection, lanes, hello } = dialled;
+        let Dialled { connection, lanes, hello, own_since } = dialled;
         let (incarnation, remote) = (hello.introduction.incarnation, connection.remote_address());
         // TLS compared the certificate with the dialled name, and the hello was compared with that.
         assert_eq!(hello.node, self.peer, "the link to one node dialled another");
@@ -151,10 +190,15 @@ impl PeerLink {
         }
         self.shared.incarnations.borrow_mut().connected(self.peer, incarnation, remote);
         self.failures = 0;
-        self.renewing = None;
+        let why = self.renewing.take().map(|renewing| renewing.why);
+        self.is_peer_renewed = false;
         self.doubt.reset();
-        if let Some(silent) = self.dialled.take() {
-            silent.close(Close::Replaced);
+        let older = self.dialled.take();
+        let succeeded = older
+            .as_ref()
+            .filter(|older| why == Some(Why::Outdated) && older.may_be_succeeded(&connection, incarnation, own_since));
+        if let Some(replaced) = older.as_ref().filter(|_| succeeded.is_none()) {
+            replaced.close(Close::Replaced);
             self.shared.inbox.link_down(self.peer);
         }
         self.shared.observer.connection(Some(self.peer), ConnectionResult::Connected);
@@ -162,16 +206,11 @@ impl PeerLink {
             let [control, _] = &lanes;
             tracing::info!(peer = self.peer.0, address = %self.address, version = %control.version, "link up");
         }
-        let carrier = Carrier::start(
-            &self.shared,
-            self.peer,
-            connection.clone(),
-            lanes,
-            Side::Dialler,
-            hello.introduction.clone(),
-        );
-        let older = self.dialled.replace(Some(carrier));
-        debug_assert!(older.is_none(), "the link to node {} comes up twice", self.peer);
+        let (peer, introduction) = (self.peer, hello.introduction.clone());
+        let introduced = Introduced { peer, connection: connection.clone(), lanes, introduction, own_since };
+        let carrier = Carrier::start(&self.shared, Side::Dialler, introduced, succeeded);
+        let twice = self.dialled.replace(Some(carrier));
+        debug_assert!(twice.is_none(), "the link to node {} comes up twice", self.peer);
         self.state = State::Up { incarnation, since: Instant::now() };
         let which = connection.stable_id();
         let closed = async move { connection.closed().await };
@@ -183,7 +222,13 @@ impl PeerLink {
             }
         }));
         self.shared.inbox.introduced(self.peer, hello.introduction);
-        self.shared.inbox.link_up(self.peer);
+        match succeeded {
+            Some(succeeded) => {
+                tracing::debug!(peer = self.peer.0, "connection renewed after a change of certificates");
+                succeeded.retire(self.shared.pace.succession());
+            }
+            None => self.shared.inbox.link_up(self.peer),
+        }
     }
 
     fn lost(&mut self, why: &str, ctx: &mut Context<Self>) {
@@ -198,7 +243,7 @@ impl PeerLink {
         let carrier = self.dialled.take();
         debug_assert!(carrier.is_some(), "the link to node {} goes down twice", self.peer);
         match self.renewing.take() {
-            Some(renewing) => self.state = State::Dialling(renewing),
+            Some(renewing) => self.state = State::Dialling(renewing.attempt),
             None => self.wait(ctx),
         }
         self.shared.inbox.link_down(self.peer);
@@ -210,11 +255,24 @@ impl PeerLink {
             return;
         }
         self.shared.observer.connection(Some(self.peer), refusal.result);
-        self.failures = self.failures.saturating_add(1);
         if matches!(self.state, State::Up { .. }) {
-            self.renewing = None; // the next look tries again, if the connection is silent still
-            return;
+            if self.renewing.take().is_some_and(|renewing| renewing.why == Why::Outdated) {
+                self.succeed_after = Instant::now() + Self::SUCCEED_AGAIN;
+                let (why, result) = (one_line(&refusal.why), refusal.result.as_str());
+                let kept_out =
+                    self.shared.log_throttle.borrow_mut().may_log("renewal", Some(self.peer), Instant::now());
+                if let Some(kept_out) = kept_out {
+                    tracing::warn!(
+                        peer = self.peer.0, address = %self.address, kept_out,
+                        "a certificate changed, and the connection with the former one can't be renewed: {result}: {why}; trying on"
+                    );
+                }
+                return;
+            }
+            self.failures = self.failures.saturating_add(1);
+            return; // the next look tries again, if the connection is silent still
         }
+        self.failures = self.failures.saturating_add(1);
         if self.told.replace(Told::Failed(refusal.result)) != Some(Told::Failed(refusal.result)) {
             let (why, result) = (one_line(&refusal.why), refusal.result.as_str());
             tracing::warn!(peer = self.peer.0, address = %self.address, "{result}: {why}; trying on");
@@ -253,6 +311,11 @@ impl Handler<PeerSeen> for PeerLink {
 
     fn handle(&mut self, seen: PeerSeen, ctx: &mut Context<Self>) {
         // An attempt that its own packets may still complete is not begun anew.
+        if let Some(carrier) = &*self.dialled.borrow()
+            && seen.certificate.as_ref() != chain_of(&carrier.connection).first()
+        {
+            self.is_peer_renewed = true; // the next look renews the connection
+        }
         let recent = self.dialled_at.elapsed() < Self::AT_MOST_EVERY.max(seen.round_trip * Self::ROUND_TRIPS);
         match self.state {
             // The peer was restarted: its former process is at the other end of this connection.
@@ -271,8 +334,8 @@ impl Handler<PeerSeen> for PeerLink {
             }
             // The path carries again, at least from there to here.
             State::Up { .. } if !recent => {
-                if let Some(renewing) = self.renewing.take() {
-                    ctx.cancel_future(renewing);
+                if let Some(renewing) = self.renewing.take_if(|renewing| renewing.why == Why::Silent) {
+                    ctx.cancel_future(renewing.attempt);
                     self.renew(seen.round_trip, ctx);
                 }
             }
@@ -316,6 +379,8 @@ impl QuicLink {
             doubt: Doubt::default(),
             looked_at: Instant::now(),
             renewing: None,
+            is_peer_renewed: false,
+            succeed_after: Instant::now(),
             told: None,
         }
         .start();
@@ -375,6 +440,7 @@ struct Dialled {
     connection: Connection,
     lanes: [Opened; 2],
     hello: Hello,
+    own_since: u64,
 }
 
 async fn dial(
@@ -418,7 +484,7 @@ async fn dial(
         connection.close(refusal.close.code(), refusal.why.as_bytes());
     }
     let (lanes, hello) = introduced?;
-    Ok(Dialled { connection, lanes, hello })
+    Ok(Dialled { connection, lanes, hello, own_since: credentials.own_since })
 }
 
 /// Opens the two-way lanes, sends a hello on each and waits for the peer's. With TLS 1.3 a dialler

@@ -47,6 +47,12 @@ impl Pace {
     /// The looks that fit into an election timeout.
     pub(super) const LOOKS: u32 = 4;
 
+    /// The longest time for which a connection that another one succeeds may still deliver: about an
+    /// election timeout, for which the newer one's lanes wait.
+    pub(super) fn succession(self) -> Duration {
+        self.look * Self::LOOKS
+    }
+
     pub(super) fn of(election_timeout: Duration) -> Self {
         let ten = election_timeout.saturating_mul(10);
         Self {

@@ -16,6 +16,7 @@ use crate::{
 use actix::Recipient;
 use quinn::{Connection, Endpoint, EndpointConfig, TokioRuntime};
 use quorate_raft::NodeId;
+use rustls::pki_types::CertificateDer;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
@@ -174,6 +175,8 @@ pub(super) struct LinkActor {
 pub(super) struct PeerSeen {
     /// The incarnation of the peer's process.
     pub(super) incarnation: u64,
+    /// The certificate that it showed.
+    pub(super) certificate: Option<CertificateDer<'static>>,
     /// The round trip measured on the connection that the peer dialled.
     pub(super) round_trip: Duration,
 }
