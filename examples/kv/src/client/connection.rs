@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper::{HeaderMap, Request, StatusCode, Uri, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use quorate::transport::certificates::check_private;
+use quorate::transport::certificates::read_private;
 use std::{error::Error, fmt, io, net::IpAddr, path::Path, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -82,8 +82,8 @@ impl Trust {
         let of_key = |error: &dyn fmt::Display| format!("{}: {error}; name a PEM private key", key.display());
         let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let chain = chain.map_err(|error| of_cert(&error))?;
-        check_private(key).map_err(|problem| of_key(&problem))?;
-        let private = PrivateKeyDer::from_pem_file(key).map_err(|error| of_key(&error))?;
+        let pem = read_private(key).map_err(|problem| of_key(&problem))?;
+        let private = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| of_key(&error))?;
         let builder = trusting(&roots).map_err(|error| error.to_string())?;
         let config = builder.with_client_auth_cert(chain, private).map_err(|error| {
             let (cert, key) = (cert.display(), key.display());

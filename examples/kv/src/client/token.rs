@@ -2,8 +2,9 @@
 
 use crate::http::is_token;
 use hyper::header::HeaderValue;
-use quorate::transport::certificates::check_private;
-use std::{fmt, fs, path::Path};
+use quorate::transport::certificates::read_private;
+use std::{fmt, path::Path, str};
+use zeroize::Zeroizing;
 
 /// A bearer token of a client, which proves its identity to a node.
 #[derive(Clone)]
@@ -16,10 +17,10 @@ impl Token {
     /// In one line, if the file cannot be read, other users can read it, or it has no token.
     pub fn read(file: &Path) -> Result<Self, String> {
         let refuse = |problem: &dyn fmt::Display| format!("{}: {problem}", file.display());
-        check_private(file).map_err(|problem| refuse(&problem))?;
-        let text = fs::read_to_string(file).map_err(|error| refuse(&error))?;
-        let token = Some(text.trim()).filter(|text| is_token(text));
-        let value = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
+        let bytes = read_private(file).map_err(|problem| refuse(&problem))?;
+        let token = str::from_utf8(&bytes).ok().map(str::trim).filter(|text| is_token(text));
+        let value = token.map(|token| Zeroizing::new(format!("Bearer {token}")));
+        let value = value.and_then(|value| HeaderValue::from_str(&value).ok());
         let mut value = value.ok_or_else(|| refuse(&"it is not one token; write the token alone into it"))?;
         value.set_sensitive(true);
         Ok(Self(value))
@@ -42,7 +43,7 @@ impl fmt::Debug for Token {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     #[test]
     fn a_private_file_with_one_token_is_read_and_never_shown() {
