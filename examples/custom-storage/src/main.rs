@@ -11,7 +11,6 @@ use quorate_kv::{
     http::{
         Api,
         access::Access,
-        guard::Hosts,
         listen::{HttpListener, ListenerOptions},
     },
     machine::Kv,
@@ -77,16 +76,12 @@ impl Server {
             .serve(Kv::default)
             .start()
             .await?;
-        let http = HttpListener::bind("http", ([127, 0, 0, 1], 0).into(), None).await?;
+        let http = HttpListener::bind("http", ([127, 0, 0, 1], 0).into()).await?;
+        let access = Access::unrestricted("custom-storage");
+        let url = http.url(&access)?;
         let connections = ConnectionLimit::claim(limits.max_http_connections);
-        let options = ListenerOptions {
-            connections,
-            hosts: Hosts::default(),
-            access: Access::unrestricted("custom-storage"),
-            metrics: metrics.node(id.0),
-            open: Default::default(),
-        };
-        let (url, router) = (http.url()?, Api::new(node.clone(), metrics, &limits).router());
+        let options = ListenerOptions { connections, access, metrics: metrics.node(id.0), open: Default::default() };
+        let router = Api::new(node.clone(), metrics, &limits).router();
         let (stop, stopped) = oneshot::channel();
         let stopped = async { stopped.await.unwrap_or_default() };
         let serving = tokio::spawn(http.serve(router, options, stopped, Duration::from_secs(3)));

@@ -3,7 +3,8 @@
 //!
 //! - [`machine`] is the replicated state; [`serve`] runs it as a node, and [`http`] is
 //!   the client interface;
-//! - [`config`] is a node's configuration, [`certs`] makes certificates;
+//! - [`config`] is a node's configuration, `reload` its credentials, which may change while it runs,
+//!   [`certs`] makes certificates;
 //! - [`client`] and [`cli`] are the client side; [`backup`] saves a copy of the state, [`restore`]
 //!   and [`recover`] start a new cluster from a backup or from surviving directories, [`discard`]
 //!   cuts a torn write from the end of a single voter's log;
@@ -29,5 +30,6 @@ mod object;
 pub mod octets;
 mod output;
 pub mod recover;
+mod reload;
 pub mod restore;
 pub mod serve;

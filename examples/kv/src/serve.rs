@@ -1,7 +1,7 @@
 //! `serve`: one node in the foreground, from its configuration to its orderly end.
 //!
-//! This module owns the process: logging, signals, the order of start and stop, the exit code. The
-//! node itself is in the `quorate` crate, the client interface in [`crate::http`].
+//! This module owns the process: logging, signals, the order of start and stop, the exit code, and
+//! the reloads of credentials. The node itself is in the `quorate` crate, the client interface in [`crate::http`].
 
 use crate::{
     config::{Config, ConfigError, HttpAdmin, Overrides, Tls},
@@ -10,26 +10,28 @@ use crate::{
     http::{
         Api, Permission,
         access::Access,
+        credentials::Credentials,
         guard::Hosts,
         listen::{HttpListener, ListenerOptions, unbindable},
-        tls::{names_in, tls_acceptor},
     },
     logging,
     machine::Kv,
     output,
+    reload::{Look, Reload},
 };
 use quorate::{
     Failure, ServiceNode, StartError, Turns,
-    metrics::{Metrics, NodeMetrics, NodeThread},
-    transport::{NetworkError, Quic, QuicOptions},
+    metrics::{CredentialsOf, Label as _, Metrics, NodeMetrics, NodeThread, ReloadResult},
+    transport::{NetworkError, Quic, QuicOptions, Reloader},
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeSet,
     io,
     net::{SocketAddr, UdpSocket},
     path::PathBuf,
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    time::{Duration, SystemTime},
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -45,6 +47,8 @@ const HTTP_PATIENCE: Duration = Duration::from_secs(3);
 const REDIRECT_FOR: Duration = Duration::from_millis(200);
 /// The time limit for answers to be sent after the node has failed.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// The interval at which the files of credentials are compared with what was loaded.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// The time limit for the node's leadership transfer and drain.
 const NODE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -85,17 +89,16 @@ pub struct Ready {
 /// # Errors
 /// If the configuration is invalid, the node cannot start, or it fails.
 pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
+    // By default the signal ends the process, at any time before it is listened for.
+    let hangups = signal(SignalKind::hangup())?;
     let (config, sources) = Config::load(&args.config, environment::variables()?, &args.overrides)?;
     let connections = ConnectionLimit::claim(config.limits.max_http_connections);
-    let secured = |may_lack_certificate| {
-        let tls = config.http_tls.as_ref().map(|tls| tls_acceptor(tls, may_lack_certificate));
-        tls.transpose().map_err(|error| sources.locate(error))
-    };
-    let (tls, admin_tls) = (secured(config.may_lack_certificate())?, secured(true)?);
-    let access = Access::of(&config).map_err(|error| sources.locate(error))?;
-    let hosts = hosts(&config).map_err(|error| sources.locate(error))?;
+    let reload = Reload::start(config.clone(), sources.clone(), hosts(&config))?;
+    let (replace, credentials) = watch::channel(Arc::new(reload.credentials()));
+    let access = Access::of(&config, credentials.clone());
     let network = network(&config)?;
     if args.check {
+        reload.check_dates(SystemTime::now())?;
         let Config { node_id, cluster, peers, .. } = &config;
         let file = args.config.display();
         return Ok(output::line(format_args!(
@@ -106,29 +109,34 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     let mut signals = StopSignals::listen(args.attached)?;
 
     // Cheap checks come before the data directory is touched.
-    let http = HttpListener::bind("http", config.http, tls).await.map_err(|error| sources.locate(error))?;
+    let http = HttpListener::bind("http", config.http).await.map_err(|error| sources.locate(error))?;
     let admin = match &config.http_admin {
         None => None,
         Some(HttpAdmin { listen }) => {
-            let bound = HttpListener::bind("http_admin.listen", *listen, admin_tls).await;
-            Some((bound.map_err(|error| sources.locate(error))?, access.of_admin(&config, *listen)))
+            let bound = HttpListener::bind("http_admin.listen", *listen).await;
+            let access = Access::of_admin(&config, *listen, credentials);
+            Some((bound.map_err(|error| sources.locate(error))?, access))
         }
     };
     UdpSocket::bind(config.raft).map_err(|error| sources.locate(unbindable("raft", config.raft, &error)))?;
     let metrics = Metrics::new();
+    let reloader = network.reloader();
     let node = start(&config, network, &metrics).await.map_err(|error| match error {
         StartError::InDoubt(why) => ServeError::InDoubt { why, config: args.config.clone() },
         error => ServeError::Start(error),
     })?;
     let own = metrics.node(config.node_id.0);
     tokio::spawn(watch(node.clone(), own.clone()));
+    let (reload, said) = (Arc::new(Mutex::new(reload)), BTreeSet::new());
+    let reloading = Reloading { reload, network: reloader, replace, metrics: own.clone(), said };
+    tokio::spawn(reloading.run(hangups));
 
     warn_of_open(&config, &access, config.http);
     if let (Some((_, access)), Some(HttpAdmin { listen })) = (&admin, &config.http_admin) {
         warn_of_open(&config, access, *listen);
     }
-    let (url, raft) = (http.url()?, config.raft.to_string());
-    let http_admin = admin.as_ref().map(|(admin, _)| admin.url()).transpose()?;
+    let (url, raft) = (http.url(&access)?, config.raft.to_string());
+    let http_admin = admin.as_ref().map(|(admin, access)| admin.url(access)).transpose()?;
     let ready = Ready { node_id: config.node_id, http: url, raft, http_admin };
     let announced = announced(ready, config.cluster.clone(), json)?;
     let open = Arc::new(AtomicU64::new(0));
@@ -141,8 +149,8 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
         Some(_) => connections.split(ADMIN_CONNECTIONS),
     };
     let serve = move |http: HttpListener, access, connections| {
-        let (hosts, metrics, open, mut stopped) = (hosts.clone(), own.clone(), Arc::clone(&open), stopped.clone());
-        let options = ListenerOptions { connections, hosts, access, metrics, open };
+        let (metrics, open, mut stopped) = (own.clone(), Arc::clone(&open), stopped.clone());
+        let options = ListenerOptions { connections, access, metrics, open };
         http.serve(router.clone(), options, async move { while stopped.changed().await.is_ok() {} }, HTTP_PATIENCE)
     };
     let admin = admin.map(|(admin, access)| tokio::spawn(serve(admin, access, of_admin)));
@@ -209,18 +217,19 @@ fn warn_of_open(config: &Config, access: &Access, address: SocketAddr) {
     }
 }
 
-/// All names by which clients may call this node over HTTP, in addition to its address
-/// and loopback names.
-fn hosts(config: &Config) -> Result<Hosts, ConfigError> {
+/// The names by which clients may call this node over HTTP, in addition to its address, loopback
+/// names and those in its certificate.
+fn hosts(config: &Config) -> Hosts {
     let own = config.peers.iter().find(|peer| peer.id == config.node_id);
     let own = own.and_then(|own| own.addr.rsplit_once(':')).map(|(host, _)| host.to_owned());
-    let certified = config.http_tls.as_ref().map(names_in).transpose()?.unwrap_or_default();
-    Ok(Hosts::new(config.http_hosts.iter().cloned().chain(own).chain(certified)))
+    Hosts::new(config.http_hosts.iter().cloned().chain(own))
 }
 
 fn network(config: &Config) -> Result<Quic, NetworkError> {
-    let Tls { ca, cert, key } = &config.tls;
-    let network = Quic::new(QuicOptions::new(config.raft, ca, cert, key))?;
+    let Tls { ca, cert, key, crl } = &config.tls;
+    let mut options = QuicOptions::new(config.raft, ca, cert, key);
+    options.crl.clone_from(crl);
+    let network = Quic::new(options)?;
     network.check(&config.cluster, config.node_id)?;
     Ok(network)
 }
@@ -252,6 +261,122 @@ async fn watch(node: ServiceNode<Kv>, metrics: NodeMetrics) {
         _ = node.failed() => {}
         () = look => {}
     }
+}
+
+/// The credentials of this process, loaded again when their files change, and on SIGHUP.
+struct Reloading {
+    reload: Arc<Mutex<Reload>>,
+    network: Reloader,
+    replace: watch::Sender<Arc<Credentials>>,
+    metrics: NodeMetrics,
+    /// The ends and problems that the log already has.
+    said: BTreeSet<String>,
+}
+
+impl Reloading {
+    /// Looks every few seconds, and at each hangup. Ends with the process.
+    async fn run(mut self, mut hangups: Signal) {
+        self.observe(None);
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let is_asked = tokio::select! {
+                _ = hangups.recv() => true,
+                _ = ticks.tick() => false,
+            };
+            if is_asked {
+                self.network.reload();
+            }
+            match self.look(is_asked).await {
+                Ok(looks) => {
+                    self.report(is_asked, &looks);
+                    self.observe(None);
+                }
+                Err(error) => {
+                    let remedy = "raise the limit of processes (ulimit -u, TasksMax)";
+                    self.observe(Some(format!("no thread can read the files of credentials: {error}; {remedy}")));
+                }
+            }
+        }
+    }
+
+    /// Looks at the files on a thread of its own: they may be slow, such as those of a network file
+    /// system. The pool of tokio would panic if no thread can be started.
+    async fn look(&self, is_asked: bool) -> io::Result<Vec<(CredentialsOf, Look)>> {
+        let (tell, told) = oneshot::channel();
+        let reload = Arc::clone(&self.reload);
+        let look = move || drop(tell.send(lock(&reload).look(SystemTime::now(), is_asked)));
+        std::thread::Builder::new().name("quorate-reload".into()).spawn(look)?;
+        told.await.map_err(io::Error::other)
+    }
+
+    /// Puts new credentials into force, and says what a look has found.
+    fn report(&mut self, is_asked: bool, looks: &[(CredentialsOf, Look)]) {
+        if looks.iter().any(|(_, look)| *look == Look::Loaded) {
+            self.replace.send_replace(Arc::new(lock(&self.reload).credentials()));
+        }
+        for (of, look) in looks {
+            let result = match look {
+                Look::Unchanged => continue,
+                Look::Failed { is_due: false, .. } => continue,
+                Look::Loaded | Look::Restored => ReloadResult::Loaded,
+                Look::Failed { .. } => ReloadResult::Failed,
+            };
+            self.metrics.credentials_reloaded(*of, result);
+            let of = of.as_str();
+            match look {
+                Look::Failed { problem, .. } => {
+                    tracing::error!(of, "credentials cannot be loaded, and the former ones stay in force: {problem}");
+                }
+                Look::Restored => tracing::info!(of, "the files of the credentials are again those in force"),
+                _ => tracing::info!(of, "new credentials are in force"),
+            }
+        }
+        if is_asked {
+            let named = |wanted: fn(&Look) -> bool| {
+                let of = looks.iter().filter(|(_, look)| wanted(look)).map(|(of, _)| of.as_str());
+                of.collect::<Vec<_>>().join(",")
+            };
+            let loaded = named(|look| matches!(look, Look::Loaded | Look::Restored));
+            let unchanged = named(|look| *look == Look::Unchanged);
+            let failed = named(|look| matches!(look, Look::Failed { .. }));
+            tracing::info!(
+                loaded,
+                unchanged,
+                failed,
+                "SIGHUP: looked at the files of all credentials; of=nodes follows"
+            );
+        }
+    }
+
+    /// Shows the ends of certificate and revocation lists in the metrics; and those that are near or
+    /// past, and this problem, once in the log.
+    fn observe(&mut self, problem: Option<String>) {
+        let now = SystemTime::now();
+        let seconds = |end: SystemTime| end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        if let Some(tls) = &self.replace.borrow().tls {
+            self.metrics.certificate_expires(CredentialsOf::Http, seconds(tls.ends()));
+            if let Some(list) = tls.list() {
+                self.metrics.crl_expires(CredentialsOf::Http, list.ends);
+            }
+        }
+        let (past, soon) = {
+            let reload = lock(&self.reload);
+            (reload.check_dates(now).err().map(|error| error.to_string()), reload.soon(now))
+        };
+        let wrong: Vec<_> = past.into_iter().chain(problem).collect();
+        for wrong in wrong.iter().filter(|wrong| !self.said.contains(*wrong)) {
+            tracing::error!("{wrong}");
+        }
+        for soon in soon.iter().filter(|soon| !self.said.contains(*soon)) {
+            tracing::warn!("{soon}");
+        }
+        self.said = wrong.into_iter().chain(soon).collect();
+    }
+}
+
+fn lock(reload: &Mutex<Reload>) -> MutexGuard<'_, Reload> {
+    reload.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Prints the startup message on a separate thread, because standard output may be a pipe that is

@@ -122,19 +122,26 @@ pub enum State {
     Join,
 }
 
-/// Certificates for the connections between nodes.
+/// Certificates for the connections between nodes. The files are read again when their contents
+/// change, and on SIGHUP.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
-    /// The certificate of the authority that signed all nodes' certificates, PEM.
+    /// The certificate of the authority that signed all nodes' certificates, PEM. Several
+    /// certificates count as several authorities, as while one replaces another.
     pub ca: PathBuf,
     /// This node's certificate, PEM.
     pub cert: PathBuf,
     /// The private key of this node's certificate, PEM, readable by its owner only.
     pub key: PathBuf,
+    /// Certificate revocation lists, PEM: one by each authority in `ca`. New connections with nodes
+    /// are refused once a list is out of date. Default: no certificate is revoked.
+    #[serde(default)]
+    pub crl: Option<PathBuf>,
 }
 
-/// The certificate of the HTTP server.
+/// The certificate of the HTTP server. The files are read again when their contents change, and on
+/// SIGHUP.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpTls {
@@ -144,9 +151,15 @@ pub struct HttpTls {
     pub key: PathBuf,
     /// The authority that signed the clients' certificates, PEM. Clients are then asked for a
     /// certificate, and must have one unless `http_auth` permits callers without one: by `tokens`,
-    /// `allow_anonymous_reads` or `allow_anonymous`. Default: no certificate is asked for.
+    /// `allow_anonymous_reads` or `allow_anonymous`. Several certificates count as several
+    /// authorities. Default: no certificate is asked for.
     #[serde(default)]
     pub client_ca: Option<PathBuf>,
+    /// Certificate revocation lists, PEM: one by each authority in `client_ca`, which it needs. New
+    /// connections with a certificate are refused once a list is out of date. Default: no
+    /// certificate is revoked.
+    #[serde(default)]
+    pub client_crl: Option<PathBuf>,
 }
 
 /// The listener of operators, metrics and probes.
@@ -164,7 +177,7 @@ pub struct HttpAdmin {
 pub struct HttpAuth {
     /// A file of bearer tokens, readable by its owner only. Each line is `ROLE NAME TOKEN`: the role
     /// is `monitor` (status and metrics), `client` or `operator`, the token has 32 characters or
-    /// more. Default: no tokens.
+    /// more. It is read again when its contents change, and on SIGHUP. Default: no tokens.
     pub tokens: Option<PathBuf>,
     /// Whether callers without an identity may read keys, status and metrics. Default: false.
     pub allow_anonymous_reads: Option<bool>,
@@ -355,6 +368,11 @@ impl Config {
                     "write names without ports, for example kv.example",
                 ));
             }
+        }
+        if let Some(HttpTls { client_ca: None, client_crl: Some(_), .. }) = &self.http_tls {
+            let problem = "there is no http_tls.client_ca, whose certificates it could revoke";
+            let remedy = "set http_tls.client_ca, or remove this key";
+            return Err(ConfigError::new("http_tls.client_crl", problem, remedy));
         }
         self.check_peers()?;
         self.check_numbers()?;

@@ -42,7 +42,10 @@ fn the_environment_overrides_the_file_and_a_flag_overrides_both() {
     assert_eq!(config.timing.election_timeout, [Duration::from_millis(100), Duration::from_millis(200)]);
     assert_eq!((config.peers.len(), config.witness()), (3, Some(NodeId(4))));
     assert_eq!((&config.prefers[..], config.timing.promote_after), (&[3, 2].map(NodeId)[..], Duration::from_secs(10)));
-    assert_eq!(config.http_tls, Some(HttpTls { cert: "c.pem".into(), key: "k.pem".into(), client_ca: None }));
+    assert_eq!(
+        config.http_tls,
+        Some(HttpTls { cert: "c.pem".into(), key: "k.pem".into(), client_ca: None, client_crl: None })
+    );
     assert!(config.allow_plaintext_http);
 }
 
@@ -287,6 +290,17 @@ fn an_address_that_others_reach_needs_tls_and_an_identity_unless_the_configurati
     assert!(error.contains(": http_admin.listen: 0.0.0.0:9001 is reachable"), "{error}");
     let error = load(&format!("http_auth.loopback = \"client\"\n{EXAMPLE}")).expect_err("bad").to_string();
     assert!(error.contains("http_auth.loopback"), "{error}");
+}
+
+#[test]
+fn a_list_of_revoked_clients_needs_their_authority() {
+    let crl = "[http_tls]\ncert = \"c\"\nkey = \"k\"\nclient_crl = \"r\"\n";
+    let error = load(&format!("{EXAMPLE}{crl}")).expect_err("bad").to_string();
+    assert!(error.contains("http_tls.client_crl: there is no http_tls.client_ca"), "{error}");
+    let config = load_with(&format!("{EXAMPLE}{crl}client_ca = \"ca\"\n"), &[("QUORATE_TLS_CRL", "own")], &[]);
+    let config = config.expect("valid");
+    assert_eq!(config.http_tls.and_then(|tls| tls.client_crl), Some("r".into()));
+    assert_eq!(config.tls.crl, Some("own".into()));
 }
 
 const EXAMPLE: &str = r#"

@@ -6,16 +6,20 @@
 //! Callers without an identity may do what the configuration says, by default nothing but to probe;
 //! at a loopback address they count as operators so long as the configuration has no proof of an
 //! identity. An operator may do all that a client may: with a backup it has all data anyway. A
-//! node's certificate permits nothing here.
+//! node's certificate permits nothing here. Each request is judged by the credentials in force when
+//! its head arrives (`credentials`); an identity that counts no more ends in `standing`.
 
 use super::{
     Refusal,
+    clients::Shown,
     connections::Client,
+    credentials::{Credentials, InForce},
     permission::{Permission, required},
     refusal::Code,
-    tokens::Tokens,
+    standing::{Proof, Standing, certificate_lost},
+    tokens::Token,
 };
-use crate::config::{Config, ConfigError, HttpAuth, Loopback};
+use crate::config::{Config, HttpAuth, Loopback};
 use axum::{
     extract::{MatchedPath, Request, State},
     http::{HeaderMap, header::AUTHORIZATION},
@@ -29,7 +33,8 @@ use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
+use tokio_rustls::TlsAcceptor;
 
 /// The interval of log lines about administrative requests of callers without an identity: they
 /// cost their senders nothing, and must not push out other lines.
@@ -61,66 +66,82 @@ impl Serves {
     }
 }
 
-/// The rules for one listener. Cheap to clone.
+/// The rules for one listener, and the credentials in force. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Access(Arc<Rules>);
+pub struct Access {
+    rules: Arc<Rules>,
+    credentials: InForce,
+}
 
 #[derive(Debug)]
 struct Rules {
     cluster: String,
     /// Of callers without an identity.
     anonymous: Permission,
-    tokens: Option<Arc<Tokens>>,
     serves: Serves,
 }
 
 impl Access {
     /// The rules for the listener `http` of a configuration.
-    ///
-    /// # Errors
-    /// If the file of tokens cannot be used; the error names the key `http_auth.tokens`.
-    pub fn of(config: &Config) -> Result<Self, ConfigError> {
-        let tokens = config.http_auth.tokens.as_deref().map(Tokens::read).transpose()?.map(Arc::new);
+    #[must_use]
+    pub fn of(config: &Config, credentials: InForce) -> Self {
         let serves = if config.http_admin.is_some() { Serves::Clients } else { Serves::All };
-        let (cluster, anonymous) = (config.cluster.clone(), anonymous(config, config.http));
-        Ok(Self(Arc::new(Rules { cluster, anonymous, tokens, serves })))
+        Self::with(&config.cluster, anonymous(config, config.http), serves, credentials)
     }
 
-    /// The rules for the listener `http_admin`, at this address, with the same tokens.
+    /// The rules for the listener `http_admin`, at this address.
     #[must_use]
-    pub fn of_admin(&self, config: &Config, listen: SocketAddr) -> Self {
-        let Rules { cluster, tokens, .. } = &*self.0;
-        let (cluster, tokens, serves) = (cluster.clone(), tokens.clone(), Serves::Administration);
-        Self(Arc::new(Rules { cluster, anonymous: anonymous(config, listen), tokens, serves }))
+    pub fn of_admin(config: &Config, listen: SocketAddr, credentials: InForce) -> Self {
+        Self::with(&config.cluster, anonymous(config, listen), Serves::Administration, credentials)
     }
 
     /// Rules by which every caller is an operator: for a listener that only trusted programs can
     /// reach.
     #[must_use]
     pub fn unrestricted(cluster: &str) -> Self {
-        let (cluster, anonymous) = (cluster.to_owned(), Permission::Operate);
-        Self(Arc::new(Rules { cluster, anonymous, tokens: None, serves: Serves::All }))
+        let (_, credentials) = watch::channel(Arc::default());
+        Self::with(cluster, Permission::Operate, Serves::All, credentials)
+    }
+
+    fn with(cluster: &str, anonymous: Permission, serves: Serves, credentials: InForce) -> Self {
+        Self { rules: Arc::new(Rules { cluster: cluster.to_owned(), anonymous, serves }), credentials }
     }
 
     /// The permission of callers without an identity.
     #[must_use]
     pub fn anonymous(&self) -> Permission {
-        self.0.anonymous
+        self.rules.anonymous
     }
 
     pub(super) fn serves(&self) -> Serves {
-        self.0.serves
+        self.rules.serves
+    }
+
+    /// The credentials in force now.
+    pub(super) fn credentials(&self) -> Arc<Credentials> {
+        Arc::clone(&self.credentials.borrow())
+    }
+
+    /// The acceptor of this listener among credentials; `None`: plain text.
+    pub(super) fn acceptor(&self, credentials: &Credentials) -> Option<TlsAcceptor> {
+        let tls = credentials.tls.as_ref()?;
+        Some(if self.rules.serves == Serves::Administration { &tls.admin } else { &tls.clients }.clone())
     }
 
     /// The caller at the other end of a connection, with the certificate that TLS has verified.
     pub(super) fn connected(&self, from: IpAddr, certificate: Option<&[u8]>) -> Subject {
         let Some(certificate) = certificate else {
-            return Subject { who: Who::Address(from), may: self.0.anonymous, share: Client::from(from) };
+            return Subject {
+                who: Who::Address(from),
+                may: self.rules.anonymous,
+                share: Client::from(from),
+                token: None,
+            };
         };
-        let foreign = |why| Subject { who: Who::Unproven(from, why), may: Permission::Open, share: Client::from(from) };
+        let foreign = |why| Subject::unproven(from, why);
         match identity_of(certificate) {
             Err(why) => foreign(why),
-            Ok(identity) if identity.cluster != self.0.cluster => foreign("the certificate is of another cluster"),
+            Ok(identity) if identity.cluster != self.rules.cluster => foreign("the certificate is of another cluster"),
             Ok(identity) => Subject::known(
                 identity.role.to_string(),
                 match identity.role {
@@ -128,23 +149,54 @@ impl Access {
                     Role::Client(_) => Permission::Write,
                     Role::Operator(_) => Permission::Operate,
                 },
+                None,
             ),
         }
     }
 
     /// The caller of a request on a connection.
-    pub(super) fn called(&self, connected: &Subject, from: IpAddr, headers: &HeaderMap) -> Subject {
+    pub(super) fn called(
+        &self,
+        connected: &Subject,
+        standing: &Standing,
+        from: IpAddr,
+        headers: &HeaderMap,
+    ) -> Subject {
         let mut given = headers.get_all(AUTHORIZATION).iter();
-        let Some(first) = given.next() else { return connected.clone() };
-        let holder = match (&self.0.tokens, given.next()) {
+        let Some(first) = given.next() else {
+            return match standing.lost_for() {
+                None => connected.clone(),
+                Some(why) => Subject::unproven(from, why),
+            };
+        };
+        let credentials = self.credentials.borrow();
+        let holder = match (&credentials.tokens, given.next()) {
             (Some(tokens), None) => bearer(first.as_bytes()).map(|token| tokens.holder(token)),
             (None, _) => Err("the node has no tokens: leave the authorization header out"),
             (Some(_), Some(_)) => Err("the authorization header is given more than once"),
         };
         match holder.and_then(|holder| holder.ok_or("the token is not known to this node")) {
-            Ok(holder) => Subject::known(format!("{} {}", holder.role.name(), holder.name), holder.role.may()),
-            Err(why) => Subject { who: Who::Unproven(from, why), may: Permission::Open, share: Client::from(from) },
+            Ok(holder) => {
+                let name = format!("{} {}", holder.role.name(), holder.name);
+                Subject::known(name, holder.role.may(), Some(Arc::clone(holder)))
+            }
+            Err(why) => Subject::unproven(from, why),
         }
+    }
+
+    /// The proof of a request's caller.
+    pub(super) fn proof(&self, caller: &Subject, standing: &Standing) -> Proof {
+        Proof { token: caller.token.clone(), connection: standing.clone(), now: self.credentials.clone() }
+    }
+
+    /// Resolves with the reason once the certificate of a connection counts no more; `accepted`: the
+    /// credentials in force when it was accepted.
+    pub(super) fn certificate_lost(
+        &self,
+        shown: Option<Shown>,
+        accepted: Arc<Credentials>,
+    ) -> impl Future<Output = &'static str> + Send + use<> {
+        certificate_lost(shown, accepted, self.credentials.clone())
     }
 
     /// Whether the caller of a request at the local address `local` may read metrics by any name of
@@ -153,7 +205,7 @@ impl Access {
     pub(super) fn is_scraper(&self, caller: &Subject, local: IpAddr) -> bool {
         match caller.who {
             Who::Known(_) => true,
-            Who::Address(_) => self.0.anonymous >= Permission::Monitor && !local.to_canonical().is_loopback(),
+            Who::Address(_) => self.rules.anonymous >= Permission::Monitor && !local.to_canonical().is_loopback(),
             Who::Unproven(..) => false,
         }
     }
@@ -191,12 +243,14 @@ fn bearer(value: &[u8]) -> Result<&[u8], &'static str> {
 }
 
 /// The caller of a request.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Subject {
     who: Who,
     may: Permission,
     /// The unit of sharing: the identity, or the address without one.
     pub(super) share: Client,
+    /// The token that proves it, if it is one.
+    token: Option<Arc<Token>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -209,9 +263,13 @@ enum Who {
 }
 
 impl Subject {
-    fn known(name: String, may: Permission) -> Self {
+    fn known(name: String, may: Permission, token: Option<Arc<Token>>) -> Self {
         let share = Client::identified(&name);
-        Self { who: Who::Known(name.into()), may, share }
+        Self { who: Who::Known(name.into()), may, share, token }
+    }
+
+    fn unproven(from: IpAddr, why: &'static str) -> Self {
+        Self { who: Who::Unproven(from, why), may: Permission::Open, share: Client::from(from), token: None }
     }
 
     /// Checks that it has a permission.
@@ -235,6 +293,11 @@ impl Subject {
              (--token-file)"
         )))
     }
+}
+
+/// The refusal of a caller whose proof counted when it came and counts no more.
+pub(super) fn outlived(why: &str) -> Refusal {
+    Refusal::Unauthenticated(format!("{why}: connect again with one that does"))
 }
 
 impl fmt::Display for Subject {
@@ -329,12 +392,12 @@ impl Drop for Record {
     }
 }
 
-/// The log lines about callers without an identity: one per interval.
+/// The log lines about callers without an identity, or of one that is refused: one per interval.
 #[derive(Clone, Default)]
 pub(super) struct Denials(Arc<Mutex<Option<Instant>>>);
 
 impl Denials {
-    fn may_say(&self) -> bool {
+    pub(super) fn may_say(&self) -> bool {
         let mut said_at = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let may = said_at.is_none_or(|at| at.elapsed() >= SAY_AGAIN);
         if may {
@@ -347,7 +410,7 @@ impl Denials {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::HttpTls;
+    use crate::{config::HttpTls, http::tokens::Tokens};
     use quorate::transport::certificates::{Authority, Issued};
     use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 
@@ -357,7 +420,7 @@ mod tests {
     fn a_caller_without_an_identity_may_do_what_the_configuration_says() {
         use Permission::{Open, Operate, Read};
         let tls = |client_ca: Option<&str>| {
-            Some(HttpTls { cert: "c".into(), key: "k".into(), client_ca: client_ca.map(Into::into) })
+            Some(HttpTls { cert: "c".into(), key: "k".into(), client_ca: client_ca.map(Into::into), client_crl: None })
         };
         let auth = |change: fn(&mut HttpAuth)| {
             let mut auth = HttpAuth::default();
@@ -432,7 +495,7 @@ mod tests {
             for value in values {
                 headers.append(AUTHORIZATION, value.parse().expect("a value"));
             }
-            access.called(&connected, HERE, &headers)
+            access.called(&connected, &Standing::default(), HERE, &headers)
         };
         assert_eq!(called(&[]).may, Permission::Operate);
         let good = format!("Bearer {TOKEN}");
@@ -444,6 +507,23 @@ mod tests {
             assert_eq!(refused.may, Permission::Open, "{values:?}");
             assert!(matches!(refused.check(Permission::Monitor), Err(Refusal::Unauthenticated(_))));
         }
+    }
+
+    #[test]
+    fn a_request_on_a_connection_whose_certificate_counts_no_more_is_refused_with_the_reason() {
+        let (access, standing) = (restricted(), Standing::default());
+        let authority = Authority::create("demo").expect("made");
+        let issued = authority.issue_client("billing").expect("made");
+        let der = CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes()).expect("PEM");
+        let connected = access.connected(HERE, Some(&der));
+        let mut headers = HeaderMap::new();
+        let called = |headers: &HeaderMap| access.called(&connected, &standing, HERE, headers);
+        called(&headers).check(Permission::Write).expect("it counts");
+        standing.lose("the certificate of the connection was revoked");
+        let refused = called(&headers).check(Permission::Write).expect_err("it counts no more");
+        assert!(matches!(&refused, Refusal::Unauthenticated(why) if why.contains("was revoked")), "{refused:?}");
+        headers.insert(AUTHORIZATION, format!("Bearer {TOKEN}").parse().expect("a value"));
+        called(&headers).check(Permission::Monitor).expect("a token proves its own");
     }
 
     #[test]
@@ -463,7 +543,7 @@ mod tests {
             if let Some(token) = token {
                 headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().expect("a value"));
             }
-            let caller = access.called(&access.connected(HERE, None), HERE, &headers);
+            let caller = access.called(&access.connected(HERE, None), &Standing::default(), HERE, &headers);
             assert_eq!(access.is_scraper(&caller, at), may, "{caller:?} {at}");
         }
     }
@@ -485,7 +565,8 @@ mod tests {
 
     fn restricted() -> Access {
         let tokens = Tokens::parse(&format!("monitor m {TOKEN}\n")).expect("valid");
-        let (cluster, tokens) = ("demo".into(), Some(Arc::new(tokens)));
-        Access(Arc::new(Rules { cluster, anonymous: Permission::Open, tokens, serves: Serves::All }))
+        let credentials = Credentials { tokens: Some(Arc::new(tokens)), ..Credentials::default() };
+        let (_, credentials) = watch::channel(Arc::new(credentials));
+        Access::with("demo", Permission::Open, Serves::All, credentials)
     }
 }

@@ -1,10 +1,10 @@
 //! `GET /v1/backup`: a snapshot file, streamed at the client's rate.
 //!
 //! **Bounded:** at most [`BACKUPS_MAX`] at a time, each with a few pieces of 256 KiB in memory. A
-//! backup whose client takes no bytes for a while is aborted; it is then shorter than announced, so
-//! no restore accepts it.
+//! backup whose client takes no bytes for a while, or whose identity counts no more, is aborted; it is
+//! then shorter than announced, so no restore accepts it.
 
-use super::{Api, Refusal};
+use super::{Api, Refusal, standing::Endless};
 use axum::{
     body::{Body, Bytes, HttpBody},
     extract::State,
@@ -57,7 +57,9 @@ pub(super) async fn backup(State(api): State<Api>) -> Result<Response, Refusal> 
         let remedy = "raise the limit of processes (ulimit -u, TasksMax)";
         Refusal::SnapshotFailed(format!("cannot start a thread for the backup: {error}; {remedy}"))
     })?;
-    Ok((index, [(CONTENT_TYPE, "application/octet-stream")], Body::new(pieces)).into_response())
+    let mut response = (index, [(CONTENT_TYPE, "application/octet-stream")], Body::new(pieces)).into_response();
+    response.extensions_mut().insert(Endless(|_| None));
+    Ok(response)
 }
 
 /// Reads all pieces, on a thread that may block.

@@ -137,7 +137,7 @@ impl Connections {
             let (activity, since) = *connection.activity();
             let can_go = match activity {
                 Activity::Working => false,
-                Activity::Answering => since.elapsed() >= STALL_LIMIT,
+                Activity::Answering => connection.is_stalled(),
                 Activity::Arriving | Activity::Waiting => true,
             };
             can_go
@@ -173,6 +173,17 @@ impl Connection {
         if activity.0 == Activity::Answering {
             activity.1 = Instant::now();
         }
+    }
+
+    /// Whether the body of a request has not arrived, so that its execution has not started.
+    pub(super) fn is_arriving(&self) -> bool {
+        self.activity().0 == Activity::Arriving
+    }
+
+    /// Whether the client has taken no bytes of an answer for [`STALL_LIMIT`].
+    pub(super) fn is_stalled(&self) -> bool {
+        let (activity, since) = *self.activity();
+        activity == Activity::Answering && since.elapsed() >= STALL_LIMIT
     }
 
     pub(super) fn set_unread(&self, has_unread: bool) {

@@ -39,6 +39,12 @@ impl Hosts {
         Self { names: names.into_iter().map(|name| normal(&name)).collect() }
     }
 
+    /// The same names, and these.
+    #[must_use]
+    pub fn and(&self, names: impl IntoIterator<Item = String>) -> Self {
+        Self::new(self.names.iter().cloned().chain(names))
+    }
+
     /// Checks a request that arrived at the local address `local`. A `scraper` may read metrics by
     /// any name.
     pub(super) fn check(

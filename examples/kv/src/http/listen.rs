@@ -6,11 +6,15 @@
 //! within a limit, so that the client can read the answer (`linger`).
 
 use super::{
-    access::{Access, Subject},
+    Refusal,
+    access::{Access, Denials, Subject, outlived},
+    clients::{Shown, refusal},
     connections::{Activity, Client, Connection, Connections, Registration},
-    guard::{Hosts, protect},
+    credentials::Credentials,
+    guard::protect,
     linger::Lingering,
     plaintext,
+    standing::{Endless, Proof, Standing},
 };
 use crate::{config::ConfigError, descriptors::ConnectionLimit};
 use axum::{
@@ -26,7 +30,6 @@ use hyper::{
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
 use quorate::{
@@ -35,9 +38,10 @@ use quorate::{
 };
 use std::{
     convert::Infallible,
+    future::pending,
     io,
     net::{IpAddr, SocketAddr},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -48,7 +52,8 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    time::Instant,
+    sync::watch,
+    time::{Instant, sleep},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
@@ -60,22 +65,22 @@ const HEAD_LIMIT: Duration = Duration::from_secs(60);
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// The pause after the system had no socket left to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The interval of log lines about that.
+/// The time for which requests are answered on a connection whose certificate counts no more, before
+/// it is closed: a client that is just sending one must not be left without an answer.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// The interval of log lines about sockets.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// A bound listener.
 pub struct HttpListener {
     tcp: TcpListener,
-    tls: Option<TlsAcceptor>,
 }
 
 /// The environment of a listener.
 pub struct ListenerOptions {
     /// The maximum number of connections.
     pub connections: ConnectionLimit,
-    /// The host names by which clients may address this server.
-    pub hosts: Hosts,
-    /// The permissions of callers.
+    /// The permissions of callers, and the credentials in force.
     pub access: Access,
     /// The metrics for connections and shortages.
     pub metrics: NodeMetrics,
@@ -88,17 +93,17 @@ impl HttpListener {
     ///
     /// # Errors
     /// If the address is in use or not local; the error names the key `key`.
-    pub async fn bind(key: &str, address: SocketAddr, tls: Option<TlsAcceptor>) -> Result<Self, ConfigError> {
+    pub async fn bind(key: &str, address: SocketAddr) -> Result<Self, ConfigError> {
         let tcp = TcpListener::bind(address).await.map_err(|error| unbindable(key, address, &error))?;
-        Ok(Self { tcp, tls })
+        Ok(Self { tcp })
     }
 
     /// The URL of this listener, with the actual port if the configuration has port 0.
     ///
     /// # Errors
     /// If the system does not report the address.
-    pub fn url(&self) -> io::Result<String> {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
+    pub fn url(&self, access: &Access) -> io::Result<String> {
+        let scheme = if access.credentials().tls.is_some() { "https" } else { "http" };
         Ok(format!("{scheme}://{}", self.tcp.local_addr()?))
     }
 
@@ -111,20 +116,23 @@ impl HttpListener {
         stop: impl Future<Output = ()>,
         patience: Duration,
     ) {
-        let graceful = GracefulShutdown::new();
+        let stopping = watch::Sender::new(());
         tokio::select! {
             biased;
             () = stop => {}
-            () = self.accept(&router, &options, &graceful) => {}
+            () = self.accept(&router, &options, &stopping) => {}
         }
         drop(self.tcp);
-        if tokio::time::timeout(patience, graceful.shutdown()).await.is_err() {
+        stopping.send_replace(());
+        // Each connection holds a receiver until it ends.
+        if tokio::time::timeout(patience, stopping.closed()).await.is_err() {
             tracing::warn!("HTTP requests were still under way after {patience:?} and are cut off");
         }
     }
 
-    async fn accept(&self, router: &Router, options: &ListenerOptions, graceful: &GracefulShutdown) {
+    async fn accept(&self, router: &Router, options: &ListenerOptions, stopping: &watch::Sender<()>) {
         let connections = Connections::up_to(options.connections.connections_max());
+        let refusals = Denials::default();
         let mut said_at: Option<Instant> = None;
         loop {
             match self.tcp.accept().await {
@@ -135,18 +143,18 @@ impl HttpListener {
                     options.metrics.http_connections(options.open.fetch_add(1, Relaxed) + 1);
                     let service = Served {
                         router: TowerToHyperService::new(router.clone()),
-                        hosts: options.hosts.clone(),
                         local: local.ip(),
                         from: from.ip(),
                         caller: options.access.connected(from.ip(), None),
                         access: options.access.clone(),
+                        standing: Standing::default(),
                         connection: Arc::clone(&registration.connection),
                     };
-                    let serving = Serving { service, registration, watcher: graceful.watcher() };
+                    let (stopping, refusals) = (stopping.subscribe(), refusals.clone());
+                    let serving = Serving { service, registration, stopping, refusals };
                     let (metrics, open) = (options.metrics.clone(), Arc::clone(&options.open));
-                    let tls = self.tls.clone();
                     tokio::spawn(async move {
-                        serving.begin(stream, tls).await;
+                        serving.begin(stream).await;
                         metrics.http_connections(open.fetch_sub(1, Relaxed).saturating_sub(1));
                     });
                 }
@@ -175,25 +183,33 @@ impl HttpListener {
 struct Serving {
     service: Served,
     registration: Registration,
-    watcher: Watcher,
+    /// Changes when the listener stops.
+    stopping: watch::Receiver<()>,
+    /// Limits the log lines about clients that TLS refuses.
+    refusals: Denials,
 }
 
 impl Serving {
-    async fn begin(mut self, stream: TcpStream, tls: Option<TlsAcceptor>) {
+    async fn begin(mut self, stream: TcpStream) {
         // Answers are small and complete: waiting to fill a packet would only delay them.
         let _ = stream.set_nodelay(true);
         let connection = Arc::clone(&self.registration.connection);
+        let credentials = self.service.access.credentials();
+        let (from, refusals) = (self.service.from, self.refusals.clone());
         let serve = async {
-            match tls {
-                None => self.run(stream).await,
+            match self.service.access.acceptor(&credentials) {
+                None => self.run(stream, None, credentials).await,
                 Some(tls) => match tokio::time::timeout(HANDSHAKE_LIMIT, secured(stream, &tls)).await {
                     Ok(Ok(Some(stream))) => {
-                        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                        self.service.identify(certificate.map(|certificate| &certificate[..]));
-                        self.run(stream).await;
+                        let shown = Shown::by(stream.get_ref().1.peer_certificates());
+                        self.service.identify(shown.as_ref().and_then(Shown::certificate));
+                        self.run(stream, shown, credentials).await;
                     }
                     Ok(Ok(None)) => {}
-                    Ok(Err(error)) => tracing::debug!("an HTTPS handshake failed: {error}"),
+                    Ok(Err(error)) => match refusal(&error).filter(|_| refusals.may_say()) {
+                        Some(why) => tracing::info!(%from, "refused a client by its certificate: {why}"),
+                        None => tracing::debug!("an HTTPS handshake failed: {error}"),
+                    },
                     Err(_) => tracing::debug!("an HTTPS handshake took longer than {HANDSHAKE_LIMIT:?}"),
                 },
             }
@@ -205,18 +221,62 @@ impl Serving {
         }
     }
 
-    async fn run(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        let Self { service, registration, watcher } = self;
-        let stream = Lingering::new(stream, Arc::clone(&registration.connection));
+    async fn run(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        shown: Option<Shown>,
+        accepted: Arc<Credentials>,
+    ) {
+        let Self { service, registration, mut stopping, refusals } = self;
+        let connection = Arc::clone(&registration.connection);
+        let (standing, caller) = (service.standing.clone(), service.caller.clone());
+        let lost = service.access.certificate_lost(shown, accepted);
+        let stream = Lingering::new(stream, Arc::clone(&connection));
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_LIMIT)
             .max_buf_size(BUFFER_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(served).await {
+        let mut served = pin!(served);
+        let leaving = async {
+            let why = lost.await;
+            standing.lose(why);
+            if refusals.may_say() {
+                tracing::info!(%caller, "closing a connection: {why}");
+            }
+            sleep(FAREWELL).await;
+        };
+        let ended = tokio::select! {
+            biased;
+            ended = served.as_mut() => Some(ended),
+            _ = stopping.changed() => None,
+            () = leaving => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                served.as_mut().graceful_shutdown();
+                tokio::select! {
+                    biased;
+                    ended = served.as_mut() => ended,
+                    () = stalled(&connection, &standing) => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!("an HTTP connection ended: {error}");
         }
-        drop(registration);
+        drop((stopping, registration));
+    }
+}
+
+/// Resolves once the client of a connection without standing takes no bytes of its last answer.
+async fn stalled(connection: &Connection, standing: &Standing) {
+    if standing.lost_for().is_none() {
+        return pending().await;
+    }
+    while !connection.is_stalled() {
+        sleep(FAREWELL).await;
     }
 }
 
@@ -240,12 +300,13 @@ async fn secured(stream: TcpStream, tls: &TlsAcceptor) -> io::Result<Option<TlsS
 /// tells the caller of each request.
 struct Served {
     router: TowerToHyperService<Router>,
-    hosts: Hosts,
     local: IpAddr,
     from: IpAddr,
     access: Access,
     /// The caller of requests without a token.
     caller: Subject,
+    /// Of the certificate of that caller.
+    standing: Standing,
     connection: Arc<Connection>,
 }
 
@@ -265,35 +326,57 @@ impl Service<Request<Incoming>> for Served {
         let has_arrived = Arc::new(AtomicBool::new(false));
         let connection = Arc::clone(&self.connection);
         connection.set_activity(Activity::Arriving);
-        let caller = self.access.called(&self.caller, self.from, request.headers());
+        let caller = self.access.called(&self.caller, &self.standing, self.from, request.headers());
         let scraper = self.access.is_scraper(&caller, self.local);
-        let allowed = self.hosts.check(self.local, scraper, request.method(), request.uri(), request.headers());
+        let hosts = &self.access.credentials().hosts;
+        let allowed = hosts.check(self.local, scraper, request.method(), request.uri(), request.headers());
         let mut request = request.map(|body| Asked {
             body,
             has_arrived: Arc::clone(&has_arrived),
             connection: Arc::clone(&connection),
         });
         request.body().look();
+        let proof = self.access.proof(&caller, &self.standing);
         request.extensions_mut().insert(caller.share);
         request.extensions_mut().insert(caller);
         request.extensions_mut().insert(self.access.serves());
         let answering = allowed.map(|()| self.router.call(request));
         Box::pin(async move {
             let response = match answering {
-                Ok(answering) => answering.await?,
+                Ok(answering) => tokio::select! {
+                    biased;
+                    response = answering => response?,
+                    why = unexecuted(&proof, &connection) => outlived(why).into_response(),
+                },
                 Err(refusal) => refusal.into_response(),
             };
             connection.set_activity(Activity::Answering);
             let (mut head, body) = response.into_parts();
             protect(&mut head.headers);
-            if !has_arrived.load(Relaxed) {
-                // The rest of the body occupies the place of the next request, so no further
-                // request can follow.
+            if !has_arrived.load(Relaxed) || proof.connection.lost_for().is_some() {
+                // The rest of the body occupies the place of the next request, or no further request
+                // would be served.
                 head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(Response::from_parts(head, Answer { body, connection }))
+            let ends = head.extensions.remove::<Endless>().map(|endless| (endless, Box::pin(proof.lost()) as Lost));
+            Ok(Response::from_parts(head, Answer { body, connection, ends }))
         })
     }
+}
+
+/// The reason for which the proof of a request counts no more, once there is one.
+type Lost = Pin<Box<dyn Future<Output = &'static str> + Send>>;
+
+/// Resolves if the proof of a request counts no more before its body has arrived, and so before its
+/// execution has started. Later it is executed to its end: the caller must learn its outcome.
+async fn unexecuted(proof: &Proof, connection: &Connection) -> &'static str {
+    if connection.is_arriving() {
+        let why = proof.clone().lost().await;
+        if connection.is_arriving() {
+            return why;
+        }
+    }
+    pending().await
 }
 
 /// A request's body; records its complete arrival.
@@ -347,10 +430,12 @@ impl HttpBody for Asked {
     }
 }
 
-/// An answer's body; records its progress to the client.
+/// An answer's body; records its progress to the client. One without an end of its own ends when the
+/// proof of its caller counts no more.
 struct Answer {
     body: Body,
     connection: Arc<Connection>,
+    ends: Option<(Endless, Lost)>,
 }
 
 impl HttpBody for Answer {
@@ -358,6 +443,14 @@ impl HttpBody for Answer {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some((Endless(last), lost)) = &mut self.ends
+            && let Poll::Ready(why) = lost.as_mut().poll(cx)
+        {
+            let refusal = outlived(why);
+            let last = last(&refusal).ok_or_else(|| axum::Error::new(BrokenOff(refusal)));
+            (self.ends, self.body) = (None, Body::empty());
+            return Poll::Ready(Some(last.map(Frame::data)));
+        }
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -369,6 +462,11 @@ impl HttpBody for Answer {
         self.body.size_hint()
     }
 }
+
+/// The cause with which an answer breaks off that has no last piece.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer broke off: {0:?}")]
+struct BrokenOff(Refusal);
 
 impl Drop for Answer {
     fn drop(&mut self) {

@@ -1,61 +1,167 @@
-//! The certificate of the HTTP server, its names, and the verification of clients' certificates.
+//! The certificate of the HTTP server, its names and dates, and the acceptors of its listeners.
 
-use crate::config::{ConfigError, HttpTls};
-use quorate::transport::certificates::{is_host, read_private};
-use std::{net::IpAddr, path::Path, sync::Arc};
+use super::clients::{Clients, Shown, at};
+use crate::config::{Config, ConfigError, HttpTls};
+use humantime::format_rfc3339_seconds;
+use quorate::transport::certificates::{ListDates, is_host, read_private};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        self, InconsistentKeys, RootCertStore, ServerConfig,
+        self, InconsistentKeys, ServerConfig,
         crypto::{
             CryptoProvider,
             ring::{self, sign::any_supported_type},
         },
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-        server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
+        server::{NoServerSessionStorage, WebPkiClientVerifier},
         sign::{CertifiedKey, SingleCertAndKey},
     },
 };
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 use zeroize::Zeroizing;
 
-/// Loads the certificate and key of the HTTP server, and the authority of its clients, if there is
-/// one. A client without a certificate is refused by TLS itself, unless `may_lack_certificate`.
-///
-/// # Errors
-/// If they cannot be read, do not match, or other users can read the key; the error names the
-/// key under `http_tls`.
-pub fn tls_acceptor(tls: &HttpTls, may_lack_certificate: bool) -> Result<TlsAcceptor, ConfigError> {
-    let (cert, key) = (tls.cert.display(), tls.key.display());
-    let chain =
-        CertificateDer::pem_file_iter(&tls.cert).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(|error| {
+/// The certificate and key of the HTTP server, and the verification of its clients, as loaded from
+/// their files at one time.
+pub struct Secured {
+    /// Of the listener `http`.
+    pub(super) clients: TlsAcceptor,
+    /// Of the listener `http_admin`, which never requires a certificate.
+    pub(super) admin: TlsAcceptor,
+    callers: Option<Clients>,
+    /// The host names and addresses in the certificate.
+    pub(crate) names: Vec<String>,
+    begins: SystemTime,
+    ends: SystemTime,
+}
+
+impl Secured {
+    /// Loads the certificate and key of the HTTP server, and the authorities and revocation lists of
+    /// its clients, if there are any.
+    ///
+    /// # Errors
+    /// If they cannot be read, do not match, or other users can read the key; the error names the
+    /// key under `http_tls`.
+    pub fn load(config: &Config, tls: &HttpTls) -> Result<Self, ConfigError> {
+        let cert = tls.cert.display();
+        let of_cert = |error: &dyn fmt::Display| {
             ConfigError::new("http_tls.cert", format_args!("{cert}: {error}"), "name a PEM certificate")
-        })?;
-    let unusable = |error: &dyn std::fmt::Display| {
+        };
+        let chain = CertificateDer::pem_file_iter(&tls.cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let chain = chain.map_err(|error| of_cert(&error))?;
+        let first = chain.first().ok_or_else(|| of_cert(&"it has no certificate"))?;
+        let (_, parsed) = X509Certificate::from_der(first).map_err(|error| of_cert(&error))?;
+        let names = names_in(&parsed).map_err(|error| of_cert(&error))?;
+        let [begins, ends] =
+            [parsed.validity().not_before, parsed.validity().not_after].map(|time| at(time.timestamp()));
+
+        let provider = Arc::new(ring::default_provider());
+        let certified = certified(tls, chain)?;
+        let crl = tls.client_crl.as_deref();
+        let callers = tls.client_ca.as_deref().map(|ca| Clients::load(ca, crl, Arc::clone(&provider))).transpose()?;
+        let acceptor =
+            |may_lack| acceptor(&provider, &certified, callers.as_ref(), may_lack).map_err(|e| unfit(tls, &e));
+        let (clients, admin) = (acceptor(config.may_lack_certificate())?, acceptor(true)?);
+        Ok(Self { clients, admin, callers, names, begins, ends })
+    }
+
+    /// Checks that a connection with this certificate may stay open.
+    ///
+    /// # Errors
+    /// The reason, as a sentence without its end.
+    pub(super) fn check(&self, shown: &Shown) -> Result<(), &'static str> {
+        self.callers.as_ref().map_or(Ok(()), |callers| callers.check(shown))
+    }
+
+    /// The last second of the server's certificate.
+    #[must_use]
+    pub fn ends(&self) -> SystemTime {
+        self.ends
+    }
+
+    /// The dates of that of the clients' revocation lists which ends first.
+    #[must_use]
+    pub fn list(&self) -> Option<ListDates> {
+        self.callers.as_ref().and_then(Clients::list)
+    }
+
+    /// Checks the dates of the certificate and of the revocation lists by the clock of this machine.
+    ///
+    /// # Errors
+    /// The first that is not in its time, with its key.
+    pub fn check_dates(&self, tls: &HttpTls, now: SystemTime) -> Result<(), ConfigError> {
+        let show = format_rfc3339_seconds;
+        let cert = tls.cert.display();
+        if now > self.ends {
+            let problem = format!("{cert}: it expired at {}", show(self.ends));
+            return Err(ConfigError::new("http_tls.cert", problem, "renew it, or correct the clock of this machine"));
+        }
+        if now < self.begins {
+            let problem = format!("{cert}: it begins only at {}", show(self.begins));
+            return Err(ConfigError::new("http_tls.cert", problem, "correct the clock of this machine"));
+        }
+        let list = self.list().map(|list| SystemTime::UNIX_EPOCH + Duration::from_secs(list.ends));
+        match (list, &tls.client_crl) {
+            (Some(end), Some(crl)) if now >= end => Err(ConfigError::new(
+                "http_tls.client_crl",
+                format_args!("{}: a list ended at {}, and no client can connect anew", crl.display(), show(end)),
+                "put a newer list into its place, or correct the clock of this machine",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Shows no key.
+impl fmt::Debug for Secured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secured").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+fn certified(tls: &HttpTls, chain: Vec<CertificateDer<'static>>) -> Result<Arc<SingleCertAndKey>, ConfigError> {
+    let key = tls.key.display();
+    let unusable = |error: &dyn fmt::Display| {
         ConfigError::new("http_tls.key", format_args!("{key}: {error}"), "name a PEM private key")
     };
     // Zeroed when they are dropped. TLS gets its own form of the key, and no copy of these bytes.
     let pem = read_private(&tls.key).map_err(|problem| unusable(&problem))?;
     let private = PrivateKeyDer::from_pem_slice(&pem).map(Zeroizing::new).map_err(|error| unusable(&error))?;
-    let unfit = |error: rustls::Error| {
-        let problem = format!("{cert} and {key} do not match: {error}");
-        ConfigError::new("http_tls", problem, "name a certificate and its private key")
-    };
-    let certified = any_supported_type(&private).map(|private| CertifiedKey::new(chain, private)).map_err(unfit)?;
+    let certified = any_supported_type(&private).map(|private| CertifiedKey::new(chain, private));
+    let certified = certified.map_err(|error| unfit(tls, &error))?;
     match certified.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
-        Err(error) => return Err(unfit(error)),
+        Err(error) => return Err(unfit(tls, &error)),
     }
-    let provider = Arc::new(ring::default_provider());
-    let clients = match &tls.client_ca {
-        Some(ca) => verifier(ca, &provider, may_lack_certificate)?,
+    Ok(Arc::new(certified.into()))
+}
+
+fn unfit(tls: &HttpTls, error: &rustls::Error) -> ConfigError {
+    let problem = format!("{} and {} do not match: {error}", tls.cert.display(), tls.key.display());
+    ConfigError::new("http_tls", problem, "name a certificate and its private key")
+}
+
+/// The acceptor of a listener. A client without a certificate is refused by TLS itself, unless
+/// `may_lack_certificate`.
+fn acceptor(
+    provider: &Arc<CryptoProvider>,
+    certified: &Arc<SingleCertAndKey>,
+    callers: Option<&Clients>,
+    may_lack_certificate: bool,
+) -> Result<TlsAcceptor, rustls::Error> {
+    let clients = match callers {
+        Some(callers) => callers.of_handshakes(may_lack_certificate),
         None => WebPkiClientVerifier::no_client_auth(),
     };
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(unfit)?
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(clients)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        .with_cert_resolver(Arc::clone(certified) as _);
     // A resumed session would keep the certificate of its first connection, without a check of its
     // dates or of the authority.
     config.send_tls13_tickets = 0;
@@ -63,49 +169,24 @@ pub fn tls_acceptor(tls: &HttpTls, may_lack_certificate: bool) -> Result<TlsAcce
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-fn verifier(
-    ca: &Path,
-    provider: &Arc<CryptoProvider>,
-    may_lack_certificate: bool,
-) -> Result<Arc<dyn ClientCertVerifier>, ConfigError> {
-    let refuse = |error: &dyn std::fmt::Display| {
-        let problem = format!("{}: {error}", ca.display());
-        ConfigError::new("http_tls.client_ca", problem, "name the PEM certificate of the clients' authority")
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ca).map_err(|error| refuse(&error))? {
-        roots.add(certificate.map_err(|error| refuse(&error))?).map_err(|error| refuse(&error))?;
-    }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-    let verifier = if may_lack_certificate { verifier.allow_unauthenticated() } else { verifier };
-    verifier.build().map_err(|error| refuse(&error))
-}
-
 /// The host names and addresses in the certificate of the HTTP server. A name such as `*`, which the
 /// check of `Host` would take for every name, is left out.
-///
-/// # Errors
-/// If it cannot be read; the error names the key `http_tls.cert`.
-pub fn names_in(tls: &HttpTls) -> Result<Vec<String>, ConfigError> {
-    let cert = tls.cert.display();
-    let refuse = |error: &dyn std::fmt::Display| {
-        ConfigError::new("http_tls.cert", format_args!("{cert}: {error}"), "name a PEM certificate")
-    };
-    let first = CertificateDer::from_pem_file(&tls.cert).map_err(|error| refuse(&error))?;
-    let (_, parsed) = X509Certificate::from_der(&first).map_err(|error| refuse(&error))?;
-    let names = parsed.subject_alternative_name().map_err(|error| refuse(&error))?;
+fn names_in(certificate: &X509Certificate<'_>) -> Result<Vec<String>, impl fmt::Display> {
+    let names = certificate.subject_alternative_name()?;
     let names = names.map(|names| &names.value.general_names[..]).unwrap_or_default();
-    Ok(names
-        .iter()
-        .filter_map(|name| match name {
-            GeneralName::DNSName(name) => is_host(name).then(|| (*name).to_owned()),
-            GeneralName::IPAddress(bytes) => match bytes.len() {
-                4 => <[u8; 4]>::try_from(*bytes).ok().map(|bytes| IpAddr::from(bytes).to_string()),
-                _ => <[u8; 16]>::try_from(*bytes).ok().map(|bytes| IpAddr::from(bytes).to_string()),
-            },
-            _ => None,
-        })
-        .collect())
+    Ok::<_, x509_parser::error::X509Error>(
+        names
+            .iter()
+            .filter_map(|name| match name {
+                GeneralName::DNSName(name) => is_host(name).then(|| (*name).to_owned()),
+                GeneralName::IPAddress(bytes) => match bytes.len() {
+                    4 => <[u8; 4]>::try_from(*bytes).ok().map(|bytes| IpAddr::from(bytes).to_string()),
+                    _ => <[u8; 16]>::try_from(*bytes).ok().map(|bytes| IpAddr::from(bytes).to_string()),
+                },
+                _ => None,
+            })
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -116,7 +197,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio_rustls::{
         TlsConnector,
-        rustls::{ClientConfig, HandshakeKind, pki_types::ServerName},
+        rustls::{ClientConfig, HandshakeKind, RootCertStore, pki_types::ServerName},
     };
 
     /// The verifier sees the certificate of each connection, as between nodes.
@@ -133,7 +214,8 @@ mod tests {
         let node = authority.issue_node(quorate::NodeId(1), &["127.0.0.1".to_owned()]).expect("made");
         let (cert, key) = (write("cert", &node.certificate_pem), write("key", &node.key_pem));
         let ca = write("ca", authority.certificate_pem());
-        let acceptor = tls_acceptor(&HttpTls { cert, key, client_ca: Some(ca.clone()) }, false).expect("valid");
+        let tls = HttpTls { cert, key, client_ca: Some(ca.clone()), client_crl: None };
+        let acceptor = Secured::load(&crate::config::example(), &tls).expect("valid").clients;
 
         let Issued { certificate_pem, key_pem, .. } = &authority.issue_client("billing").expect("made");
         let mut roots = RootCertStore::empty();

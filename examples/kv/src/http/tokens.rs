@@ -6,9 +6,10 @@
 
 use super::permission::Permission;
 use crate::config::ConfigError;
-use quorate::transport::certificates::check_private;
-use std::{fmt, fs, path::Path};
+use quorate::transport::certificates::read_private;
+use std::{fmt, path::Path, str, sync::Arc};
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 /// The key of the configuration, for errors.
 const KEY: &str = "http_auth.tokens";
@@ -21,13 +22,14 @@ const TOKENS_MAX: usize = 1000;
 
 /// All tokens that count.
 #[derive(Default)]
-pub(super) struct Tokens(Vec<Token>);
+pub struct Tokens(Vec<Arc<Token>>);
 
 /// A token and its holder.
 pub(super) struct Token {
     pub(super) role: TokenRole,
     pub(super) name: String,
-    secret: String,
+    /// Zeroed when it is dropped.
+    secret: Zeroizing<String>,
 }
 
 /// The role of a token's holder.
@@ -63,7 +65,7 @@ impl Tokens {
     /// # Errors
     /// With the key, the file and the line, if it cannot be read, other users can read it, or a
     /// line is not understood.
-    pub(super) fn read(file: &Path) -> Result<Self, ConfigError> {
+    pub fn read(file: &Path) -> Result<Self, ConfigError> {
         let at = file.display();
         let refuse = |problem: &dyn fmt::Display| {
             ConfigError::new(
@@ -72,15 +74,15 @@ impl Tokens {
                 "write ROLE NAME TOKEN on each line of a private file",
             )
         };
-        check_private(file).map_err(|problem| refuse(&problem))?;
-        let text = fs::read_to_string(file).map_err(|error| refuse(&error))?;
-        Self::parse(&text).map_err(|(line, problem)| refuse(&format_args!("line {line}: {problem}")))
+        let bytes = read_private(file).map_err(|problem| refuse(&problem))?;
+        let text = str::from_utf8(&bytes).map_err(|_| refuse(&"it is not text"))?;
+        Self::parse(text).map_err(|(line, problem)| refuse(&format_args!("line {line}: {problem}")))
     }
 
     /// The error is the number of a line, from 1, and the problem, without any part of the line:
     /// it may be a token.
     pub(super) fn parse(text: &str) -> Result<Self, (usize, &'static str)> {
-        let mut tokens = Vec::<Token>::new();
+        let mut tokens = Vec::<Arc<Token>>::new();
         for (line, text) in (1..).zip(text.lines()) {
             let mut words = text.split_whitespace();
             let Some(role) = words.next().filter(|word| !word.starts_with('#')) else { continue };
@@ -98,19 +100,20 @@ impl Tokens {
             if !(TOKEN_CHARS_MIN..=TOKEN_CHARS_MAX).contains(&secret.len()) || !is_token(secret) {
                 return Err((line, "the token has not 32 to 1024 of A-Z a-z 0-9 - . _ ~ + / ="));
             }
-            if tokens.iter().any(|token| token.secret == secret) {
+            if tokens.iter().any(|token| token.secret.as_str() == secret) {
                 return Err((line, "the token is also on an earlier line"));
             }
             if tokens.len() == TOKENS_MAX {
                 return Err((line, "there are more than 1000 tokens"));
             }
-            tokens.push(Token { role, name: name.to_owned(), secret: secret.to_owned() });
+            let secret = Zeroizing::new(secret.to_owned());
+            tokens.push(Arc::new(Token { role, name: name.to_owned(), secret }));
         }
         if tokens.is_empty() { Err((1, "it has no token")) } else { Ok(Self(tokens)) }
     }
 
     /// The holder of a token. The time tells nothing but the length of a token.
-    pub(super) fn holder(&self, given: &[u8]) -> Option<&Token> {
+    pub(super) fn holder(&self, given: &[u8]) -> Option<&Arc<Token>> {
         let mut holder = None;
         for token in &self.0 {
             if bool::from(token.secret.as_bytes().ct_eq(given)) {
@@ -119,12 +122,25 @@ impl Tokens {
         }
         holder
     }
+
+    /// Whether a token counts, with the same role and name.
+    pub(super) fn have(&self, token: &Token) -> bool {
+        let holder = self.holder(token.secret.as_bytes());
+        holder.is_some_and(|holder| (holder.role, &holder.name) == (token.role, &token.name))
+    }
 }
 
 /// Shows no token.
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.0.iter().map(|token| (token.role, &token.name))).finish()
+    }
+}
+
+/// Shows no token.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Token").field(&self.role).field(&self.name).finish()
     }
 }
 
@@ -136,7 +152,7 @@ pub(crate) fn is_token(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     const A: &str = "0123456789abcdef0123456789abcdef";
     const B: &str = "fedcba9876543210fedcba9876543210";

@@ -15,6 +15,7 @@ use super::{
     body::{Budget, Caller, Pool},
     connections::Client,
     messages::{KeyChange, WatchAnswer},
+    standing::Endless,
 };
 use crate::{
     machine::{Change, KEY_BYTES_MAX, Kv},
@@ -107,7 +108,9 @@ pub(super) async fn watch(
     };
     let messages = Messages { next: Some(Box::pin(ready((first, Some(source))))) };
     let head = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
-    Ok(([("quorate-index", begin.to_string())], head, Body::new(messages)).into_response())
+    let mut response = ([("quorate-index", begin.to_string())], head, Body::new(messages)).into_response();
+    response.extensions_mut().insert(Endless(|refusal| Some(farewell(refusal))));
+    Ok(response)
 }
 
 /// The output of a future, if it has one at once.
