@@ -18,6 +18,7 @@ mod members;
 mod permissions;
 mod readme;
 mod recovery;
+mod reload;
 mod roles;
 mod secrets;
 mod sessions;
