@@ -20,6 +20,7 @@ mod readme;
 mod recovery;
 mod reload;
 mod roles;
+mod rotation;
 mod secrets;
 mod sessions;
 mod shortages;
