@@ -16,6 +16,7 @@ mod list;
 mod lost_data;
 mod members;
 mod permissions;
+mod procedures;
 mod readme;
 mod recovery;
 mod reload;
