@@ -314,7 +314,8 @@ pub enum ConnectionResult {
     Connected,
     /// The peer dialled, and the connection is up.
     Accepted,
-    /// Refused: no certificate, one of another authority, or one that is of no member.
+    /// Refused: no certificate, one that TLS does not accept, such as of another authority, expired or
+    /// revoked; or an open connection was closed, because its certificate counts no more.
     RefusedCertificate,
     /// Refused: a certificate of another node or cluster than was claimed or expected.
     RefusedIdentity,

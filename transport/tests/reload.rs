@@ -87,6 +87,10 @@ fn an_authority_is_replaced_while_messages_flow_and_none_is_lost() {
         old.put(TWO, &next.issue(TWO, 30 * HOUR));
         traffic.carries_until(one, two, |one, two| has_renewed(one, two, 2)).await;
 
+        // A third node that has no certificate of the next authority.
+        let former = stranger::client(&next.pki, Some(&old.issue(THREE, HOUR)), ALPN);
+        let connection = connect(&former, one.address()).await.expect("the former authority counts still");
+        let _lanes = try_introduce(&connection, THREE).await.expect("it is accepted");
         for node in [ONE, TWO] {
             old.write(node, "ca.pem", next.authority());
         }
@@ -96,7 +100,7 @@ fn an_authority_is_replaced_while_messages_flow_and_none_is_lost() {
         dropped_nothing(&nodes);
 
         // From here on the former authority counts no more.
-        let former = stranger::client(&next.pki, Some(&old.issue(THREE, HOUR)), ALPN);
+        assert_eq!(closed_with(&connection).await, Some(CERTIFICATE));
         let refused = nodes[0].node.counts.connections("refused_certificate");
         if let Ok(connection) = connect(&former, nodes[0].address()).await {
             connection.closed().await;

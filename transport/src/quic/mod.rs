@@ -41,6 +41,38 @@
 //! Timeouts follow the election timeout (`settings::Pace`) and the measured round trip; each failed
 //! dial gives the next one more time.
 //!
+//! # Reload
+//!
+//! The files are compared with what was loaded every [`QuicOptions::reload_every`], by content, and
+//! read at once when [`Reloader::reload`] asks for it (`reload`). All of that happens on a thread of
+//! its own. Certificate, key, authorities and revocation lists are one set: it is loaded and checked
+//! as at the start, and used as a whole, or the former one stays. Files are replaced one after
+//! another, so a failure is reported once the next look confirms it, and each distinct one once.
+//!
+//! A new set judges every connection, and closes it if the peer's certificate does not count by
+//! it: dialled or accepted, introduced or not. A handshake that is under way is judged at its end.
+//! A connection also ends with the peer's certificate; its keeper looks once a second. All of
+//! these are closed with the code `Close::Certificate`, counted and logged, and dialled anew.
+//!
+//! After a change of this node's certificate or the peer's, a link dials beside its connection and
+//! lets the newer one succeed the older: what is queued and on its way still arrives, in order,
+//! and the link stays up. The acceptor keeps the older one for as long as that takes, about an
+//! election timeout at most, if both are of the same process. So once every node has a certificate
+//! of the next authority, the removal of the former one cuts nothing.
+//!
+//! A revocation list that has ended (`nextUpdate`) refuses every new handshake at both ends, and is
+//! not loaded. Connections that are open stay. A list that is not renewed would otherwise end every
+//! connection of the cluster at one moment, and with it all writes. The price: a thief that is
+//! connected stays until there is a new list, which judges every connection as it is loaded. A
+//! warning comes when a quarter of its time is left.
+//!
+//! Not reloaded: the key of stateless resets, which is derived from the private key at the start
+//! and belongs to the endpoint. If the private key changed since, a node that crashes and comes
+//! back sends resets that its peers don't know. They learn of the new process from its own dials
+//! instead, or by the silence of the old connection.
+//!
+//! Nothing of this is on the path of a message.
+//!
 //! # Versions
 //!
 //! A hello also states the versions of the frames that its sender speaks. A connection uses the

@@ -54,6 +54,7 @@ pub(super) struct Loaded {
     pub(super) credentials: Credentials,
     pub(super) client: Arc<QuicClientConfig>,
     pub(super) server: Arc<QuicServerConfig>,
+    standing: Arc<Standing>,
     /// The contents of the files from which they were loaded.
     contents: Contents,
 }
@@ -71,7 +72,8 @@ impl Loaded {
             let after = Contents::of(files.paths());
             if after == contents {
                 let (credentials, client, server) = loaded?;
-                return Ok(Self { credentials, client, server, contents });
+                let standing = Arc::new(credentials.trust.standing());
+                return Ok(Self { credentials, client, server, standing, contents });
             }
             contents = after;
         }
@@ -91,7 +93,7 @@ impl Loaded {
 /// The credentials that a running network uses.
 pub(super) struct InUse {
     pub(super) client: quinn::ClientConfig,
-    standing: Standing,
+    standing: Arc<Standing>,
     /// The node's own certificate.
     own: CertificateDer<'static>,
     list: Option<ListDates>,
@@ -110,7 +112,7 @@ impl InUse {
         let own_since = before.filter(|before| before.own == own).map_or(number, |before| before.own_since);
         let mut client = quinn::ClientConfig::new(Arc::clone(&loaded.client) as _);
         client.transport_config(settings::transport(pace));
-        let (standing, list) = (credentials.trust.standing(), credentials.trust.list());
+        let (standing, list) = (Arc::clone(&loaded.standing), credentials.trust.list());
         Self { client, standing, own, list, number, own_since }
     }
 
@@ -227,7 +229,12 @@ pub(super) async fn watch(shared: Rc<Shared>, mut watched: Watched) {
         // What failed may be in order by now with the same bytes: a key made private, a date come.
         let before = (!is_asked && !failing.is_failing()).then(|| watched.contents.clone());
         let (files, cluster, node) = (watched.files.clone(), shared.cluster.clone(), shared.node);
-        match on_a_thread(move || look(&files, before, &cluster, node)).await {
+        let looked = on_a_thread(move || look(&files, before, &cluster, node)).await;
+        let looked = looked.unwrap_or_else(|error| {
+            let problem = format!("can't be read now ({error}): free threads or memory of this machine");
+            Err(NetworkError::File { path: watched.files.cert.clone(), problem, source: Some(error.into()) })
+        });
+        match looked {
             Ok(None) => {}
             Ok(Some(loaded)) => {
                 let was_failing = failing.ended();
@@ -259,18 +266,16 @@ fn look(files: &Files, before: Option<Contents>, cluster: &str, node: NodeId) ->
 
 /// Runs `work`, which may block, on a thread of its own; tokio's pool would panic if no thread can be
 /// started.
-async fn on_a_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, NetworkError> + Send + 'static,
-) -> Result<T, NetworkError> {
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
     let (tell, told) = oneshot::channel();
     // The network may have ended meanwhile.
     let run = move || drop(tell.send(work()));
-    let failed = |error: std::io::Error| NetworkError::Tls { source: error.into() };
-    std::thread::Builder::new().name("quorate-reload".into()).spawn(run).map_err(failed)?;
-    told.await.unwrap_or_else(|gone| Err(failed(std::io::Error::other(gone))))
+    std::thread::Builder::new().name("quorate-reload".into()).spawn(run)?;
+    told.await.map_err(std::io::Error::other)
 }
 
-/// Puts a set into use, and closes the connections to peers that it does not accept.
+/// Puts a set into use, and closes the connections to peers that it does not accept. Spare endpoints
+/// only dial, and take the set with each dial.
 fn install(shared: &Rc<Shared>, server: &quinn::ServerConfig, loaded: &Loaded) {
     let before = shared.credentials();
     let after = InUse::of(loaded, Some(&before), shared.pace);
