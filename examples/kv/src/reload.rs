@@ -1,8 +1,8 @@
 //! Credentials that are loaded again when their files change.
 //!
 //! Files in, credentials or an error out: this module opens no socket, sends nothing, and keeps no
-//! task. A part that cannot be loaded stays as it was, as a whole. A pair of certificate and key that is
-//! replaced file by file may fail in between; the next look finds both.
+//! task. A part that cannot be loaded stays as it was, as a whole. A pair of certificate and key
+//! that is replaced file by file may fail in between; the next look finds both.
 
 use crate::{
     config::{Config, ConfigError, HttpTls, Sources},
@@ -169,8 +169,8 @@ impl<T> Part<T> {
             self.problem = None;
             return if self.reported.take().is_some() { Look::Restored } else { Look::Unchanged };
         }
-        // A failed load is tried again at each look: the cause may lie beside the contents, such as a
-        // mode, or the time.
+        // A failed load is tried again at each look: the cause may lie beside the contents, such as
+        // a mode, or the time.
         match load(&self.in_force) {
             Ok(loaded) => {
                 (self.in_force, self.contents) = (Arc::new(loaded), contents);

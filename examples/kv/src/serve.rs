@@ -1,7 +1,8 @@
 //! `serve`: one node in the foreground, from its configuration to its orderly end.
 //!
 //! This module owns the process: logging, signals, the order of start and stop, the exit code, and
-//! the reloads of credentials. The node itself is in the `quorate` crate, the client interface in [`crate::http`].
+//! the reloads of credentials. The node itself is in the `quorate` crate, the client interface in
+//! [`crate::http`].
 
 use crate::{
     config::{Config, ConfigError, HttpAdmin, Overrides, Tls},

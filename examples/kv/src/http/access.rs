@@ -295,7 +295,7 @@ impl Subject {
     }
 }
 
-/// The refusal of a caller whose proof counted when it came and counts no more.
+/// The refusal of a caller with a proof that has ceased to count.
 pub(super) fn outlived(why: &str) -> Refusal {
     Refusal::Unauthenticated(format!("{why}: connect again with one that does"))
 }

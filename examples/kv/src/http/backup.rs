@@ -1,8 +1,8 @@
 //! `GET /v1/backup`: a snapshot file, streamed at the client's rate.
 //!
 //! **Bounded:** at most [`BACKUPS_MAX`] at a time, each with a few pieces of 256 KiB in memory. A
-//! backup whose client takes no bytes for a while, or whose identity counts no more, is aborted; it is
-//! then shorter than announced, so no restore accepts it.
+//! backup is aborted if its client takes no bytes for a while, or if the client's identity counts
+//! no more; it is then shorter than announced, so no restore accepts it.
 
 use super::{Api, Refusal, standing::Endless};
 use axum::{

@@ -247,10 +247,11 @@ impl Serving {
             sleep(FAREWELL).await;
         };
         let ended = tokio::select! {
+            // So no request is begun after credentials have changed without a look at them.
             biased;
-            ended = served.as_mut() => Some(ended),
-            _ = stopping.changed() => None,
             () = leaving => None,
+            _ = stopping.changed() => None,
+            ended = served.as_mut() => Some(ended),
         };
         let ended = match ended {
             Some(ended) => ended,
