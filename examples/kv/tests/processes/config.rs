@@ -63,6 +63,15 @@ async fn every_bad_configuration_is_refused_in_one_line_with_its_remedy() {
             "http_tls.client_ca: ",
             "the clients' authority",
         ),
+        (
+            "[tls]",
+            &format!(
+                "[http_tls]\ncert = {cert:?}\nkey = {key:?}\nclient_ca = {cert:?}\nclient_crl = {garbage:?}\n[tls]"
+            ),
+            "http_tls.client_crl: ",
+            "revocation lists",
+        ),
+        ("[tls]", &format!("[tls]\ncrl = {garbage:?}"), "garbage", "revocation list"),
         ("[tls]", &format!("[http_auth]\ntokens = {open:?}\n[tls]"), "http_auth.tokens: ", "chmod 600"),
         ("[tls]", &format!("[http_auth]\ntokens = {garbage:?}\n[tls]"), "garbage: line 1: ", "ROLE NAME TOKEN"),
         ("[tls]", "[http_auth]\nloopback = \"client\"\n[tls]", "http_auth.loopback: ", "correct the value"),

@@ -123,6 +123,28 @@ async fn a_revoked_client_is_cut_off_and_the_others_go_on() {
     assert!(alice.get("/metrics").await.body.contains("quorate_crl_expiry_timestamp_seconds{node=\"1\",of=\"http\"}"));
 }
 
+/// Without the second voter there is no leader, so a write waits for one in vain.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_in_execution_gets_its_answer_and_one_that_has_not_arrived_is_refused() {
+    let mut node = Node::prepared(2);
+    node.cluster.start_node(ONE).await.expect("started");
+    let [mut executed, mut arriving] = [node.connect(Some("billing")).await, node.connect(Some("billing")).await];
+    executed.send("PUT /v1/kv/k", "", "1").await.expect("sent");
+    arriving.send("PUT /v1/kv/k", "content-length: 2\r\n", "").await.expect("sent");
+    arriving.stream.write_all(b"2").await.expect("sent");
+    // The node has read what came before.
+    node.connect(Some("alice")).await;
+    node.replace("clients.crl", &node.list(&["billing"], DAY * 30));
+    node.hang_up();
+    let refused = arriving.answer().await.expect("an answer");
+    assert!(refused.status == 401 && refused.body.contains("was revoked: connect again"), "{}", refused.body);
+    let answered = executed.answer().await.expect("an answer");
+    assert!(answered.status == 503 && answered.body.contains("no_leader"), "{}", answered.body);
+    assert!(answered.head.contains("connection: close"), "{}", answered.head);
+    arriving.closed().await;
+    executed.closed().await;
+}
+
 /// Kubernetes replaces a link to the directory of mounted files.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_are_replaced_by_a_link_to_another_directory_are_loaded() {
@@ -256,8 +278,16 @@ struct Node {
 
 impl Node {
     async fn start() -> Self {
-        let cluster = laid_out_with("demo", 1, "");
-        let mut node = Self { cluster };
+        let mut node = Self::prepared(1);
+        node.cluster.start_all().await.expect("started");
+        let is_ready = async || node.connect(None).await.get("/readyz").await.status == 200;
+        node.until("a leader", is_ready).await;
+        node
+    }
+
+    /// Its files, in a cluster of this many voters.
+    fn prepared(voters: u64) -> Self {
+        let node = Self { cluster: laid_out_with("demo", voters, "") };
         let authority = node.authority();
         authority.issue_client("billing").expect("issued").write(&node.certs(), "billing").expect("written");
         authority.issue_operator("alice").expect("issued").write(&node.certs(), "alice").expect("written");
@@ -278,9 +308,6 @@ impl Node {
              [http_auth]\ntokens = {tokens:?}\n"
         );
         fs::write(&file, text + &http).expect("written");
-        node.cluster.start_all().await.expect("started");
-        let is_ready = async || node.connect(None).await.get("/readyz").await.status == 200;
-        node.until("a leader", is_ready).await;
         node
     }
 
@@ -429,6 +456,10 @@ impl Wire {
     /// The answer to a request; `None` if the connection is closed before it.
     async fn try_ask(&mut self, request: &str, headers: &str, body: &str) -> Option<Answer> {
         self.send(request, headers, body).await?;
+        self.answer().await
+    }
+
+    async fn answer(&mut self) -> Option<Answer> {
         let head = self.head().await?;
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
         let mut body = vec![0; length.expect("a length")];

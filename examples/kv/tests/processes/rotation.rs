@@ -1,5 +1,5 @@
-//! The rotation of a cluster's authority under load: files are replaced and SIGHUP is sent, no process
-//! is restarted, and no write fails.
+//! The rotation of a cluster's authority under load: files are replaced and SIGHUP is sent, no
+//! process is restarted, and no write fails.
 
 use crate::support::{PATIENCE, Running, laid_out_with};
 use quorate::{NodeId, transport::certificates::Authority};
