@@ -5,9 +5,9 @@
 //! node it describes.
 
 use crate::labels::{
-    ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, Label as _, Lane, NodeRole,
-    NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, ReloadResult, Repair, Shortage,
-    SnapshotPhase, StorageOp, TermChange, VoteDirection, VoteResult,
+    ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal, Label as _, Lane,
+    NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, ReloadResult, Repair,
+    Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, VoteResult,
 };
 use Unit::{Bytes, Count, Entries, Index, Seconds, Term, UnixSeconds, Yes};
 
@@ -139,6 +139,7 @@ const SHORT_OF: Label = closed("what", Shortage::VALUES);
 const THREAD: Label = closed("thread", NodeThread::VALUES);
 const CREDENTIALS: Label = closed("of", CredentialsOf::VALUES);
 const RELOAD_RESULT: Label = closed("result", ReloadResult::VALUES);
+const HTTP_REFUSAL: Label = closed("reason", HttpRefusal::VALUES);
 
 const COUNTER: Kind = Kind::Counter;
 const GAUGE: Kind = Kind::Gauge;
@@ -262,6 +263,8 @@ catalogue! {
     LOG_LINES_LOST: COUNTER, Count, "quorate_log_lines_lost_total",
         "Log lines that were dropped because standard error was blocked.";
     HTTP_CONNECTIONS: GAUGE, Count, "quorate_http_connections", "Open client connections.";
+    HTTP_REFUSED: COUNTER, Count, "quorate_http_refused_total" {HTTP_REFUSAL},
+        "Requests and connections of clients that were refused or cut off, by reason.";
     CERTIFICATE_EXPIRY: GAUGE, UnixSeconds, "quorate_certificate_expiry_timestamp_seconds" {CREDENTIALS},
         "Expiry time of the node's own certificate; absent without a certificate.";
     CRL_EXPIRY: GAUGE, UnixSeconds, "quorate_crl_expiry_timestamp_seconds" {CREDENTIALS},

@@ -281,6 +281,8 @@ label! {
         RefusedBusy = "refused_busy",
         /// Refused for now: too many handshakes of its address are under way.
         RefusedAddress = "refused_address",
+        /// More attempts arrived at once than are looked into; counted once for all that were ignored.
+        RefusedBurst = "refused_burst",
         /// The peer refused this node.
         Rejected = "rejected",
         /// No answer from the address.
@@ -410,6 +412,34 @@ label! {
         Loaded = "loaded",
         /// They can't be used, and the former ones stay in use.
         Failed = "failed",
+    }
+}
+
+label! {
+    /// The reason for which a client's request or connection was refused or cut off.
+    pub HttpRefusal {
+        /// The request proves no identity, and needs one.
+        Unauthenticated = "unauthenticated",
+        /// The caller is known and has not the role.
+        Forbidden = "forbidden",
+        /// The `Host` is not one of the server's names.
+        Host = "host",
+        /// The request is of a page of another site.
+        Origin = "origin",
+        /// The body has not the required type.
+        ContentType = "content_type",
+        /// The request cannot be parsed, or has an unknown part.
+        BadRequest = "bad_request",
+        /// The body, the key or the value is too large.
+        TooLarge = "too_large",
+        /// The head of a request did not arrive in time.
+        Slow = "slow",
+        /// Too much is in progress.
+        Overloaded = "overloaded",
+        /// TLS failed: a certificate that does not count, or no TLS at all.
+        Handshake = "handshake",
+        /// The connection was closed for a new one.
+        Replaced = "replaced",
     }
 }
 

@@ -43,9 +43,9 @@ mod labels;
 
 pub use handles::{NodeMetrics, PeerMetrics};
 pub use labels::{
-    ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, Label, Lane, NodeRole,
-    NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, ReloadResult, Repair, Shortage,
-    SnapshotPhase, StorageOp, TermChange, VoteDirection,
+    ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal, Label, Lane,
+    NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, ReloadResult, Repair,
+    Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection,
 };
 
 use exporter::Exporter;

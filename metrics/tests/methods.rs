@@ -3,9 +3,9 @@
 mod support;
 
 use quorate_metrics::{
-    ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, Lane, Metrics, NodeMetrics,
-    NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, ReloadResult, Repair,
-    Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, catalogue::CATALOGUE,
+    ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal, Lane, Metrics,
+    NodeMetrics, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult,
+    ReloadResult, Repair, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, catalogue::CATALOGUE,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -233,6 +233,7 @@ steps! {
     }
     |node| node.log_lines_lost(7) => { "quorate_log_lines_lost_total{}" = 7.0 }
     |node| node.http_connections(2) => { "quorate_http_connections{}" = 2.0 }
+    |node| node.http_refused(HttpRefusal::ContentType) => { "quorate_http_refused_total{reason=content_type}" = 1.0 }
     |node| node.certificate_expires(CredentialsOf::Nodes, 1_900_000_000) => {
         "quorate_certificate_expiry_timestamp_seconds{of=nodes}" = 1_900_000_000.0,
     }

@@ -1,7 +1,7 @@
 //! Load of the actors, delays of their threads, and shortages of the process.
 
 use super::{NodeMetrics, float};
-use crate::labels::{ActorName, NodeThread, Shortage};
+use crate::labels::{ActorName, HttpRefusal, NodeThread, Shortage};
 use std::time::Duration;
 
 impl NodeMetrics {
@@ -40,5 +40,10 @@ impl NodeMetrics {
     /// Sets the number of open client connections.
     pub fn http_connections(&self, count: u64) {
         self.inner.actors.http_connections.set(float(count));
+    }
+
+    /// Counts a request or connection of a client that was refused or cut off.
+    pub fn http_refused(&self, reason: HttpRefusal) {
+        self.inner.actors.http_refused.of(reason).increment(1);
     }
 }

@@ -5,7 +5,7 @@ use super::scope::{Chosen, Each, LateGauge, Scope, TimeCounter};
 use crate::{
     catalogue,
     labels::{
-        ActorName, CredentialsOf, Direction, ElectionResult, NodeRole, NodeThread, Phase, ProposalResult,
+        ActorName, CredentialsOf, Direction, ElectionResult, HttpRefusal, NodeRole, NodeThread, Phase, ProposalResult,
         ProposalStage, ReadMode, ReadResult, ReloadResult, Repair, Shortage, SnapshotPhase, StorageOp, TermChange,
         VoteDirection, VoteResult,
     },
@@ -22,6 +22,7 @@ pub(super) struct Actors {
     pub(super) silence: Each<NodeThread, Gauge>,
     pub(super) lines_lost: Counter,
     pub(super) http_connections: Gauge,
+    pub(super) http_refused: Each<HttpRefusal, Counter>,
 }
 
 impl Actors {
@@ -35,6 +36,7 @@ impl Actors {
             silence: scope.each("thread", |scope| scope.gauge(&catalogue::THREAD_SILENCE)),
             lines_lost: scope.counter(&catalogue::LOG_LINES_LOST),
             http_connections: scope.gauge(&catalogue::HTTP_CONNECTIONS),
+            http_refused: scope.each("reason", |scope| scope.counter(&catalogue::HTTP_REFUSED)),
         }
     }
 }

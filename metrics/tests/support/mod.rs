@@ -2,8 +2,8 @@
 #![allow(dead_code, reason = "no test uses all of it")]
 
 use quorate_metrics::{
-    ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, Label, Lane, Metrics,
-    NodeMetrics, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult,
+    ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal, Label, Lane,
+    Metrics, NodeMetrics, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult,
     ReloadResult, Repair, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection,
 };
 use std::{
@@ -135,6 +135,7 @@ pub(crate) fn record_everything(node: &NodeMetrics) {
     NodeThread::ALL.iter().for_each(|thread| node.thread_silent(*thread, took));
     node.log_lines_lost(3);
     node.http_connections(2);
+    HttpRefusal::ALL.iter().for_each(|reason| node.http_refused(*reason));
     for of in CredentialsOf::ALL {
         node.certificate_expires(*of, 2_000_000_000);
         node.crl_expires(*of, 2_000_000_000);
