@@ -126,6 +126,7 @@ fn label_of_result(result: ConnectionResult) -> metrics::ConnectionResult {
         ConnectionResult::RefusedBackOff => metrics::ConnectionResult::RefusedBackOff,
         ConnectionResult::RefusedBusy => metrics::ConnectionResult::RefusedBusy,
         ConnectionResult::RefusedAddress => metrics::ConnectionResult::RefusedAddress,
+        ConnectionResult::RefusedBurst => metrics::ConnectionResult::RefusedBurst,
         ConnectionResult::Rejected => metrics::ConnectionResult::Rejected,
         ConnectionResult::Unreachable => metrics::ConnectionResult::Unreachable,
         ConnectionResult::HandshakeFailed => metrics::ConnectionResult::HandshakeFailed,

@@ -329,6 +329,8 @@ pub enum ConnectionResult {
     RefusedBusy,
     /// Refused for now: too many handshakes of its address are in progress.
     RefusedAddress,
+    /// More attempts arrived at once than are looked into; counted once for all that were ignored.
+    RefusedBurst,
     /// The peer refused this node.
     Rejected,
     /// No answer from the address.
@@ -351,6 +353,7 @@ impl ConnectionResult {
             Self::RefusedBackOff => "refused_back_off",
             Self::RefusedBusy => "refused_busy",
             Self::RefusedAddress => "refused_address",
+            Self::RefusedBurst => "refused_burst",
             Self::Rejected => "rejected",
             Self::Unreachable => "unreachable",
             Self::HandshakeFailed => "handshake_failed",

@@ -5,7 +5,9 @@
 //! here. A peer that fails is told an error code, counted, and logged now and then.
 //!
 //! The handshakes under way are bounded, in all and by source address (`admission`); each has a time
-//! limit from its first packet to its last hello. One node has few connections that it has not
+//! limit from its first packet to its last hello. Beyond [`INCOMING_MAX`] attempts that arrive at
+//! once, quinn ignores further ones before it derives keys for them, and counts none; so a flood
+//! costs little, and here each such time counts once. One node has few connections that it has not
 //! introduced, and one that it has.
 
 use super::{
@@ -14,7 +16,7 @@ use super::{
     hello::{Opened, Refusal, agree, hear, say},
     lanes::{Carrier, Introduced, Side},
     reload::chain_of,
-    settings::CONTROL_PRIORITY,
+    settings::{CONTROL_PRIORITY, INCOMING_MAX},
     shared::{PeerSeen, Shared},
 };
 use crate::{
@@ -24,7 +26,7 @@ use crate::{
 };
 use quinn::{Connection, Endpoint, Incoming};
 use quorate_raft::NodeId;
-use std::rc::Rc;
+use std::{future::poll_fn, pin::pin, rc::Rc};
 use tokio::{task::spawn_local, time::Instant};
 
 /// The most connections of one node that await its hellos; a further one replaces the oldest. Each
@@ -33,9 +35,24 @@ const INTRODUCING_MAX: usize = 4;
 
 /// Accepts until the endpoint closes.
 pub(super) async fn accept(shared: Rc<Shared>, endpoint: Endpoint) {
-    while let Some(incoming) = endpoint.accept().await {
+    // Attempts that were taken without a wait: all of these awaited a decision together.
+    let mut at_once = 0;
+    loop {
+        let (mut next, mut has_waited) = (pin!(endpoint.accept()), false);
+        let next = poll_fn(|cx| {
+            let next = next.as_mut().poll(cx);
+            has_waited |= next.is_pending();
+            next
+        });
+        let Some(incoming) = next.await else { return };
         let remote = incoming.remote_address();
-        let source = Source::of(remote, |ip| shared.dialled.borrow().values().any(|dialled| *dialled == ip));
+        at_once = if has_waited { 1 } else { at_once + 1 };
+        if at_once == INCOMING_MAX {
+            at_once = 0;
+            let why = format!("{INCOMING_MAX} attempts arrived at once, and any further ones were ignored");
+            shared.refused(None, ConnectionResult::RefusedBurst, remote, &why);
+        }
+        let source = Source::of(remote, |ip| shared.is_of_member(ip));
         let is_proved = incoming.remote_address_validated() || is_beyond_proof(remote);
         let verdict = shared.handshakes.borrow().judge(Attempt { source, is_proved });
         match verdict {
@@ -240,6 +257,7 @@ fn refuse_twin(shared: &Shared, hello: &Hello, connection: &Connection) -> Resul
 /// an older connection.
 fn welcome(shared: &Rc<Shared>, introduced: Introduced) {
     let (peer, incarnation) = (introduced.peer, introduced.introduction.incarnation);
+    shared.members.borrow_mut().seen(peer, introduced.connection.remote_address().ip());
     shared.inbox.introduced(peer, introduced.introduction.clone());
     shared.observer.connection(Some(peer), ConnectionResult::Accepted);
     let round_trip = introduced.connection.rtt();

@@ -2,41 +2,87 @@
 //!
 //! Each handshake costs memory and computation before the peer has proved anything, so there is a
 //! bound for all, and a lower one for each source. A source address may be forged until a retry
-//! has proved it. Unproved attempts are admitted from sources alone that this node dials, which
-//! saves members a round trip, and few in all and of each; so forged addresses neither take all
-//! places nor those of the node whose address they bear. All others are answered by a retry, which
-//! is shorter than the packet that it answers. A handshake's first answers may exceed three times
-//! the bytes received: quinn sends a whole datagram so long as any of that budget is left.
+//! has proved it, so each attempt without that proof is answered by a retry, which is shorter than
+//! the packet that it answers. This costs a member one round trip when it connects. Without it, the
+//! first answers of a handshake would exceed three times the bytes received: quinn sends a whole
+//! datagram so long as any of that budget is left.
 //!
-//! The last places are reserved for sources that this node dials: with enough addresses of its own
-//! an attacker fills the others, and members must still come back. A source that is dialled has no
+//! The last places are reserved for the addresses of members: with enough addresses of its own
+//! an attacker fills the others, and members must still come back. The address of a member has no
 //! larger share than any other.
 
+use quorate_raft::NodeId;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
 /// The origin of attempts that share one bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
-    /// An address that this node dials: hosts of its network do not take its share.
-    Dialled(IpAddr),
+    /// An address of a member: hosts of its network do not take its share.
+    Member(IpAddr),
     /// Any other IPv4 address, or the /64 of an IPv6 address, of which one host may use all.
     Other(IpAddr),
 }
 
 impl Source {
-    pub(super) fn of(address: SocketAddr, is_dialled: impl Fn(IpAddr) -> bool) -> Self {
+    pub(super) fn of(address: SocketAddr, is_member: impl Fn(IpAddr) -> bool) -> Self {
         match address.ip().to_canonical() {
-            ip if is_dialled(ip) => Self::Dialled(ip),
+            ip if is_member(ip) => Self::Member(ip),
             IpAddr::V6(ip) => Self::Other(IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)))),
             v4 @ IpAddr::V4(_) => Self::Other(v4),
         }
     }
 
-    fn is_dialled(self) -> bool {
-        matches!(self, Self::Dialled(_))
+    fn is_member(self) -> bool {
+        matches!(self, Self::Member(_))
+    }
+}
+
+/// The addresses of members: those that the dialled name stands for, and those from which the
+/// member itself has connected, which may differ.
+///
+/// **Bounded:** by [`Members::RESOLVED_MAX`] and [`Members::SEEN_MAX`] a node, and by the
+/// certificates of nodes that were issued.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    resolved: BTreeMap<NodeId, Vec<IpAddr>>,
+    /// Of all nodes that proved their id, the latest last.
+    seen: BTreeMap<NodeId, VecDeque<IpAddr>>,
+}
+
+impl Members {
+    const RESOLVED_MAX: usize = 16;
+    /// The usual address and that of a second network; or the one before a move.
+    const SEEN_MAX: usize = 2;
+
+    /// The address of this node's link to a member stands for these.
+    pub(super) fn resolved(&mut self, node: NodeId, addresses: impl Iterator<Item = IpAddr>) {
+        let addresses = addresses.take(Self::RESOLVED_MAX).map(|ip| ip.to_canonical()).collect();
+        self.resolved.insert(node, addresses);
+    }
+
+    /// A node that proved its id connected from this address.
+    pub(super) fn seen(&mut self, node: NodeId, from: IpAddr) {
+        let (from, seen) = (from.to_canonical(), self.seen.entry(node).or_default());
+        seen.retain(|earlier| *earlier != from);
+        seen.push_back(from);
+        if seen.len() > Self::SEEN_MAX {
+            seen.pop_front();
+        }
+    }
+
+    /// This node has no link to that node any more.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.resolved.remove(&node);
+        self.seen.remove(&node);
+    }
+
+    /// Whether a member has this address; a node counts as one while this node has a link to it.
+    pub(super) fn have(&self, ip: IpAddr, is_linked: impl Fn(NodeId) -> bool) -> bool {
+        self.resolved.values().any(|addresses| addresses.contains(&ip))
+            || self.seen.iter().any(|(node, addresses)| addresses.contains(&ip) && is_linked(*node))
     }
 }
 
@@ -74,25 +120,19 @@ pub(super) struct Handshakes {
 
 impl Handshakes {
     pub(super) const MAX: usize = 64;
-    /// The places of these that only sources have which this node dials.
+    /// The places of these that only addresses of members have.
     pub(super) const RESERVED: usize = 16;
     /// A cluster on one machine or behind one router starts with fewer nodes than this.
     pub(super) const MAX_PER_SOURCE: usize = 16;
-    /// From this many under way on, an address must be proved even if this node dials it.
-    pub(super) const PROOF_FROM: usize = 16;
-    /// The same for the handshakes of one source.
-    pub(super) const PROOF_FROM_PER_SOURCE: usize = 4;
 
     pub(super) fn judge(&self, attempt: Attempt) -> Verdict {
         let of_source = self.by_source.get(&attempt.source).copied().unwrap_or(0);
-        let is_dialled = attempt.source.is_dialled();
-        let is_trusted = is_dialled && self.all < Self::PROOF_FROM && of_source < Self::PROOF_FROM_PER_SOURCE;
-        let places = if is_dialled { Self::MAX } else { Self::MAX - Self::RESERVED };
+        let places = if attempt.source.is_member() { Self::MAX } else { Self::MAX - Self::RESERVED };
         if of_source >= Self::MAX_PER_SOURCE {
             Verdict::RefuseSource
         } else if self.all >= places {
             Verdict::RefuseBusy
-        } else if attempt.is_proved || is_trusted {
+        } else if attempt.is_proved {
             Verdict::Admit
         } else {
             Verdict::Retry
@@ -159,11 +199,11 @@ mod tests {
     }
 
     #[test]
-    fn one_source_has_its_share_and_proves_its_address_for_most_of_it() {
+    fn one_source_has_its_share_and_proves_its_address() {
         let (mut handshakes, one) = (Handshakes::default(), member(1));
         assert_eq!(handshakes.judge(forged(numbered(1))), Verdict::Retry);
-        assert_eq!(fill(&mut handshakes, std::iter::repeat(forged(one))), (4, Verdict::Retry));
-        assert_eq!(fill(&mut handshakes, std::iter::repeat(proved(one))), (12, Verdict::RefuseSource));
+        assert_eq!(handshakes.judge(forged(one)), Verdict::Retry, "an address of a member may be forged, too");
+        assert_eq!(fill(&mut handshakes, std::iter::repeat(proved(one))), (16, Verdict::RefuseSource));
         assert_eq!(handshakes.judge(forged(one)), Verdict::RefuseSource, "no retry is spent on it");
         assert_eq!(handshakes.judge(proved(numbered(2))), Verdict::Admit);
         handshakes.ended(one);
@@ -171,19 +211,15 @@ mod tests {
     }
 
     #[test]
-    fn forged_addresses_take_few_places_and_little_of_the_share_of_their_owner() {
-        let mut handshakes = Handshakes::default();
-        let many = (1..=250).flat_map(|number| [forged(member(number)); 3]);
-        assert_eq!(fill(&mut handshakes, many), (16, Verdict::Retry));
-        assert_eq!(handshakes.judge(proved(numbered(1))), Verdict::Admit);
-    }
-
-    #[test]
-    fn many_sources_leave_the_reserve_to_sources_that_are_dialled() {
+    fn many_sources_leave_the_reserve_to_addresses_of_members() {
         let mut handshakes = Handshakes::default();
         let many = (1..=250).map(|number| proved(numbered(number)));
         assert_eq!(fill(&mut handshakes, many), (48, Verdict::RefuseBusy));
-        assert_eq!(handshakes.judge(forged(member(251))), Verdict::Retry, "its address may be forged, too");
+        assert_eq!(
+            handshakes.judge(forged(member(251))),
+            Verdict::Retry,
+            "it is no address of a member until it is proved"
+        );
         let members = (201..=250).map(|number| proved(member(number)));
         assert_eq!(fill(&mut handshakes, members), (16, Verdict::RefuseBusy));
     }
@@ -213,6 +249,29 @@ mod tests {
         let mut handshakes = Handshakes::default();
         assert_eq!(fill(&mut handshakes, std::iter::repeat(proved(of(other)))), (16, Verdict::RefuseSource));
         assert_eq!(handshakes.judge(proved(of(member))), Verdict::Admit);
+    }
+
+    #[test]
+    fn members_have_the_addresses_of_their_names_and_those_that_they_last_connected_from() {
+        let (mut members, [one, other]) = (Members::default(), [1, 2].map(NodeId));
+        let address = |last: u8| IpAddr::from([10, 0, 0, last]);
+        let have = |members: &Members, linked: &[NodeId]| {
+            let of = |last: &u8| members.have(address(*last), |node| linked.contains(&node));
+            (1..=250).filter(of).collect::<Vec<_>>()
+        };
+        members.resolved(one, [ip("::ffff:10.0.0.1"), address(2)].into_iter());
+        assert_eq!(have(&members, &[one]), [1, 2]);
+        members.resolved(one, (1..=250).map(address));
+        assert_eq!(have(&members, &[one]).len(), Members::RESOLVED_MAX);
+        members.resolved(one, std::iter::once(address(1)));
+        for last in [20, 21, 20, 22] {
+            members.seen(one, address(last));
+            members.seen(other, address(last + 10));
+        }
+        assert_eq!(have(&members, &[one]), [1, 20, 22], "the other is no member");
+        assert_eq!(have(&members, &[one, other]), [1, 20, 22, 30, 32]);
+        members.forget(one);
+        assert_eq!(have(&members, &[one, other]), [30, 32]);
     }
 
     #[test]

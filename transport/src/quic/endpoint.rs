@@ -75,7 +75,7 @@ pub(super) fn start(quic: Quic, context: NetworkContext) -> Result<QuicLinks, Ne
         incarnations: RefCell::default(),
         log_throttle: RefCell::default(),
         handshakes: RefCell::default(),
-        dialled: RefCell::default(),
+        members: RefCell::default(),
         introducing: RefCell::default(),
     });
     tokio::task::spawn_local(acceptor::accept(Rc::clone(&shared), endpoint));

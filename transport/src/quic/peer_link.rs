@@ -425,7 +425,7 @@ impl Drop for QuicLink {
         let mut links = self.shared.links.borrow_mut();
         if links.get(&self.peer) == Some(&link_actor(keeper)) {
             links.remove(&self.peer);
-            self.shared.dialled.borrow_mut().remove(&self.peer);
+            self.shared.members.borrow_mut().forget(self.peer);
         }
         keeper.do_send(Stop);
     }
@@ -455,10 +455,12 @@ async fn dial(
     let unreachable = |why: String| Refusal { result: ConnectionResult::Unreachable, close: Close::Protocol, why };
     let fresh = if is_fresh { shared.spare_endpoint() } else { None };
     let endpoint = fresh.or_else(|| shared.endpoint()).ok_or_else(|| unreachable("the network is closed".into()))?;
-    let to = resolve(&address, attempt).await.map_err(unreachable)?;
+    let found = resolve(&address).await.map_err(unreachable)?;
     if shared.links.borrow().contains_key(&peer) {
-        shared.dialled.borrow_mut().insert(peer, to.ip().to_canonical());
+        shared.members.borrow_mut().resolved(peer, found.iter().map(SocketAddr::ip));
     }
+    // If a name has several addresses, each attempt takes the next.
+    let to = found[attempt % found.len()];
     let name = node_name(peer, &shared.cluster);
     let credentials = shared.credentials();
     let connecting = endpoint.connect_with(credentials.client.clone(), to, &name);
@@ -502,12 +504,11 @@ async fn introduce(shared: &Shared, peer: NodeId, connection: &Connection) -> Re
     Ok(([control, append], hello))
 }
 
-/// The address to try. If a name has several, each attempt takes the next. Names are resolved
-/// on a thread of their own, because that may block; tokio's pool would panic if no thread
-/// can be started.
-async fn resolve(address: &str, attempt: usize) -> Result<SocketAddr, String> {
+/// The addresses that a text stands for, one at least. Names are resolved on a thread of their
+/// own, because that may block; tokio's pool would panic if no thread can be started.
+async fn resolve(address: &str) -> Result<Vec<SocketAddr>, String> {
     if let Ok(address) = address.parse() {
-        return Ok(address);
+        return Ok(vec![address]);
     }
     let unresolved = |error: std::io::Error| format!("{address:?} can't be resolved: {error}");
     let (tell, told) = oneshot::channel();
@@ -516,8 +517,8 @@ async fn resolve(address: &str, attempt: usize) -> Result<SocketAddr, String> {
     let look_up = move || drop(tell.send(name.to_socket_addrs().map(Vec::from_iter)));
     std::thread::Builder::new().name("quorate-resolver".into()).spawn(look_up).map_err(unresolved)?;
     let found = told.await.unwrap_or_else(|gone| Err(std::io::Error::other(gone))).map_err(unresolved)?;
-    match found.len() {
-        0 => Err(format!("{address:?} stands for no address")),
-        count => Ok(found[attempt % count]),
+    if found.is_empty() {
+        return Err(format!("{address:?} stands for no address"));
     }
+    Ok(found)
 }

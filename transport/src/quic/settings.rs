@@ -97,8 +97,8 @@ const DATAGRAM_BYTES_MAX: u16 = 8952;
 /// own limit (`net.core.rmem_max`).
 const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 /// Connection attempts that may wait for the acceptor. A cluster has a handful of nodes; further
-/// attempts are refused.
-const INCOMING_MAX: usize = 64;
+/// attempts are ignored.
+pub(super) const INCOMING_MAX: usize = 64;
 /// Bytes buffered for an attempt that waits: there is no early data, so few arrive.
 const INCOMING_BYTES: u64 = 64 << 10;
 /// The shortest interval between stateless resets, which tell peers of a restart at once.

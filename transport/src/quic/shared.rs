@@ -1,7 +1,7 @@
 //! State that the acceptor, the links and the lanes' tasks share on the node's thread.
 
 use super::{
-    admission::Handshakes,
+    admission::{Handshakes, Members},
     backoff::{LogThrottle, PeerBackoff},
     hello::Refusal,
     incarnations::Incarnations,
@@ -61,8 +61,8 @@ pub(super) struct Shared {
     pub(super) log_throttle: RefCell<LogThrottle>,
     /// Handshakes under way on accepted connections.
     pub(super) handshakes: RefCell<Handshakes>,
-    /// Where each link last dialled: at most one entry a link.
-    pub(super) dialled: RefCell<BTreeMap<NodeId, IpAddr>>,
+    /// The addresses from which members are admitted to the reserve of handshakes.
+    pub(super) members: RefCell<Members>,
     /// Accepted connections that proved their node and await its hellos, oldest first: few a node.
     pub(super) introducing: RefCell<BTreeMap<NodeId, VecDeque<Connection>>>,
 }
@@ -115,6 +115,12 @@ impl Shared {
         let spare = Endpoint::new(self.config.clone(), None, socket, Arc::new(TokioRuntime)).ok()?;
         spares.push(spare.clone());
         Some(spare)
+    }
+
+    /// Whether a member has this address.
+    pub(super) fn is_of_member(&self, ip: IpAddr) -> bool {
+        let links = self.links.borrow();
+        self.members.borrow().have(ip, |node| links.contains_key(&node))
     }
 
     /// Counts a connection that was refused, and logs the reason in one line, now and then.
