@@ -33,9 +33,11 @@ impl ConnectionLimit {
         connections
     }
 
-    /// The limit without `part` connections, or half of them if that is less, and this part.
+    /// The limit without `part` connections, or half of them if that is less, and this part. Each
+    /// has a place if there are two.
     #[must_use]
     pub fn split(self, part: usize) -> (Self, Self) {
+        debug_assert!(self.0 >= 2, "the configuration refuses less for two listeners");
         let part = part.min(self.0 / 2);
         (Self(self.0 - part), Self(part))
     }
@@ -85,6 +87,15 @@ mod tests {
             (None, 4096, 4096),
         ] {
             assert_eq!(ConnectionLimit::within(limit, max), ConnectionLimit(connections), "{limit:?} {max}");
+        }
+    }
+
+    #[test]
+    fn both_parts_of_a_split_have_a_place() {
+        for (all, part, of_clients, of_admin) in [(2, 64, 1, 1), (3, 64, 2, 1), (128, 64, 64, 64), (4096, 64, 4032, 64)]
+        {
+            let split = ConnectionLimit(all).split(part);
+            assert_eq!(split, (ConnectionLimit(of_clients), ConnectionLimit(of_admin)), "{all}");
         }
     }
 }

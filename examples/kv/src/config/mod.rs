@@ -496,6 +496,10 @@ impl Config {
         if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError::new(key, "is 0", "use 1 or more"));
         }
+        if self.http_admin.is_some() && self.limits.max_http_connections < 2 {
+            let remedy = "use 2 or more, or leave http_admin out: each of the two listeners needs a place";
+            return Err(ConfigError::new("limits.max_http_connections", "is 1 for two listeners", remedy));
+        }
         let speed = self.snapshot.max_bytes_per_second;
         if speed > 0 && speed < Snapshots::BYTES_PER_SECOND_MIN {
             let remedy = format!("use {} or more, or 0 for no limit", Snapshots::BYTES_PER_SECOND_MIN);

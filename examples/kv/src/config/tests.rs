@@ -286,6 +286,11 @@ fn an_address_that_others_reach_needs_tls_and_an_identity_unless_the_configurati
         }
         load(&text("127.0.0.1:8001")).expect("valid on loopback");
     }
+    let listener = "\n[http_admin]\nlisten = \"127.0.0.1:9001\"\n";
+    let one = EXAMPLE.replace("max_http_connections = 4096", "max_http_connections = 1") + listener;
+    let error = load(&one).expect_err("refused").to_string();
+    assert!(error.contains(": limits.max_http_connections: is 1 for two listeners; use 2 or more"), "{error}");
+    load(&one.replace("max_http_connections = 1", "max_http_connections = 2")).expect("a place for each");
     let error = load(&format!("http_admin.listen = \"0.0.0.0:9001\"\n{EXAMPLE}")).expect_err("refused").to_string();
     assert!(error.contains(": http_admin.listen: 0.0.0.0:9001 is reachable"), "{error}");
     let error = load(&format!("http_auth.loopback = \"client\"\n{EXAMPLE}")).expect_err("bad").to_string();
