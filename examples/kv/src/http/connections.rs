@@ -1,11 +1,17 @@
 //! The open connections of clients, their activity, and the choice of one to close for a new one.
 //!
 //! **Bounded:** by the descriptors that the process has for clients. When all places are in use,
-//! a new connection replaces one without a request in execution: one of the address with the
+//! a new connection replaces one without a request in execution: one of the client with the
 //! most connections, idle ones first, the longest idle one of these. So idle connections and
 //! slow bodies cannot keep out new clients or probes. An answer of which its client takes no
 //! bytes for [`STALL_LIMIT`] cannot either. A connection whose request is being executed is
 //! never closed for another.
+//!
+//! The client of a connection is its address until a caller on it proves an identity, and that
+//! identity from then on. While connections without an identity have one place in
+//! [`UNPROVEN_PART`] or more, one of them is closed first: so callers without an identity take few
+//! places from those with one, behind the same address too. They keep these places, because each
+//! caller begins without an identity, and must come to prove one while another holds all the rest.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,6 +27,8 @@ use tokio::{sync::Notify, time::Instant};
 
 /// The time after which a client that takes no bytes of its answer may lose its place.
 const STALL_LIMIT: Duration = Duration::from_secs(10);
+/// One place in this many is left to connections without an identity.
+const UNPROVEN_PART: usize = 4;
 /// The interval of checks for a connection to close, while all are busy.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -44,7 +52,7 @@ struct Open {
 /// The state of one connection.
 pub(super) struct Connection {
     number: u64,
-    client: Client,
+    client: Mutex<Client>,
     activity: Mutex<(Activity, Instant)>,
     /// Whether received bytes belong to no complete request.
     has_unread: AtomicBool,
@@ -78,6 +86,10 @@ impl Client {
     pub(super) fn identified(name: &str) -> Self {
         static KEY: OnceLock<RandomState> = OnceLock::new();
         Self::Identity(KEY.get_or_init(RandomState::new).hash_one(name))
+    }
+
+    fn is_proven(self) -> bool {
+        matches!(self, Self::Identity(_))
     }
 }
 
@@ -117,7 +129,7 @@ impl Connections {
         open.begun += 1;
         let connection = Arc::new(Connection {
             number: open.begun,
-            client,
+            client: Mutex::new(client),
             activity: Mutex::new((Activity::Waiting, Instant::now())),
             has_unread: AtomicBool::new(false),
             close: Notify::new(),
@@ -129,10 +141,13 @@ impl Connections {
     /// Closes the connection that is best to give up, if there is one.
     pub(super) fn make_room(&self) {
         let open = self.open();
-        let mut of_client: HashMap<Client, usize> = HashMap::new();
+        let (mut of_client, mut unproven) = (HashMap::<Client, usize>::new(), 0);
         for connection in open.connections.values() {
-            *of_client.entry(connection.client).or_default() += 1;
+            let client = connection.client();
+            *of_client.entry(client).or_default() += 1;
+            unproven += usize::from(!client.is_proven());
         }
+        let are_unproven_first = unproven >= self.0.max / UNPROVEN_PART;
         let spared = open.connections.values().filter_map(|connection| {
             let (activity, since) = *connection.activity();
             let can_go = match activity {
@@ -140,8 +155,9 @@ impl Connections {
                 Activity::Answering => connection.is_stalled(),
                 Activity::Arriving | Activity::Waiting => true,
             };
-            can_go
-                .then(|| ((of_client.get(&connection.client).copied(), activity, std::cmp::Reverse(since)), connection))
+            let client = connection.client();
+            let (goes_first, of_client) = (are_unproven_first && !client.is_proven(), of_client.get(&client).copied());
+            can_go.then_some(((goes_first, of_client, activity, std::cmp::Reverse(since)), connection))
         });
         if let Some((_, connection)) = spared.max_by_key(|(rank, _)| *rank) {
             connection.close.notify_one();
@@ -154,6 +170,17 @@ impl Connections {
 }
 
 impl Connection {
+    /// The caller of a request on it, or of its handshake. One without an identity changes nothing.
+    pub(super) fn called_by(&self, caller: Client) {
+        if caller.is_proven() {
+            *self.client.lock().unwrap_or_else(PoisonError::into_inner) = caller;
+        }
+    }
+
+    fn client(&self) -> Client {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Records the start of an activity.
     pub(super) fn set_activity(&self, what: Activity) {
         *self.activity() = (what, Instant::now());
@@ -244,6 +271,54 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn callers_without_an_identity_take_no_place_from_one_with_an_identity_behind_their_address() {
+        let all = Connections::up_to(8);
+        let mut open = Vec::new();
+        for nth in 0..8 {
+            open.push(all.register(client_of(1)).await);
+            if nth < 5 {
+                open[nth].connection.called_by(Client::identified("client billing"));
+                open[nth].connection.called_by(client_of(1));
+            }
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        // The identity has more, and its connections have been idle longer.
+        for _ in 0..8 {
+            all.make_room();
+            assert_eq!(closed(&open), [5], "the longest idle one without an identity");
+            drop(open.remove(5));
+            open.push(all.register(client_of(1)).await);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        // Those without an identity are busy, so there is no other to close.
+        for registration in &open[5..] {
+            registration.connection.set_activity(Activity::Working);
+        }
+        all.make_room();
+        assert_eq!(closed(&open), [0]);
+    }
+
+    /// Otherwise each newcomer would replace the one before it, which has yet to prove an identity.
+    #[tokio::test(start_paused = true)]
+    async fn an_identity_that_has_all_places_leaves_a_quarter_to_newcomers() {
+        let all = Connections::up_to(8);
+        let mut open = Vec::new();
+        for _ in 0..8 {
+            let registration = all.register(client_of(1)).await;
+            registration.connection.called_by(Client::identified("client billing"));
+            open.push(registration);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        for nth in 0..3 {
+            all.make_room();
+            assert_eq!(closed(&open), [if nth < 2 { 0 } else { 6 }], "newcomer {nth}");
+            drop(open.remove(if nth < 2 { 0 } else { 6 }));
+            open.push(all.register(client_of(1)).await);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_arrive_makes_room_and_work_does_not() {
         let all = Connections::up_to(2);
         let (slow, busy) = (all.register(client_of(1)).await, all.register(client_of(1)).await);
@@ -280,6 +355,12 @@ mod tests {
         assert_ne!(client("2001:db8::1"), client("2001:db8:0:1::1"));
         assert_eq!(client("::ffff:10.0.0.1"), client("10.0.0.1"));
         assert_ne!(client("10.0.0.1"), client("10.0.0.2"));
+    }
+
+    /// The positions of the connections that must be closed.
+    fn closed(open: &[Registration]) -> Vec<usize> {
+        let closed = open.iter().map(|registration| registration.connection.closed().now_or_never().is_some());
+        closed.enumerate().filter_map(|(nth, is_closed)| is_closed.then_some(nth)).collect()
     }
 
     fn client_of(last: u8) -> Client {

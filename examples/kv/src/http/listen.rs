@@ -315,6 +315,7 @@ impl Served {
     /// The client has this certificate, verified by TLS.
     fn identify(&mut self, certificate: Option<&[u8]>) {
         self.caller = self.access.connected(self.from, certificate);
+        self.connection.called_by(self.caller.share);
     }
 }
 
@@ -328,6 +329,7 @@ impl Service<Request<Incoming>> for Served {
         let connection = Arc::clone(&self.connection);
         connection.set_activity(Activity::Arriving);
         let caller = self.access.called(&self.caller, &self.standing, self.from, request.headers());
+        connection.called_by(caller.share);
         let scraper = self.access.is_scraper(&caller, self.local);
         let hosts = &self.access.credentials().hosts;
         let allowed = hosts.check(self.local, scraper, request.method(), request.uri(), request.headers());
