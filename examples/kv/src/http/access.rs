@@ -17,6 +17,7 @@ use super::{
     permission::{Permission, required},
     refusal::Code,
     standing::{Proof, Standing, certificate_lost},
+    throttle::Throttle,
     tokens::Token,
 };
 use crate::config::{Config, HttpAuth, Loopback};
@@ -36,9 +37,12 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 use tokio_rustls::TlsAcceptor;
 
-/// The interval of log lines about administrative requests of callers without an identity: they
-/// cost their senders nothing, and must not push out other lines.
+/// The interval of log lines about administrative requests that are refused for lack of a role, of
+/// one caller, or of all without an identity: they cost their senders nothing, and must not push out
+/// other lines.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
+/// The number of such lines of a known caller at once: more than there are endpoints.
+const SAID_AT_ONCE: u32 = 32;
 /// The maximum lengths of the path and of the body in a log line. A path with a valid id is
 /// shorter; both together, escaped, stay below the maximum length of a line.
 const PATH_BYTES_MAX: usize = 256;
@@ -321,7 +325,7 @@ impl Asked {
 }
 
 /// The text, cut to a maximum length, with a mark if it was longer.
-fn cut(text: &str, bytes_max: usize) -> String {
+pub(super) fn cut(text: &str, bytes_max: usize) -> String {
     let end = (0..=bytes_max).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
     if text.len() <= bytes_max { text.to_owned() } else { format!("{}…", &text[..end]) }
 }
@@ -354,19 +358,18 @@ pub(super) async fn authorize(State(denials): State<Denials>, mut request: Reque
     let asked = Asked::default();
     request.extensions_mut().insert(asked.clone());
     let action = format!("{} {}", request.method(), cut(request.uri().path(), PATH_BYTES_MAX));
-    let mut record = Record { subject, action, asked, result: "unknown: the caller left before the answer" };
+    let said = checked.as_ref().err().map(|_| denials.may_say(&subject));
+    let left_out = match (&checked, said) {
+        (Err(refusal), Some(None)) => return refusal.clone().into_response(),
+        (_, said) => said.flatten().filter(|lines| *lines > 0),
+    };
+    let result = "unknown: the caller left before the answer";
+    let mut record = Record { subject, action, asked, result, left_out };
     let response = match checked {
         Ok(()) => next.run(request).await,
-        Err(refusal @ Refusal::Unauthenticated(_)) if !denials.may_say() => {
-            record.result = "";
-            return refusal.into_response();
-        }
         Err(refusal) => refusal.into_response(),
     };
-    record.result = match response.extensions().get::<Code>() {
-        Some(Code(code)) => code,
-        None => "ok",
-    };
+    record.result = response.extensions().get::<Code>().map_or("ok", |Code { code, .. }| code);
     response
 }
 
@@ -376,34 +379,45 @@ struct Record {
     subject: Subject,
     action: String,
     asked: Asked,
-    /// Empty: no line.
     result: &'static str,
+    /// The number of lines about such requests since the last one that were not written.
+    left_out: Option<u64>,
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if self.result.is_empty() {
-            return;
-        }
-        let Self { subject, action, asked, result } = self;
+        let Self { subject, action, asked, result, left_out } = self;
         let asked = asked.0.get().map_or("", |asked| asked);
         // The texts of the caller come last: they can hide nothing that follows.
-        tracing::info!(caller = %subject, result, action, asked, "administrative request");
+        tracing::info!(caller = %subject, result, left_out, action, asked, "administrative request");
     }
 }
 
-/// The log lines about callers without an identity, or of one that is refused: one per interval.
-#[derive(Clone, Default)]
-pub(super) struct Denials(Arc<Mutex<Option<Instant>>>);
+/// The log lines about administrative requests of callers that have not the role.
+#[derive(Clone)]
+pub(super) struct Denials(Arc<Mutex<DenialLines>>);
+
+struct DenialLines {
+    known: Throttle<Client>,
+    /// All callers without an identity share one limit: an address costs nothing.
+    unknown: Throttle<()>,
+}
+
+impl Default for Denials {
+    fn default() -> Self {
+        let (known, unknown) = (Throttle::new(SAID_AT_ONCE, SAY_AGAIN), Throttle::new(1, SAY_AGAIN));
+        Self(Arc::new(Mutex::new(DenialLines { known, unknown })))
+    }
+}
 
 impl Denials {
-    pub(super) fn may_say(&self) -> bool {
-        let mut said_at = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let may = said_at.is_none_or(|at| at.elapsed() >= SAY_AGAIN);
-        if may {
-            *said_at = Some(Instant::now());
+    /// The number of lines that were left out since the last one, if a line may be logged.
+    fn may_say(&self, subject: &Subject) -> Option<u64> {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match subject.who {
+            Who::Known(_) => lines.known.may_say(subject.share, Instant::now()),
+            Who::Address(_) | Who::Unproven(..) => lines.unknown.may_say((), Instant::now()),
         }
-        may
     }
 }
 
@@ -554,11 +568,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn denials_are_logged_once_per_interval() {
-        let denials = Denials::default();
-        assert!(denials.may_say() && !denials.may_say());
+    async fn denials_are_logged_once_per_interval_and_say_how_many_were_left_out() {
+        let (denials, access) = (Denials::default(), restricted());
+        let unknown = [1, 2].map(|last| access.connected(IpAddr::from([10, 0, 0, last]), None));
+        let known = ["client a", "client b"].map(|name| Subject::known(name.to_owned(), Permission::Write, None));
+        let said = |subject: &Subject| denials.may_say(subject);
+        assert_eq!((said(&unknown[0]), said(&unknown[1])), (Some(0), None));
+        for _ in 0..SAID_AT_ONCE {
+            assert_eq!(said(&known[0]), Some(0));
+        }
+        assert_eq!((said(&known[0]), said(&known[0]), said(&known[1])), (None, None, Some(0)));
         tokio::time::advance(SAY_AGAIN).await;
-        assert!(denials.may_say() && !denials.may_say());
+        assert_eq!((said(&unknown[1]), said(&unknown[0])), (Some(1), None));
+        assert_eq!((said(&known[0]), said(&known[0])), (Some(2), None));
     }
 
     const TOKEN: &str = "0123456789abcdef0123456789abcdef";

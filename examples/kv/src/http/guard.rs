@@ -68,7 +68,7 @@ impl Hosts {
         }
         let is_foreign = |site: &HeaderValue| !["same-origin", "none"].iter().any(|own| site == own);
         if super::headers::one(headers, FETCH_SITE)?.is_some_and(is_foreign) {
-            return Err(Refusal::Forbidden("pages of other sites may send no requests here".to_owned()));
+            return Err(Refusal::ForeignPage("pages of other sites may send no requests here".to_owned()));
         }
         let Some(own) = named.into_iter().flatten().next() else {
             return if is_change {
@@ -80,7 +80,7 @@ impl Hosts {
         match one(headers, &ORIGIN)? {
             Some(origin) if is_change && !is_of(origin, own) => {
                 let origin = String::from_utf8_lossy(origin.as_bytes()).into_owned();
-                Err(Refusal::Forbidden(format!(
+                Err(Refusal::ForeignPage(format!(
                     "pages of {origin} may not change data here; only pages of http(s)://{own} may"
                 )))
             }
@@ -204,7 +204,7 @@ mod tests {
             "",
         ] {
             let refused = put(&[("host", "localhost:8001"), ("origin", origin)]);
-            assert!(matches!(refused, Err(Refusal::Forbidden(_))), "{origin}: {refused:?}");
+            assert!(matches!(refused, Err(Refusal::ForeignPage(_))), "{origin}: {refused:?}");
         }
     }
 
@@ -224,11 +224,11 @@ mod tests {
                 ("HEAD", "/v1/kv"),
                 ("GET", "/metrics"),
             ] {
-                assert!(matches!(ask(method, path, site), Err(Refusal::Forbidden(_))), "{method} {path} {site}");
+                assert!(matches!(ask(method, path, site), Err(Refusal::ForeignPage(_))), "{method} {path} {site}");
             }
             assert_eq!(ask("GET", "/readyz", site), Ok(()));
             let without_host = check("GET", "/v1/kv/k", "127.0.0.1", &[(FETCH_SITE, site)]);
-            assert!(matches!(without_host, Err(Refusal::Forbidden(_))), "{without_host:?}");
+            assert!(matches!(without_host, Err(Refusal::ForeignPage(_))), "{without_host:?}");
         }
         for site in ["same-origin", "none"] {
             assert_eq!(ask("GET", "/v1/backup", site), Ok(()));

@@ -6,15 +6,16 @@
 //! within a limit, so that the client can read the answer (`linger`).
 
 use super::{
-    Refusal,
-    access::{Access, Denials, Subject, outlived},
+    access::{Access, Subject, cut, outlived},
     clients::{Shown, refusal},
     connections::{Activity, Client, Connection, Connections, Registration},
     credentials::Credentials,
     guard::protect,
     linger::Lingering,
     plaintext,
+    refusal::{Code, Refusal},
     standing::{Endless, Proof, Standing},
+    throttle::Throttle,
 };
 use crate::{config::ConfigError, descriptors::ConnectionLimit};
 use axum::{
@@ -33,7 +34,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use quorate::{
-    metrics::{NodeMetrics, Shortage},
+    metrics::{HttpRefusal, Label as _, NodeMetrics, Shortage},
     storage::disk::is_shortage,
 };
 use std::{
@@ -43,7 +44,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -70,6 +71,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// The interval of log lines about sockets.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
+/// The interval of log lines about requests that a web page may have sent, of each reason.
+const SAY_FOREIGN_AGAIN: Duration = Duration::from_secs(10);
+/// The interval of log lines about clients' certificates.
+const SAY_CERTIFICATE_AGAIN: Duration = Duration::from_secs(1);
+/// The maximum length of a refusal in such a line: it quotes the request.
+const FOREIGN_BYTES_MAX: usize = 512;
 
 /// A bound listener.
 pub struct HttpListener {
@@ -132,8 +139,9 @@ impl HttpListener {
 
     async fn accept(&self, router: &Router, options: &ListenerOptions, stopping: &watch::Sender<()>) {
         let connections = Connections::up_to(options.connections.connections_max());
-        let refusals = Denials::default();
+        let refusals = CertificateLines::default();
         let mut said_at: Option<Instant> = None;
+        let foreign = Foreign(Arc::new(Mutex::new(Throttle::new(1, SAY_FOREIGN_AGAIN))));
         loop {
             match self.tcp.accept().await {
                 Ok((stream, from)) => {
@@ -148,6 +156,8 @@ impl HttpListener {
                         caller: options.access.connected(from.ip(), None),
                         access: options.access.clone(),
                         standing: Standing::default(),
+                        metrics: options.metrics.clone(),
+                        foreign: foreign.clone(),
                         connection: Arc::clone(&registration.connection),
                     };
                     let (stopping, refusals) = (stopping.subscribe(), refusals.clone());
@@ -186,7 +196,7 @@ struct Serving {
     /// Changes when the listener stops.
     stopping: watch::Receiver<()>,
     /// Limits the log lines about clients that TLS refuses.
-    refusals: Denials,
+    refusals: CertificateLines,
 }
 
 impl Serving {
@@ -195,7 +205,7 @@ impl Serving {
         let _ = stream.set_nodelay(true);
         let connection = Arc::clone(&self.registration.connection);
         let credentials = self.service.access.credentials();
-        let (from, refusals) = (self.service.from, self.refusals.clone());
+        let (from, refusals, metrics) = (self.service.from, self.refusals.clone(), self.service.metrics.clone());
         let serve = async {
             match self.service.access.acceptor(&credentials) {
                 None => self.run(stream, None, credentials).await,
@@ -205,18 +215,29 @@ impl Serving {
                         self.service.identify(shown.as_ref().and_then(Shown::certificate));
                         self.run(stream, shown, credentials).await;
                     }
-                    Ok(Ok(None)) => {}
-                    Ok(Err(error)) => match refusal(&error).filter(|_| refusals.may_say()) {
-                        Some(why) => tracing::info!(%from, "refused a client by its certificate: {why}"),
-                        None => tracing::debug!("an HTTPS handshake failed: {error}"),
-                    },
-                    Err(_) => tracing::debug!("an HTTPS handshake took longer than {HANDSHAKE_LIMIT:?}"),
+                    Ok(Ok(None)) => metrics.http_refused(HttpRefusal::Handshake),
+                    Ok(Err(error)) => {
+                        metrics.http_refused(HttpRefusal::Handshake);
+                        match refusal(&error).map(|why| (why, refusals.may_say())) {
+                            Some((why, Some(left_out))) => {
+                                tracing::info!(%from, left_out, "refused a client by its certificate: {why}");
+                            }
+                            _ => tracing::debug!("an HTTPS handshake failed: {error}"),
+                        }
+                    }
+                    Err(_) => {
+                        metrics.http_refused(HttpRefusal::Handshake);
+                        tracing::debug!("an HTTPS handshake took longer than {HANDSHAKE_LIMIT:?}");
+                    }
                 },
             }
         };
         tokio::select! {
             biased;
-            () = connection.closed() => tracing::debug!("an HTTP connection was closed for a new one"),
+            () = connection.closed() => {
+                metrics.http_refused(HttpRefusal::Replaced);
+                tracing::debug!("an HTTP connection was closed for a new one");
+            }
             () = serve => {}
         }
     }
@@ -228,7 +249,7 @@ impl Serving {
         accepted: Arc<Credentials>,
     ) {
         let Self { service, registration, mut stopping, refusals } = self;
-        let connection = Arc::clone(&registration.connection);
+        let (connection, metrics) = (Arc::clone(&registration.connection), service.metrics.clone());
         let (standing, caller) = (service.standing.clone(), service.caller.clone());
         let lost = service.access.certificate_lost(shown, accepted);
         let stream = Lingering::new(stream, Arc::clone(&connection));
@@ -241,8 +262,8 @@ impl Serving {
         let leaving = async {
             let why = lost.await;
             standing.lose(why);
-            if refusals.may_say() {
-                tracing::info!(%caller, "closing a connection: {why}");
+            if let Some(left_out) = refusals.may_say() {
+                tracing::info!(%caller, left_out, "closing a connection: {why}");
             }
             sleep(FAREWELL).await;
         };
@@ -265,6 +286,9 @@ impl Serving {
             }
         };
         if let Err(error) = ended {
+            if let Some(reason) = broken(&error, &connection) {
+                metrics.http_refused(reason);
+            }
             tracing::debug!("an HTTP connection ended: {error}");
         }
         drop((stopping, registration));
@@ -278,6 +302,52 @@ async fn stalled(connection: &Connection, standing: &Standing) {
     }
     while !connection.is_stalled() {
         sleep(FAREWELL).await;
+    }
+}
+
+/// The reason by which the end of a connection counts as a refusal, if it does: a head that is no
+/// HTTP, too long, or did not arrive in time.
+fn broken(error: &hyper::Error, connection: &Connection) -> Option<HttpRefusal> {
+    if error.is_parse_too_large() {
+        Some(HttpRefusal::TooLarge)
+    } else if error.is_parse() {
+        Some(HttpRefusal::BadRequest)
+    } else {
+        // Without bytes of a head, the connection was merely idle.
+        (error.is_timeout() && connection.has_unread()).then_some(HttpRefusal::Slow)
+    }
+}
+
+/// The log lines about clients whose certificates do not count, or count no more: a handshake costs
+/// its sender little.
+#[derive(Clone)]
+struct CertificateLines(Arc<Mutex<Throttle<()>>>);
+
+impl Default for CertificateLines {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Throttle::new(1, SAY_CERTIFICATE_AGAIN))))
+    }
+}
+
+impl CertificateLines {
+    /// The number of lines that were left out since the last one, if a line may be logged.
+    fn may_say(&self) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).may_say((), Instant::now())
+    }
+}
+
+/// The log lines about requests that a web page may have sent.
+#[derive(Clone)]
+struct Foreign(Arc<Mutex<Throttle<HttpRefusal>>>);
+
+impl Foreign {
+    /// Logs such a refusal, now and then.
+    fn refused(&self, caller: &Subject, reason: HttpRefusal, refusal: &Refusal) {
+        let left_out = self.0.lock().unwrap_or_else(PoisonError::into_inner).may_say(reason, Instant::now());
+        if let Some(left_out) = left_out {
+            let why = cut(&refusal.answer().message, FOREIGN_BYTES_MAX);
+            tracing::warn!(%caller, reason = reason.as_str(), left_out, why, "request refused");
+        }
     }
 }
 
@@ -308,6 +378,8 @@ struct Served {
     caller: Subject,
     /// Of the certificate of that caller.
     standing: Standing,
+    metrics: NodeMetrics,
+    foreign: Foreign,
     connection: Arc<Connection>,
 }
 
@@ -340,6 +412,12 @@ impl Service<Request<Incoming>> for Served {
         });
         request.body().look();
         let proof = self.access.proof(&caller, &self.standing);
+        if let Err(refusal) = &allowed
+            && let Some(reason @ (HttpRefusal::Host | HttpRefusal::Origin)) = refusal.reason()
+        {
+            self.foreign.refused(&caller, reason, refusal);
+        }
+        let metrics = self.metrics.clone();
         request.extensions_mut().insert(caller.share);
         request.extensions_mut().insert(caller);
         request.extensions_mut().insert(self.access.serves());
@@ -353,6 +431,9 @@ impl Service<Request<Incoming>> for Served {
                 },
                 Err(refusal) => refusal.into_response(),
             };
+            if let Some(Code { reason: Some(reason), .. }) = response.extensions().get() {
+                metrics.http_refused(*reason);
+            }
             connection.set_activity(Activity::Answering);
             let (mut head, body) = response.into_parts();
             protect(&mut head.headers);
@@ -487,4 +568,53 @@ pub(crate) fn unbindable(key: &str, address: SocketAddr, error: &io::Error) -> C
         _ => "choose another address",
     };
     ConfigError::new(key, problem, remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate::metrics::Metrics;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test(start_paused = true)]
+    async fn heads_that_are_slow_long_or_no_http_are_cut_off_and_counted() {
+        let (metrics, open) = (Metrics::new(), Arc::new(AtomicU64::new(0)));
+        let listener = HttpListener::bind("http", ([127, 0, 0, 1], 0).into()).await.expect("a port");
+        let address = listener.tcp.local_addr().expect("bound");
+        let options = ListenerOptions {
+            connections: ConnectionLimit::claim(8),
+            access: Access::unrestricted("demo"),
+            metrics: metrics.node(1),
+            open: Arc::clone(&open),
+        };
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let stopped = async { drop(stopped.await) };
+        let serving = tokio::spawn(listener.serve(Router::new(), options, stopped, Duration::ZERO));
+        let long = [b"GET / HTTP/1.1\r\nx: ".to_vec(), vec![b'x'; 2 * BUFFER_BYTES_MAX]].concat();
+        for (bytes, status) in [
+            (&b""[..], ""),
+            (b"GET / HTTP/1.1\r\nhost: localhost\r\n", ""),
+            (b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n", "HTTP/1.1 404 "),
+            (&long, "HTTP/1.1 431 "),
+            (b"what is this?\r\n\r\n", "HTTP/1.1 400 "),
+        ] {
+            let (mut client, began) = (TcpStream::connect(address).await.expect("connected"), Instant::now());
+            client.write_all(bytes).await.expect("sent");
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.expect("the end");
+            let shown = answer.escape_ascii();
+            assert!(answer.starts_with(status.as_bytes()) && answer.is_empty() == status.is_empty(), "{shown}");
+            assert!(began.elapsed() <= HEAD_LIMIT + Duration::from_secs(1), "{:?}: {shown}", began.elapsed());
+        }
+        while open.load(Relaxed) > 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(stop);
+        serving.await.expect("it stops");
+        let page = metrics.render();
+        for (reason, count) in [("slow", 1), ("too_large", 1), ("bad_request", 1), ("replaced", 0), ("handshake", 0)] {
+            let counted = format!("quorate_http_refused_total{{node=\"1\",reason=\"{reason}\"}} {count}\n");
+            assert!(page.contains(&counted), "{reason}: {page}");
+        }
+    }
 }

@@ -25,6 +25,7 @@ mod refusal;
 mod routes;
 mod standing;
 mod strict;
+mod throttle;
 pub mod tls;
 pub mod tokens;
 mod txn;

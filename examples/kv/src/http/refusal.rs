@@ -9,7 +9,7 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use quorate::{CallError, Index, QueryError, ReadError, Refused, SnapshotError};
+use quorate::{CallError, Index, QueryError, ReadError, Refused, SnapshotError, metrics::HttpRefusal};
 use std::time::Duration;
 
 /// The retry hint of a full disk: the node checks for space about every second.
@@ -39,8 +39,10 @@ pub enum Refusal {
     MethodNotAllowed,
     /// The `Host` is not one of this server's names.
     UnknownHost(String),
-    /// The request comes from a web page of another origin, or the caller has not the role for it.
+    /// The caller has not the role for the request.
     Forbidden(String),
+    /// The request comes from a web page of another origin.
+    ForeignPage(String),
     /// The request proves no identity, and needs one.
     Unauthenticated(String),
     /// The body's `content-type` is not the required one.
@@ -85,9 +87,13 @@ pub enum Refusal {
     StaleSerial,
 }
 
-/// The code of an error answer, for those that pass the answer on.
+/// The code of an error answer, for those that pass the answer on, and the reason by which it is
+/// counted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Code(pub(super) &'static str);
+pub(super) struct Code {
+    pub(super) code: &'static str,
+    pub(super) reason: Option<HttpRefusal>,
+}
 
 impl Refusal {
     fn parts(&self) -> (StatusCode, &'static str, String) {
@@ -109,7 +115,7 @@ impl Refusal {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", say("this path does not support this method"))
             }
             Self::UnknownHost(why) => (StatusCode::MISDIRECTED_REQUEST, "unknown_host", why.clone()),
-            Self::Forbidden(why) => (StatusCode::FORBIDDEN, "forbidden", why.clone()),
+            Self::Forbidden(why) | Self::ForeignPage(why) => (StatusCode::FORBIDDEN, "forbidden", why.clone()),
             Self::Unauthenticated(why) => (StatusCode::UNAUTHORIZED, "unauthenticated", why.clone()),
             Self::MediaType(why) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", why.clone()),
             Self::Stuck(why) => (StatusCode::SERVICE_UNAVAILABLE, "stuck", why.clone()),
@@ -159,6 +165,21 @@ impl Refusal {
         }
     }
 
+    /// The reason by which it is counted, if it is the fault of the caller or a limit.
+    pub(super) fn reason(&self) -> Option<HttpRefusal> {
+        Some(match self {
+            Self::Unauthenticated(_) => HttpRefusal::Unauthenticated,
+            Self::Forbidden(_) => HttpRefusal::Forbidden,
+            Self::UnknownHost(_) => HttpRefusal::Host,
+            Self::ForeignPage(_) => HttpRefusal::Origin,
+            Self::MediaType(_) => HttpRefusal::ContentType,
+            Self::BadRequest(_) | Self::MethodNotAllowed => HttpRefusal::BadRequest,
+            Self::TooLarge(_) => HttpRefusal::TooLarge,
+            Self::Overloaded(_) => HttpRefusal::Overloaded,
+            _ => return None,
+        })
+    }
+
     /// The body of the answer.
     pub(super) fn answer(&self) -> ErrorAnswer {
         let (_, code, message) = self.parts();
@@ -174,7 +195,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (status, code, _) = self.parts();
         let mut response = (status, Json(self.answer())).into_response();
-        response.extensions_mut().insert(Code(code));
+        response.extensions_mut().insert(Code { code, reason: self.reason() });
         let retry_after = match &self {
             Self::Overloaded(after) => Some(*after),
             Self::StorageFull => Some(LOOKS_FOR_SPACE),
@@ -282,6 +303,7 @@ mod tests {
             (Refusal::MethodNotAllowed, 405, "method_not_allowed"),
             (Refusal::UnknownHost(text()), 421, "unknown_host"),
             (Refusal::Forbidden(text()), 403, "forbidden"),
+            (Refusal::ForeignPage(text()), 403, "forbidden"),
             (Refusal::Unauthenticated(text()), 401, "unauthenticated"),
             (Refusal::MediaType(text()), 415, "unsupported_media_type"),
             (Refusal::Stuck(text()), 503, "stuck"),

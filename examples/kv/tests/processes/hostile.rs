@@ -1,12 +1,20 @@
 //! Hostile and careless clients: silent ones, greedy ones, and web pages.
 
-use crate::support::{PATIENCE, cluster};
+use crate::{
+    roles::{MONITOR, serving},
+    support::{PATIENCE, cluster, raw},
+};
 use quorate_kv::{client::ReadMode, http::ENDPOINTS};
 use std::{
+    fs,
     io::{Read, Write},
-    net::TcpStream,
+    net::TcpStream as BlockingStream,
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_are_announced_and_not_sent_stop_no_write() {
@@ -154,6 +162,56 @@ async fn a_web_page_changes_nothing_and_reads_nothing() {
     for probe in ["GET /livez", "GET /readyz"] {
         assert_eq!(ask(&url, probe, "host: prober.example", "").await, 200);
     }
+    // Each refusal is counted, and a few lines say what is going on.
+    let page = raw(&url, "GET /metrics", "", b"").await;
+    let mut log = String::new();
+    let deadline = Instant::now() + PATIENCE;
+    // A line is written a little after the answer.
+    while !["host", "origin"].iter().all(|reason| log.contains(&format!("reason=\"{reason}\""))) {
+        assert!(Instant::now() < deadline, "{log}");
+        assert_eq!(ask(&url, "GET /livez", &own, "").await, 200);
+        log = fs::read_to_string(cluster.layout().log_file(cluster.ids()[0])).expect("a log");
+    }
+    for (reason, says) in [("host", "not known as"), ("origin", "pages of"), ("content_type", "")] {
+        let series = format!("quorate_http_refused_total{{node=\"1\",reason=\"{reason}\"}} ");
+        let count = page.text().lines().find_map(|line| line.strip_prefix(&series)?.parse::<u64>().ok());
+        assert!(count.is_some_and(|count| count > 5), "{reason}: {}", page.text());
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(&format!("reason=\"{reason}\""))).collect();
+        let is_logged = !says.is_empty();
+        assert!(lines.iter().all(|line| line.contains("request refused") && line.contains(says)), "{lines:?}");
+        assert!(if is_logged { (1..=4).contains(&lines.len()) } else { lines.is_empty() }, "{lines:?}");
+    }
+}
+
+/// The node takes each to be idle, so it closes one for a new connection. All are behind one address.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_without_an_identity_close_no_connection_of_one_with_an_identity() {
+    const CONNECTIONS: usize = 8;
+    let node = serving(&["tokens"], &format!("\n[limits]\nmax_http_connections = {CONNECTIONS}\n")).await;
+    let address = node.endpoint(node.ids()[0]).trim_start_matches("http://").to_owned();
+    let mut kept = TcpStream::connect(&address).await.expect("connected");
+    let request = format!("GET /v1/status HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {MONITOR}\r\n\r\n");
+    let mut idle = Vec::new();
+    for round in 0..20 {
+        kept.write_all(request.as_bytes()).await.unwrap_or_else(|error| panic!("{round}: {error}"));
+        let mut answer = vec![0; 64 << 10];
+        let length = timeout(PATIENCE, kept.read(&mut answer)).await.expect("in time").expect("it is open");
+        assert!(answer[..length].starts_with(b"HTTP/1.1 200 "), "{round}: {}", answer[..length].escape_ascii());
+        // Each answer shows that the node has taken the connection in.
+        for _ in 0..CONNECTIONS {
+            let mut other = TcpStream::connect(&address).await.expect("connected");
+            other.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+            let read = timeout(PATIENCE, other.read(&mut answer)).await.expect("in time");
+            assert!(read.is_ok_and(|length| length > 0), "{round}: a newcomer is served");
+            idle.push(other);
+        }
+    }
+    let token = format!("authorization: Bearer {MONITOR}\r\n");
+    let page = raw(&node.endpoint(node.ids()[0]), "GET /metrics", &token, b"").await;
+    let replaced = page.text().lines().find_map(|line| {
+        line.strip_prefix("quorate_http_refused_total{node=\"1\",reason=\"replaced\"} ")?.parse::<usize>().ok()
+    });
+    assert!(replaced.is_some_and(|replaced| replaced >= idle.len() - CONNECTIONS), "{}", page.text());
 }
 
 /// The status of the answer to a request with exactly these headers, plus the length.
@@ -174,8 +232,8 @@ async fn ask(endpoint: &str, request: &str, headers: &str, body: &str) -> u16 {
 }
 
 /// A connection on which these bytes were sent.
-fn sent(endpoint: &str, bytes: &[u8]) -> TcpStream {
-    let mut stream = TcpStream::connect(endpoint.trim_start_matches("http://")).expect("connected");
+fn sent(endpoint: &str, bytes: &[u8]) -> BlockingStream {
+    let mut stream = BlockingStream::connect(endpoint.trim_start_matches("http://")).expect("connected");
     stream.write_all(bytes).expect("sent");
     stream
 }

@@ -22,7 +22,7 @@ use tokio_rustls::{
 };
 
 const ONE: NodeId = NodeId(1);
-const MONITOR: &str = "monitor-0123456789abcdef0123456789";
+pub(crate) const MONITOR: &str = "monitor-0123456789abcdef0123456789";
 const CLIENT: &str = "client-0123456789abcdef0123456789";
 const OPERATOR: &str = "operator-0123456789abcdef0123456789";
 
@@ -332,6 +332,40 @@ async fn a_client_whose_certificate_tls_refuses_is_told_so_and_has_changed_nothi
     put("k", &["--cert", &cert, "--key", &key]).await.succeeded();
     let get = ["get", "refused", "--endpoint", &https, "--ca", &ca, "--cert", &cert, "--key", &key];
     assert_eq!(run(&get).await.code, Some(3), "no refused write took effect");
+    let page = ask(&node, &CALLERS[5], "GET /metrics", "").await.body;
+    let counted = page.lines().find_map(|line| {
+        line.strip_prefix("quorate_http_refused_total{node=\"1\",reason=\"handshake\"} ")?.parse::<u32>().ok()
+    });
+    assert!(counted.is_some_and(|count| count >= 10), "{page}");
+}
+
+/// The lines of one caller are limited, and say how many were left out; those of others stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_known_caller_that_is_refused_again_and_again_takes_few_lines_of_the_log() {
+    let node = serving(&["tokens"], "").await;
+    let [client, operator] = [&CALLERS[7], &CALLERS[8]];
+    let lines = || -> Vec<String> {
+        let log = fs::read_to_string(node.layout().log_file(ONE)).expect("a log");
+        log.lines().filter(|line| line.contains("caller=client shop result=\"forbidden\"")).map(Into::into).collect()
+    };
+    let (began, mut asked) = (Instant::now(), 0);
+    while !lines().iter().any(|line| line.contains(" left_out=")) {
+        assert_eq!(ask(&node, client, "POST /v1/snapshot", "").await.status, 403);
+        asked += 1;
+        assert!(began.elapsed() < PATIENCE, "{asked} requests: {:#?}", lines().last());
+    }
+    let allowed = 32 + usize::try_from(began.elapsed().as_secs()).expect("short") + 1;
+    assert!(lines().len() <= allowed, "{} lines for {asked} requests", lines().len());
+    // A line is written a little after the answer.
+    while !fs::read_to_string(node.layout().log_file(ONE))
+        .is_ok_and(|log| log.contains("caller=operator ops result=\"ok\" action=\"POST /v1/snapshot\""))
+    {
+        assert_eq!(ask(&node, operator, "POST /v1/snapshot", "").await.status, 200);
+        assert!(began.elapsed() < PATIENCE * 2, "an action that was permitted is not logged");
+    }
+    let page = ask(&node, operator, "GET /metrics", "").await.body;
+    let counted = format!("quorate_http_refused_total{{node=\"1\",reason=\"forbidden\"}} {asked}\n");
+    assert!(page.contains(&counted), "{page}");
 }
 
 /// Checks one pair of caller and endpoint.
@@ -429,7 +463,7 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str
     Answer { status, head, body: String::from_utf8_lossy(&answer[head_end + 4..]).into_owned() }
 }
 
-fn connector(certs: &Path, certificate: Option<&str>) -> TlsConnector {
+pub(crate) fn connector(certs: &Path, certificate: Option<&str>) -> TlsConnector {
     let der = |name: &str| CertificateDer::from_pem_file(certs.join(format!("{name}.pem"))).expect("a certificate");
     let mut roots = RootCertStore::empty();
     roots.add(der("ca")).expect("an authority");
@@ -451,7 +485,7 @@ async fn secured(kinds: &[&str]) -> Running {
 }
 
 /// A node with these kinds of identity, and with this added to `[http_auth]`.
-async fn serving(kinds: &[&str], auth: &str) -> Running {
+pub(crate) async fn serving(kinds: &[&str], auth: &str) -> Running {
     let mut node = laid_out_with("demo", 1, "");
     issue(&node);
     let tokens = node.path("tokens");
@@ -475,13 +509,13 @@ async fn serving(kinds: &[&str], auth: &str) -> Running {
 }
 
 /// Certificates of a client and of an operator.
-fn issue(node: &Running) {
+pub(crate) fn issue(node: &Running) {
     let certs = node.path("certs").into();
     let (clients, operators) = (vec!["billing".to_owned()], vec!["alice".to_owned()]);
     make(&Args { clients, operators, ..Args::new(certs, "demo") }).expect("certificates");
 }
 
-fn write(file: &str, text: &str, mode: u32) {
+pub(crate) fn write(file: &str, text: &str, mode: u32) {
     fs::write(file, text).expect("written");
     fs::set_permissions(file, fs::Permissions::from_mode(mode)).expect("changed");
 }
