@@ -81,7 +81,7 @@ impl Server {
         let url = http.url(&access)?;
         let connections = ConnectionLimit::claim(limits.max_http_connections);
         let options = ListenerOptions { connections, access, metrics: metrics.node(id.0), open: Default::default() };
-        let router = Api::new(node.clone(), metrics, &limits).router();
+        let router = Api::new(node.clone(), metrics, &limits).for_connections(connections).router();
         let (stop, stopped) = oneshot::channel();
         let stopped = async { stopped.await.unwrap_or_default() };
         let serving = tokio::spawn(http.serve(router, options, stopped, Duration::from_secs(3)));

@@ -141,14 +141,14 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     let ready = Ready { node_id: config.node_id, http: url, raft, http_admin };
     let announced = announced(ready, config.cluster.clone(), json)?;
     let open = Arc::new(AtomicU64::new(0));
-    let api = Api::new(node.clone(), metrics, &config.limits);
-    // Dropping the sender stops all listeners.
-    let (stop, stopped) = watch::channel(());
-    let router = api.clone().router();
     let (connections, of_admin) = match &admin {
         None => (connections, connections),
         Some(_) => connections.split(ADMIN_CONNECTIONS),
     };
+    let api = Api::new(node.clone(), metrics, &config.limits).for_connections(connections);
+    // Dropping the sender stops all listeners.
+    let (stop, stopped) = watch::channel(());
+    let router = api.clone().router();
     let serve = move |http: HttpListener, access, connections| {
         let (metrics, open, mut stopped) = (own.clone(), Arc::clone(&open), stopped.clone());
         let options = ListenerOptions { connections, access, metrics, open };

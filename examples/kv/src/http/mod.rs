@@ -42,6 +42,7 @@ pub use watch::WATCHES_MAX;
 
 use crate::{
     config::Limits,
+    descriptors::ConnectionLimit,
     machine::{Command, KEY_BYTES_MAX, Kv, Reply, TTL_MS_MAX},
     object,
 };
@@ -112,6 +113,13 @@ impl Api {
             watches: Default::default(),
             stopping: Arc::default(),
         }
+    }
+
+    /// The same for clients that have this number of connections: watches take half of them at most.
+    #[must_use]
+    pub fn for_connections(mut self, limit: ConnectionLimit) -> Self {
+        self.watches = watch::Watches::among(limit.connections_max());
+        self
     }
 
     /// From now on `/readyz` fails, and `/v1` answers `stopping`; requests in

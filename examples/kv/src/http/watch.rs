@@ -4,8 +4,10 @@
 //! last id. Nothing is queued for it: the changes of the next entry are read when the connection
 //! has taken those before. A client that is too slow is told that its place in the history is gone.
 //!
-//! **Bounded:** at most [`WATCHES_MAX`] watches, half of them of one client. A message has the changes
-//! of one entry: no large values, but a transaction has megabytes of small ones. Its bytes are
+//! **Bounded:** at most [`WATCHES_MAX`] watches, and half of the listener's connections, because a
+//! watch holds its connection for good; half of both of one client. Others get `overloaded`. The
+//! share of a client is fixed, so no watch has to end when another client comes. A message has the
+//! changes of one entry: no large values, but a transaction has megabytes of small ones. Its bytes are
 //! charged to the budget of answers until they are sent. A watch whose next message finds no room
 //! there ends with `overloaded`, and its client goes on after its last id. Messages without changes
 //! are not charged, so that a quiet watch stays.
@@ -58,7 +60,7 @@ pub(super) struct Watches(Arc<Mutex<Pool>>);
 
 impl Default for Watches {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Pool::of(WATCHES_MAX, WATCHES_MAX / 2))))
+        Self::among(usize::MAX)
     }
 }
 
@@ -70,6 +72,12 @@ struct Place {
 }
 
 impl Watches {
+    /// Places of a listener with this number of connections.
+    pub(super) fn among(connections: usize) -> Self {
+        let places = WATCHES_MAX.min(connections / 2).max(1);
+        Self(Arc::new(Mutex::new(Pool::of(places, (places / 2).max(1)))))
+    }
+
     fn take(&self, client: Client) -> Result<Place, Refusal> {
         if !self.0.lock().unwrap_or_else(PoisonError::into_inner).take(client, 1) {
             return Err(Refusal::Overloaded(QUIET));
@@ -353,6 +361,22 @@ mod tests {
         drop(of_one);
         assert!(watches.take(client(1)).is_ok());
         drop(rest);
+    }
+
+    #[test]
+    fn watches_take_half_of_the_connections_and_those_of_one_client_a_quarter() {
+        for (connections, places, of_one) in
+            [(4096, 1000, 500), (2000, 1000, 500), (112, 56, 28), (8, 4, 2), (3, 1, 1), (1, 1, 1)]
+        {
+            let (watches, mut held) = (Watches::among(connections), Vec::new());
+            for nth in 1..=4 {
+                let client = Client::from(IpAddr::from([10, 0, 0, nth]));
+                let before = held.len();
+                held.extend(std::iter::from_fn(|| watches.take(client).ok()));
+                assert!(held.len() - before <= of_one, "{connections}: {}", held.len() - before);
+            }
+            assert_eq!(held.len(), places, "{connections}");
+        }
     }
 
     #[tokio::test]

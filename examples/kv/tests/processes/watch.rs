@@ -1,7 +1,7 @@
 //! Watches and times to live: over HTTP and on the command line, while a leader is killed, and
 //! beyond their bounds.
 
-use crate::support::{PATIENCE, Running, cluster, raw, run};
+use crate::support::{PATIENCE, Running, cluster, laid_out_with, raw, run};
 use quorate::{Index, NodeId};
 use quorate_kv::{
     client::{Client, ReadMode, WatchRequest, Watched, Watching},
@@ -225,6 +225,34 @@ async fn the_watches_of_one_client_are_bounded_and_a_stopping_node_ends_them_by_
 }
 
 /// Whether a further watch is opened.
+/// A watch holds its connection for good, so watches alone must not use up the connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_leave_half_of_the_connections_to_other_requests() {
+    const CONNECTIONS: usize = 16;
+    let mut cluster = laid_out_with("watches", 1, &format!("[limits]\nmax_http_connections = {CONNECTIONS}\n"));
+    cluster.start_all().await.expect("started");
+    cluster.leader(PATIENCE).await.expect("a leader");
+    let url = cluster.endpoint(NodeId(1));
+    let mut watches = Vec::new();
+    for _ in 0..CONNECTIONS / 4 {
+        watches.push(open(&url, "prefix=").await);
+    }
+    for _ in 0..CONNECTIONS {
+        let refused = raw(&url, "GET /v1/watch?prefix=", "", b"").await;
+        assert_eq!((refused.status, refused.code()), (503, "overloaded".to_owned()));
+        assert!(refused.head.contains("retry-after: "), "{}", refused.head);
+        assert_eq!(raw(&url, "PUT /v1/kv/k", "", b"").await.status, 200);
+    }
+    let page = raw(&url, "GET /metrics", "", b"").await;
+    let counted = format!("quorate_http_refused_total{{node=\"1\",reason=\"overloaded\"}} {CONNECTIONS}\n");
+    assert!(page.text().contains(&counted), "{}", page.text());
+    drop(watches.pop());
+    let deadline = Instant::now() + PATIENCE;
+    while !opens(&url).await {
+        assert!(Instant::now() < deadline, "the place is not given back");
+    }
+}
+
 async fn opens(url: &str) -> bool {
     let address = url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.expect("connected");
