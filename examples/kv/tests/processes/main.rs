@@ -1,13 +1,16 @@
 //! Tests of the real binary: processes, files, ports, signals. One test binary, because linking
 //! takes longer than most of these tests.
 
+mod attacks;
 mod certs;
 mod commands;
 mod config;
+mod cost;
 mod dashboards;
 mod demo;
 mod disks;
 mod failures;
+mod fuzz;
 mod hostile;
 mod http;
 mod kills;
