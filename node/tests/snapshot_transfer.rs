@@ -5,7 +5,15 @@ mod support;
 
 use quorate::{Index, NodeId, NodeRole, ProposeError, Snapshots, Timing, storage::Wal};
 use quorate_transport_testing::LinkFaults;
-use std::time::Duration;
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
 use support::{Cluster, Journal, Ledger, Plan, View, simulate, soon};
 use tokio::time::Instant;
 
@@ -136,6 +144,51 @@ fn two_followers_are_sent_one_at_once() {
             assert_eq!(cluster.journal(*id).restored(), 1);
         }
         ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn a_follower_is_sent_the_newest_snapshot_while_the_next_one_is_built() {
+    support::run(async {
+        let (hold, gate) = mpsc::channel::<()>();
+        let gate = Arc::new((AtomicBool::new(false), AtomicBool::new(false), Mutex::new(gate)));
+        let journal = || {
+            let gate = Arc::clone(&gate);
+            Journal::calling(move || {
+                let (is_held, has_begun, gate) = &*gate;
+                if !is_held.load(Ordering::SeqCst) {
+                    return Ok(());
+                }
+                has_begun.store(true, Ordering::SeqCst);
+                gate.lock().unwrap_or_else(PoisonError::into_inner).recv().map_err(io::Error::other)
+            })
+        };
+        let plan = Plan { threads: true, timing: support::relaxed(), ..slow() };
+        let (mut cluster, ledger) = (Cluster::vacant(plan), Ledger::default());
+        // Dropped before the cluster, so that a failure holds no thread.
+        let open = hold;
+        for id in cluster.members() {
+            cluster.start_as(id, journal(), |builder| builder).await;
+        }
+        let leader = cluster.leader().await;
+        let away = stop_one_and_write(&mut cluster, &ledger, leader, 16, 100).await;
+        gate.0.store(true, Ordering::SeqCst);
+        ledger.propose(cluster.node(leader), "after the snapshot").await.expect("an acknowledgement");
+        let node = cluster.node(leader).clone();
+        let building = tokio::spawn(async move { node.snapshot().await });
+        soon("the build", async {
+            while !gate.1.load(Ordering::SeqCst) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        cluster.start_as(away, journal(), |builder| builder).await;
+        cluster.until("the snapshot", |view| (view[&away].snapshot > Index(0)).then_some(())).await;
+        assert!(!building.is_finished());
+        open.send(()).expect("a build that waits");
+        soon("the next one", building).await.expect("a task").expect("a snapshot");
+        restored_once(&cluster, &ledger, away).await;
+        cluster.stop_all().await;
     });
 }
 

@@ -156,10 +156,10 @@ impl SnapshotPolicy {
         self.not_before = Some(now.plus(pause));
     }
 
-    /// The peers that the newest snapshot helps, taken out. During a build there are none: a newer
-    /// one comes soon. Needs of earlier leaderships are forgotten.
+    /// The peers that the newest snapshot helps, taken out. During a build too: builds may follow
+    /// each other without a gap. Needs of earlier leaderships are forgotten.
     pub fn helped(&mut self, term: Term, newest: Index) -> Vec<(NodeId, Need)> {
-        if self.needs.is_empty() || self.build.is_some() {
+        if self.needs.is_empty() {
             return Vec::new();
         }
         self.needs.retain(|_, need| need.term == term);
@@ -256,10 +256,23 @@ mod tests {
         assert_eq!(decide(&mut policy, View { applied: Index(14), newest: Index(9), ..IDLE }), Decision::Wait);
         assert_eq!(policy.helped(Term(3), Index(9)), []);
         assert_eq!(decide(&mut policy, View { applied: Index(15), newest: Index(9), ..IDLE }), Decision::Build);
-        assert_eq!(policy.helped(Term(3), Index(15)), [], "a build is under way");
+        assert_eq!(policy.helped(Term(3), Index(9)), [], "the build is under way");
         policy.built();
         assert_eq!(policy.helped(Term(3), Index(15)), [(PEER, need(15))]);
         assert_eq!(policy.helped(Term(3), Index(15)), [], "it was taken");
+    }
+
+    #[test]
+    fn a_peer_is_helped_however_builds_follow_each_other() {
+        let mut policy = policy(10, 0);
+        assert_eq!(decide(&mut policy, View { applied: Index(20), newest: Index(10), ..IDLE }), Decision::Build);
+        policy.needed(PEER, need(7));
+        assert_eq!(policy.helped(Term(3), Index(10)), [(PEER, need(7))], "the snapshot before helps");
+        policy.needed(PEER, need(15));
+        assert_eq!(policy.helped(Term(3), Index(10)), []);
+        policy.built();
+        assert_eq!(decide(&mut policy, View { applied: Index(30), newest: Index(20), ..IDLE }), Decision::Build);
+        assert_eq!(policy.helped(Term(3), Index(20)), [(PEER, need(15))], "the next build has begun");
     }
 
     #[test]
