@@ -33,6 +33,16 @@ impl<W: std::fmt::Debug, C: std::fmt::Debug> std::fmt::Debug for Proposal<W, C> 
 }
 
 impl<W, C> Proposal<W, C> {
+    /// The time after which it is not forwarded: its deadline, or `patience` after it was proposed
+    /// here, if that is earlier.
+    pub fn ends(&self, patience: Duration) -> Option<Moment> {
+        let given_up = match &self.caller {
+            Caller::Here { asked, .. } => Some(asked.plus(patience)),
+            Caller::There { .. } => None,
+        };
+        self.until.into_iter().chain(given_up).min()
+    }
+
     /// Whether its deadline has passed.
     pub fn is_late(&self, now: Moment) -> bool {
         self.until.is_some_and(|until| until <= now)

@@ -32,7 +32,8 @@ impl<W, C> Proposals<W, C> {
         view: &View,
         out: &mut Effects<W, C>,
     ) {
-        let latest = now.plus(self.settings.timing.proposal_timeout);
+        let timeout = self.settings.timing.proposal_timeout;
+        let latest = now.plus(timeout);
         let sent = Sent { to: leader, term: view.routing.term, after: view.commit };
         let bytes_max = self.settings.limits.max_batch_bytes;
         // The refusal of an expired command by the leader has this time to arrive.
@@ -44,7 +45,7 @@ impl<W, C> Proposals<W, C> {
                 commands.is_empty()
                     || (commands.len() < BATCH_ENTRIES_MAX && payloads.len() + next.payload.len() <= bytes_max)
             }) {
-                let waits = proposal.until.map_or(latest, |until| until.min(latest)).since(now);
+                let waits = proposal.ends(timeout).map_or(latest, |ends| ends.min(latest)).since(now);
                 let waits_ms = u32::try_from(waits.as_millis()).unwrap_or(u32::MAX);
                 let length = u32::try_from(proposal.payload.len()).unwrap_or(u32::MAX);
                 payloads.extend_from_slice(&proposal.payload);
@@ -126,8 +127,8 @@ impl<W, C> Proposals<W, C> {
     }
 
     /// The leader answered forwarded commands, in a message of `term`. Those that it did not append
-    /// take another way. A caller that it was too busy for is told to come again after
-    /// `retry_after`.
+    /// take another way. A caller that it was too busy for, until the timeout of proposals passed or
+    /// at once, is told to come again after `retry_after`.
     pub fn answered(
         &mut self,
         (from, term): (NodeId, Term),
@@ -138,6 +139,7 @@ impl<W, C> Proposals<W, C> {
         out: &mut Effects<W, C>,
     ) {
         let (mut again, mut late_there) = (Vec::new(), Vec::new());
+        let timeout = self.settings.timing.proposal_timeout;
         for ForwardedOutcome { request, outcome } in outcomes {
             let reply = match outcome {
                 ProposeOutcome::Applied { reply_bytes, .. } => {
@@ -155,13 +157,17 @@ impl<W, C> Proposals<W, C> {
                     continue;
                 }
                 // Every command is sent with the time that it may wait, also one without a deadline, and the
-                // leader's clock may leap. It had no effect, and the leader takes it with new time. With less
-                // than a millisecond left it would be sent with none.
+                // leader's clock may leap. It had no effect, and the leader gets it with the time that is left.
+                // With less than a millisecond left it would be sent with none.
                 ProposeOutcome::DeadlinePassed
-                    if proposal.until.is_none_or(|until| until.since(now) >= Duration::from_millis(1)) =>
+                    if proposal.ends(timeout).is_none_or(|ends| ends.since(now) >= Duration::from_millis(1)) =>
                 {
                     late_there.push(proposal);
                     continue;
+                }
+                // Its caller has set no deadline, or a later one.
+                ProposeOutcome::DeadlinePassed if proposal.ends(timeout) != proposal.until => {
+                    Err(ProposeError::Overloaded { retry_after })
                 }
                 ProposeOutcome::Applied { index, .. } => Ok(Ok(Applied { index, reply })),
                 ProposeOutcome::SessionExpired => Ok(Err(Refusal::Expired)),
@@ -184,7 +190,7 @@ impl<W, C> Proposals<W, C> {
         } else {
             self.retry(again, now, view, out);
         }
-        self.retry(late_there, now, view, out);
+        self.place(late_there, now, view, out);
         self.send_replies(view, out);
     }
 

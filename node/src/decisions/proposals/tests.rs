@@ -353,14 +353,39 @@ fn a_command_that_is_late_by_the_leaders_clock_alone_goes_there_again() {
         let request = world.sent_to(OTHER).commands[0].request;
         world.now = world.now.plus(waited);
         world.answer(OTHER, 1, request, ProposeOutcome::DeadlinePassed);
-        (world.last_receiver(), world.error_of(caller))
+        let waits = world.sent_proposals().pop().map(|sent| sent.commands[0].waits_ms);
+        (waits, world.error_of(caller))
     };
-    assert_eq!(of(None, MS(1)), (Some(OTHER), None), "it has no deadline");
-    assert_eq!(of(None, timeout), (None, Some(ProposeError::NoLeader)), "no caller waits longer");
-    assert_eq!(of(Some(deadline), deadline - MS(1)), (Some(OTHER), None));
-    let late = deadline - Duration::from_micros(999);
-    assert_eq!(of(Some(deadline), late), (None, Some(ProposeError::DeadlinePassed)), "it would have no time there");
-    assert_eq!(of(Some(deadline), deadline), (None, Some(ProposeError::DeadlinePassed)));
+    assert_eq!(of(None, MS(1)), (Some(4_999), None), "it has no deadline");
+    assert_eq!(of(None, timeout - MS(1)), (Some(1), None), "no caller waits longer");
+    assert_eq!(of(Some(deadline), deadline - MS(1)), (Some(1), None));
+    let (nearly, in_time) = (Duration::from_micros(999), Some(ProposeError::DeadlinePassed));
+    assert_eq!(of(Some(deadline), deadline - nearly), (None, in_time), "it would have no time there");
+    assert_eq!(of(Some(deadline), deadline), (None, in_time));
+    let busy = Some(ProposeError::Overloaded { retry_after: MS(20) });
+    for until in [None, Some(timeout * 2)] {
+        assert_eq!(of(until, timeout - nearly), (None, busy), "a leader was there, and took it not");
+        assert_eq!(of(until, timeout), (None, busy));
+    }
+}
+
+#[test]
+fn a_command_that_is_late_by_the_leaders_clock_ends_in_the_time_of_its_caller() {
+    let mut world = World::following(OTHER, 1);
+    let timing = world.timing();
+    let caller = world.offer("command");
+    world.now = world.now.plus(timing.proposal_timeout - MS(1));
+    let request = world.sent_to(OTHER).commands[0].request;
+    world.answer(OTHER, 1, request, ProposeOutcome::DeadlinePassed);
+    let again = world.sent_to(OTHER).commands[0];
+    assert_eq!(again.waits_ms, 1);
+    world.now = world.now.plus(timing.heartbeat_interval * 2);
+    world.expire();
+    assert!(world.unanswered(caller), "the leader's refusal may be on its way");
+    world.now = world.now.plus(MS(1));
+    world.expire();
+    assert_eq!(world.error_of(caller), Some(ProposeError::OutcomeUnknown), "it may have it");
+    assert!(world.proposals.is_empty());
 }
 
 #[test]
