@@ -124,8 +124,8 @@ pub trait StateMachine: Send + 'static {
         None
     }
 
-    /// The failure with which this node has to stop at the internal entry that was just applied:
-    /// a majority of the full copies differs from it.
+    /// The failure with which this node has to stop at the entry that was just applied, an internal
+    /// one or one with a configuration: a majority of the full copies differs from it.
     #[doc(hidden)]
     fn diverged(&self) -> Option<Failure> {
         None
