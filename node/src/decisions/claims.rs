@@ -28,7 +28,7 @@ use std::{
 
 /// The time after which a claim that is not in the log is stated again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// The longest wait of a peer's snapshot for missing claims.
+/// The longest wait for missing claims of a peer that needs a snapshot.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The claims of a node, and of its followers while it leads.
@@ -40,16 +40,8 @@ pub struct Claims {
     stated: Option<Stated>,
     /// The peers that said that they have no state.
     lost: BTreeSet<NodeId>,
-    /// The peers whose snapshot waits for claims, or has waited for them.
-    waiting: BTreeMap<NodeId, Wait>,
-}
-
-/// The wait of a peer's snapshot.
-#[derive(Clone, Copy, Debug)]
-struct Wait {
-    since: Moment,
-    /// The last time that it was asked for. After a longer pause another wait begins.
-    asked: Moment,
+    /// The peers that wait for claims in one leadership, or have waited for them, since when.
+    waiting: BTreeMap<NodeId, (Term, Moment)>,
 }
 
 /// What was last stated to a leader.
@@ -94,8 +86,8 @@ impl Claims {
         self.comparison.owed.clear();
     }
 
-    /// The step that is due.
-    pub fn next(&mut self, now: Moment, view: &View) -> Step {
+    /// The step that is due. The clock is read only while something is owed to another node.
+    pub fn next(&mut self, clock: impl FnOnce() -> Moment, view: &View) -> Step {
         if self.comparison.owed.is_empty() {
             return Step::None;
         }
@@ -107,6 +99,7 @@ impl Claims {
             return if payloads.is_empty() { Step::None } else { Step::Append(payloads) };
         }
         let (Some(to), Some(last)) = (view.leader, self.comparison.owed.last()) else { return Step::None };
+        let now = clock();
         let stated = self.stated.filter(|stated| stated.term == view.term && now.since(stated.at) < AGAIN_AFTER);
         if stated.is_some_and(|stated| stated.window >= last.window) {
             return Step::None;
@@ -157,10 +150,13 @@ impl Claims {
 
     /// Whether a snapshot that ends at this entry may be sent to a peer. `claimants` are the full
     /// copies that keep up, so that each claims what it has not claimed yet.
+    ///
+    /// A peer waits once until it is sent a snapshot, even if newer ones are taken meanwhile: a
+    /// leader that takes them faster than claims arrive would send none.
     pub fn may_send(
         &mut self,
         now: Moment,
-        (this, peer): (NodeId, NodeId),
+        (term, this, peer): (Term, NodeId, NodeId),
         ends: Index,
         claimants: impl Iterator<Item = NodeId>,
     ) -> bool {
@@ -180,14 +176,16 @@ impl Claims {
             self.waiting.remove(&peer);
             return true;
         }
-        let begun = Wait { since: now, asked: now };
-        let wait = self.waiting.entry(peer).or_insert(begun);
-        if now.since(wait.asked) > WAIT_MAX {
-            *wait = begun;
+        let (of, since) = self.waiting.entry(peer).or_insert((term, now));
+        if *of != term {
+            (*of, *since) = (term, now);
         }
-        wait.asked = now;
-        // It stays after the wait: the same snapshot is asked for again once its file is open.
-        now.since(wait.since) >= WAIT_MAX
+        now.since(*since) >= WAIT_MAX
+    }
+
+    /// A peer is sent a snapshot: its wait is over, and the next snapshot waits anew.
+    pub fn snapshot_sent(&mut self, peer: NodeId) {
+        self.waiting.remove(&peer);
     }
 }
 

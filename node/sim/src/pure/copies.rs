@@ -281,7 +281,7 @@ impl World {
             return;
         }
         let view = self.view_of(at);
-        match self.copies[at].claims.next(self.now, &view) {
+        match self.copies[at].claims.next(|| self.now, &view) {
             Step::None => {}
             Step::Append(payloads) => payloads.iter().for_each(|payload| self.append(Content::Claim(payload.to_vec()))),
             Step::State { payloads, .. } => {
@@ -347,8 +347,12 @@ impl World {
         let (now, mut claims) = (self.now, std::mem::take(&mut self.copies[leader].claims));
         // Once before its file is opened, and once after.
         let may_send = (0..2).all(|_| {
-            claims.may_send(now, (self.copies[leader].id(), receiver), snapshot.ends, claimants.iter().copied())
+            let parties = (Term(self.term), self.copies[leader].id(), receiver);
+            claims.may_send(now, parties, snapshot.ends, claimants.iter().copied())
         });
+        if may_send {
+            claims.snapshot_sent(receiver);
+        }
         self.copies[leader].claims = claims;
         if !may_send {
             *self.counts.entry("snapshots held back").or_default() += 1;

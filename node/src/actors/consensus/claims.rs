@@ -28,8 +28,8 @@ impl Consensus {
 
     /// Appends the claims that this node owes, or states them to the leader.
     pub(super) fn claim_if_owed(&mut self) {
-        let (now, view) = (self.node.clock.now(), self.claims_view());
-        match self.claims.next(now, &view) {
+        let view = self.claims_view();
+        match self.claims.next(|| self.node.clock.now(), &view) {
             Step::None => {}
             Step::Append(payloads) => {
                 payloads.into_iter().for_each(|payload| self.append_claim(view.term, payload));
@@ -71,7 +71,7 @@ impl Consensus {
         let voters = replica.membership().voters();
         let keeps_up = |id: &NodeId| replica.keeps_up(now, *id) && !status.may_be_halted(*id);
         let claimants = voters.into_iter().filter(|id| *id != this && Some(*id) != witness && keeps_up(id));
-        self.claims.may_send(now, (this, peer), ends, claimants)
+        self.claims.may_send(now, (replica.term(), this, peer), ends, claimants)
     }
 
     fn claims_view(&self) -> View {

@@ -207,6 +207,7 @@ impl Consensus {
         let helps = self.snapshots.policy.opened(peer, need, found, self.replica.log().base().index);
         if let Some(source) = source.filter(|_| helps) {
             self.replica.pin(peer, found);
+            self.claims.snapshot_sent(peer);
             self.roles.tell_replicator(peer, SnapshotOpened { source });
         }
     }
