@@ -194,7 +194,7 @@ catalogue! {
     PROPOSALS_IN_FLIGHT: GAUGE, Count, "quorate_proposals_in_flight", "Proposals made on this node that wait for their answer.";
     SESSIONS: GAUGE, Count, "quorate_sessions", "Client sessions that this node remembers; equal on nodes with the same applied index.";
     PROPOSAL_DURATION: LATENCY, Seconds, "quorate_proposal_duration_seconds" {STAGE},
-        "Time that a batch of proposals spent in a stage, one observation per batch; queue and total on the node of the callers, the other stages on the leader.";
+        "Time that a batch of proposals spent in a stage, one observation per batch, on the leader; the means of queue, encode, quorum, commit, apply and reply sum to that of total, and persist is the leader's own disk.";
     BATCH_ENTRIES: BATCH, Entries, "quorate_batch_entries", "Proposals that the leader appended to its log in one batch.";
     READS: COUNTER, Count, "quorate_reads_total" {MODE, READ_RESULT}, "Reads made on this node, by result.";
     READ_DURATION: LATENCY, Seconds, "quorate_read_duration_seconds" {MODE}, "Time from the call of a read to its answer.";

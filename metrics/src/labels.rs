@@ -151,19 +151,26 @@ label! {
 }
 
 label! {
-    /// A stage of a proposal. `Persist` and `Commit` both begin when the proposal gets its index; a
-    /// quorum may commit it before the leader's own disk is done.
+    /// A stage of a batch of proposals, on the leader. Each begins where the one before ends, and
+    /// their sum is `Total`; `Persist` runs beside `Quorum`, which may be reached first.
     pub ProposalStage {
-        /// From the call until the proposal gets its index.
+        /// From the call, as the mean of the batch, until the leader takes it. Zero for a batch of
+        /// forwarded commands alone.
         Queue = "queue",
-        /// From its index until it is durable on the leader's own disk.
-        Persist = "persist",
-        /// From its index until it is committed.
+        /// Until the batch is encoded and has its indexes.
+        Encode = "encode",
+        /// Until it is durable on a quorum.
+        Quorum = "quorum",
+        /// Until the state machine begins with it.
         Commit = "commit",
-        /// From its commit until it is applied.
+        /// Until it is applied.
         Apply = "apply",
-        /// From the call to the answer.
+        /// Until its last caller has its answer; for forwarded commands, until that leaves the node.
+        Reply = "reply",
+        /// From the call to the answer: the sum of the stages above.
         Total = "total",
+        /// From the end of `Encode` until the batch is durable on the leader's own disk.
+        Persist = "persist",
     }
 }
 

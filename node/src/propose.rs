@@ -1,7 +1,7 @@
 //! Proposals, as the node's handle makes them: options, admission, and the wait for the answer.
 
 use crate::{
-    actors::messages::{Offer, Request, Waiter},
+    actors::messages::{Offer, Request, Told, Waiter},
     decisions::callers::Outcome,
     error::{ProposeError, SessionError},
     machine::StateMachine,
@@ -76,7 +76,7 @@ impl<M: StateMachine> Node<M> {
         bytes: usize,
         payload: Bytes,
         until: Option<Instant>,
-    ) -> Result<oneshot::Receiver<Result<Outcome, ProposeError>>, ProposeError> {
+    ) -> Result<oneshot::Receiver<Told>, ProposeError> {
         let shared = &*self.shared;
         let max = shared.limits.max_command_bytes;
         if bytes > max {
@@ -200,7 +200,7 @@ impl<M: StateMachine, E> fmt::Debug for Proposing<'_, M, E> {
 
 /// The outcome of a proposal, to be waited for.
 pub(crate) struct Offered<'a> {
-    answered: Result<oneshot::Receiver<Result<Outcome, ProposeError>>, ProposeError>,
+    answered: Result<oneshot::Receiver<Told>, ProposeError>,
     /// The end of the wait.
     end: Option<Pin<Box<Sleep>>>,
     metrics: &'a NodeMetrics,
@@ -214,8 +214,14 @@ impl Future for Offered<'_> {
         let outcome = match answered {
             Err(error) => Err(*error),
             Ok(answered) => match (Pin::new(answered).poll(context), end) {
+                (Poll::Ready(Ok(Told { outcome, measured })), _) => {
+                    if let Some(measured) = measured {
+                        measured.arrived(metrics);
+                    }
+                    outcome
+                }
                 // An answer that never comes was lost with the node.
-                (Poll::Ready(outcome), _) => outcome.unwrap_or(Err(ProposeError::OutcomeUnknown)),
+                (Poll::Ready(Err(_)), _) => Err(ProposeError::OutcomeUnknown),
                 (Poll::Pending, None) => return Poll::Pending,
                 (Poll::Pending, Some(end)) => {
                     ready!(end.as_mut().poll(context));

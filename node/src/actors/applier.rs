@@ -12,7 +12,8 @@
 //! the means to make another.
 
 use super::{
-    messages::{Applied, Caller, Callers, Committed, Restore, StateTaken, Stop, TakeState},
+    messages::{Applied, Caller, Committed, Group, Restore, StateTaken, Stop, TakeState},
+    stages::{Applying, Measured},
     state,
 };
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
     status::Halted,
 };
 use actix::prelude::*;
-use quorate_metrics::{NodeMetrics, ProposalResult, ProposalStage, SnapshotPhase};
+use quorate_metrics::{NodeMetrics, ProposalResult, SnapshotPhase};
 use quorate_raft::{
     EntryId, Index, Kind, Membership, NodeId, Skip,
     session::{self, Request},
@@ -62,6 +63,8 @@ pub(crate) struct Applier<M> {
     last: EntryId,
     last_checksum: u32,
     answers: Vec<Answer>,
+    /// The stages of batches of which these are the last answers.
+    measured: Vec<Measured>,
     telling: bool,
     /// When `Consensus` was last told the applied index, and whether the machine is so slow that
     /// the time is checked after each entry.
@@ -134,6 +137,7 @@ impl<M: StateMachine> Applier<M> {
             last: EntryId::default(),
             last_checksum: 0,
             answers: Vec::new(),
+            measured: Vec::new(),
             telling: false,
             told_at: Instant::now(),
             is_slow: false,
@@ -148,11 +152,15 @@ impl<M: StateMachine> Applier<M> {
         }
     }
 
-    fn apply(&mut self, Committed { batch, callers, at }: Committed) {
-        let mut callers = callers.into_iter().flat_map(Callers::with_indexes).peekable();
-        let mut tally = Tally::default();
+    fn apply(&mut self, Committed { batch, groups }: Committed) {
+        let began = Instant::now();
+        let mut applying: Vec<_> = groups.iter().map(|group| group.applying(began)).collect();
+        let with_indexes =
+            |(nth, group): (usize, Group)| group.with_indexes().map(move |(of, caller)| (of, nth, caller));
+        let mut callers = groups.into_iter().enumerate().flat_map(with_indexes).peekable();
+        let (mut answered, mut applied_of_batch) = (0, 0u64);
         if self.halted.is_some() {
-            return callers.for_each(|(_, caller)| self.tell_unknown(caller));
+            return callers.for_each(|(.., caller)| self.tell_unknown(caller));
         }
         for record in batch.records() {
             let index = record.id.index;
@@ -203,24 +211,21 @@ impl<M: StateMachine> Applier<M> {
                 Ok(Err(failure)) => return self.lifecycle.fail(failure),
                 Err(panic) => {
                     self.halt(entry, record.kind, record.payload.len(), &*panic);
-                    callers.for_each(|(_, caller)| self.tell_unknown(caller));
+                    callers.for_each(|(.., caller)| self.tell_unknown(caller));
                     break;
                 }
             };
             (self.last, self.last_checksum) = (record.id, record.checksum);
-            if let Some((_, caller)) = callers.next_if(|(of, _)| *of == index) {
-                self.answer(caller, outcome, &mut tally);
+            if let Some((_, nth, caller)) = callers.next_if(|(of, ..)| *of == index) {
+                answered += u64::from(self.answer(caller, outcome, applying.get_mut(nth).and_then(Option::as_mut)));
             }
-            tally.applied += 1;
-            if tally.applied.is_multiple_of(LOOK_EVERY) || self.is_slow {
+            applied_of_batch += 1;
+            if applied_of_batch.is_multiple_of(LOOK_EVERY) || self.is_slow {
                 self.tell_if_late();
             }
         }
-        if tally.answered > 0 {
-            self.metrics.proposals(ProposalResult::Applied, tally.answered);
-            self.metrics.proposal_stage_n(ProposalStage::Apply, at.elapsed(), tally.answered);
-            let mean = tally.waited / u32::try_from(tally.answered).unwrap_or(u32::MAX);
-            self.metrics.proposal_stage_n(ProposalStage::Total, mean, tally.answered);
+        if answered > 0 {
+            self.metrics.proposals(ProposalResult::Applied, answered);
         }
     }
 
@@ -292,8 +297,8 @@ impl<M: StateMachine> Applier<M> {
             is_pending: asked.is_some_and(|machine| machine.is_pending()),
             schema_version: self.machine.as_ref().and_then(|machine| machine.schema_version()),
         };
-        let halted = self.halted.clone();
-        self.applied.do_send(Applied { index: self.last.index, reached, answers, comparison, halted });
+        let (measured, halted) = (std::mem::take(&mut self.measured), self.halted.clone());
+        self.applied.do_send(Applied { index: self.last.index, reached, answers, measured, comparison, halted });
     }
 
     /// Applies a session entry: the table decides whether the machine is called.
@@ -313,18 +318,27 @@ impl<M: StateMachine> Applier<M> {
         })
     }
 
-    fn answer(&mut self, caller: Caller, outcome: Outcome, tally: &mut Tally) {
+    /// Whether a caller of this node is told that its command was applied.
+    fn answer(&mut self, caller: Caller, outcome: Outcome, applying: Option<&mut Applying>) -> bool {
+        // The node may have failed since this was committed; then no caller may be answered.
+        if !self.lifecycle.is_running() {
+            return false;
+        }
+        let measured = applying.and_then(|applying| applying.answers(matches!(caller, Caller::Here { .. })));
         match caller {
-            // The node may have failed since this was committed; then no caller may be answered.
-            _ if !self.lifecycle.is_running() => {}
             Caller::Here { waiter, .. } => {
-                tally.answered += u64::from(outcome.is_ok());
-                tally.waited += tally.now.saturating_duration_since(waiter.asked);
-                waiter.tell(Ok(outcome));
+                let is_applied = outcome.is_ok();
+                match measured {
+                    Some(measured) => waiter.tell_last(outcome, measured),
+                    None => waiter.tell(Ok(outcome)),
+                }
+                is_applied
             }
             Caller::There { node, request, permit, .. } => {
                 drop(permit);
                 self.answers.push(Answer { node, request, outcome: Some(outcome) });
+                self.measured.extend(measured);
+                false
             }
         }
     }
@@ -426,24 +440,14 @@ fn stub_found(index: Index) -> Failure {
     )))
 }
 
-/// The sums of one batch: metrics are recorded once a batch.
-struct Tally {
-    now: Instant,
-    applied: u64,
-    answered: u64,
-    waited: Duration,
-}
-
-impl Default for Tally {
-    fn default() -> Self {
-        Self { now: Instant::now(), applied: 0, answered: 0, waited: Duration::ZERO }
+impl Group {
+    fn applying(&self, began: Instant) -> Option<Applying> {
+        self.way.map(|way| Applying::new(&self.callers, way, began))
     }
-}
 
-impl Callers {
     fn with_indexes(self) -> impl Iterator<Item = (Index, Caller)> {
-        let first = self.first;
-        self.callers.into_iter().enumerate().map(move |(offset, caller)| (first.plus(offset as u64), caller))
+        let first = self.callers.first;
+        self.callers.callers.into_iter().enumerate().map(move |(offset, caller)| (first.plus(offset as u64), caller))
     }
 }
 

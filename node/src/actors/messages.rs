@@ -2,6 +2,7 @@
 //! leadership carries it, and is dropped when it comes too late. The first line of each says which
 //! actor sends it to which.
 
+use super::stages::{Measured, Way};
 use crate::{
     admission::Permit,
     comparison::Comparison,
@@ -64,7 +65,7 @@ pub(crate) type Callers = callers::Callers<Waiter, Permit>;
 
 /// A caller of this node's handle, waiting for the outcome of its command.
 pub(crate) struct Waiter {
-    pub(crate) answer: oneshot::Sender<Result<Outcome, ProposeError>>,
+    pub(crate) answer: oneshot::Sender<Told>,
     pub(crate) asked: Instant,
     pub(crate) permit: Permit,
 }
@@ -73,10 +74,26 @@ impl Waiter {
     /// Tells the outcome. The place is given back first: a caller that has its answer may propose
     /// again at once.
     pub(crate) fn tell(self, outcome: Result<Outcome, ProposeError>) {
+        self.send(Told { outcome, measured: None });
+    }
+
+    /// The same for the last caller of a batch, with whose answer the stages of the batch end.
+    pub(crate) fn tell_last(self, outcome: Outcome, measured: Measured) {
+        self.send(Told { outcome: Ok(outcome), measured: Some(Box::new(measured)) });
+    }
+
+    fn send(self, told: Told) {
         drop(self.permit);
         // The caller may have left; the outcome stands.
-        let _ = self.answer.send(outcome);
+        let _ = self.answer.send(told);
     }
+}
+
+/// What a caller is told.
+pub(crate) struct Told {
+    pub(crate) outcome: Result<Outcome, ProposeError>,
+    /// The stages of its batch, if its answer is the last one.
+    pub(crate) measured: Option<Box<Measured>>,
 }
 
 /// A caller of this node's handle, waiting for an index to read at.
@@ -280,9 +297,14 @@ pub(crate) struct Matched {
 pub(crate) struct Committed {
     pub(crate) batch: Batch,
     /// Runs of callers, in order of index; entries without a caller have none.
-    pub(crate) callers: Vec<Callers>,
-    /// When it was committed.
-    pub(crate) at: Instant,
+    pub(crate) groups: Vec<Group>,
+}
+
+/// Callers of consecutive entries of one batch, as it was proposed.
+pub(crate) struct Group {
+    pub(crate) callers: Callers,
+    /// `None` if an earlier leadership appended it.
+    pub(crate) way: Option<Way>,
 }
 
 /// `Applier` → `Consensus`: all entries up to `index` are applied; the answers are for callers
@@ -293,6 +315,8 @@ pub(crate) struct Applied {
     pub(crate) index: Index,
     pub(crate) reached: Reached,
     pub(crate) answers: Vec<Answer>,
+    /// The stages of batches of which these are the last answers.
+    pub(crate) measured: Vec<Measured>,
     /// The comparison of replicas, if it has changed.
     pub(crate) comparison: Option<Box<Comparison>>,
     /// The next entry, if the state machine halted there.

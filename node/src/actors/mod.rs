@@ -24,6 +24,7 @@ mod recovery;
 pub(crate) mod replicator;
 pub(crate) mod requests;
 pub(crate) mod snapshot_receiver;
+pub(crate) mod stages;
 mod stalls;
 mod state;
 pub(crate) mod vote_collector;

@@ -95,8 +95,6 @@ pub struct LaidOut {
     pub batch: Batch,
     /// Its number of commands.
     pub count: u64,
-    /// The mean time since its commands were proposed. Those of other nodes count as zero.
-    pub mean_wait: Duration,
 }
 
 #[derive(Debug)]
@@ -223,10 +221,10 @@ impl<W, C> Proposals<W, C> {
             callers.push(caller);
         }
         let batch = builder.finish()?;
-        let (count, mean_wait) = (callers.len() as u64, mean_wait(&callers, now));
+        let count = callers.len() as u64;
         let of_callers = batch.first().plus(u64::from(first.is_some()));
         self.appended(of_callers, batch.term(), callers, now);
-        Some(LaidOut { batch, count, mean_wait })
+        Some(LaidOut { batch, count })
     }
 
     /// Entries are committed: gives their callers. The caller of another entry at the same index is
@@ -445,14 +443,6 @@ fn in_reply(error: ProposeError) -> ProposeOutcome {
         ProposeError::Skipped => ProposeOutcome::Skipped,
         ProposeError::OutcomeUnknown => ProposeOutcome::Unknown,
     }
-}
-
-fn mean_wait<W, C>(callers: &[Caller<W, C>], now: Moment) -> Duration {
-    let waits = callers.iter().map(|caller| match caller {
-        Caller::Here { asked, .. } => now.since(*asked),
-        Caller::There { .. } => Duration::ZERO,
-    });
-    waits.sum::<Duration>() / u32::try_from(callers.len().max(1)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! The requests of clients that have no answer yet, and the admission of commands.
 
-use super::stages::Stages;
 use crate::{
-    actors::messages::{ReadAnswer, Waiter},
+    actors::{
+        messages::{ReadAnswer, Waiter},
+        stages::Stages,
+    },
     admission::{Admission, Permit},
     config::Limits,
     decisions::{
@@ -23,7 +25,7 @@ pub(super) struct Clients {
     pub(super) admission: Arc<Admission>,
     /// Admission of commands that other nodes forward, until they are answered.
     pub(super) admission_for_others: Arc<Admission>,
-    /// Batches that the leader is persisting or committing, for the metrics of those stages.
+    /// Batches on their way to the state machine, for the metrics of their stages.
     pub(super) stages: Stages,
 }
 

@@ -1,13 +1,14 @@
 //! The effects of rules, performed: messages to peers and to the other actors.
 
-use super::{Consensus, roles::LoadFor, stages::Stages};
+use super::{Consensus, roles::LoadFor};
 use crate::{
     actors::{
         messages::{
-            Acknowledged, Arm, ChunkAnswered, CommitAdvanced, Committed, Fetch, Fetched, HeartbeatNow, LeaderHeard,
-            NeedsSnapshot, Rejected, Replicate, ReplicateTo, Stop, VoteDenied, VoteGranted,
+            Acknowledged, Arm, Callers, ChunkAnswered, CommitAdvanced, Committed, Fetch, Fetched, Group, HeartbeatNow,
+            LeaderHeard, NeedsSnapshot, Rejected, Replicate, ReplicateTo, Stop, VoteDenied, VoteGranted,
         },
         replicator::{Assignment, Replicator, Reports},
+        stages::Stages,
         vote_collector::VoteCollector,
     },
     error::Failure,
@@ -74,7 +75,7 @@ impl Consensus {
             }
             Effect::ReplicateTo { peer, to } => self.roles.tell_replicator(peer, ReplicateTo { index: to }),
             Effect::Committed(commit) => {
-                self.clients.stages.committed(commit, &self.node.metrics);
+                self.clients.stages.committed(commit);
                 self.roles.tell_replicators(CommitAdvanced { commit });
             }
             Effect::HeartbeatNow { round } => self.roles.tell_replicators(HeartbeatNow { round }),
@@ -88,7 +89,10 @@ impl Consensus {
             Effect::Apply(batch) => {
                 let mut callers = Vec::new();
                 self.decide_commands(ctx, |commands, _, _, out| callers = commands.committed(&batch, out));
-                self.apply(Committed { batch, callers, at: Instant::now() });
+                let (now, stages) = (Instant::now(), &mut self.clients.stages);
+                let way_of = |callers: Callers| Group { way: stages.way_of(callers.first, now), callers };
+                let groups = callers.into_iter().map(way_of).collect();
+                self.apply(Committed { batch, groups });
             }
             Effect::Load { from, to } => self.load(LoadFor::Applier, from, to, self.node.limits.max_batch_bytes * 4),
             Effect::ReadsReady { index, tokens } => {

@@ -25,7 +25,6 @@ mod requests;
 mod roles;
 mod snapshots;
 mod snapshots_under_way;
-mod stages;
 mod status_publisher;
 #[cfg(test)]
 mod tests;
@@ -397,8 +396,9 @@ hear! {
     };
     Fetch: |this, fetch, _ctx| this.fetch(fetch);
     Stop: |_this, Stop, ctx| ctx.stop();
-    Applied: |this, Applied { index, reached, answers, comparison, halted }, ctx| {
+    Applied: |this, Applied { index, reached, answers, measured, comparison, halted }, ctx| {
         this.decide_commands(ctx, |commands, _, view, out| commands.applied(answers, view, out));
+        measured.into_iter().for_each(|measured| measured.arrived(&this.node.metrics));
         this.restored_up_to(index);
         // First, so that nothing that waited for this index is appended after a halt.
         if let Some(halted) = halted {

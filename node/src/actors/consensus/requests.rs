@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use actix::Context;
-use quorate_metrics::{DropReason, ProposalResult, ProposalStage};
+use quorate_metrics::{DropReason, ProposalResult};
 use quorate_raft::{Lookup, Moment, NodeId, Propose, Term};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -105,7 +105,7 @@ impl Consensus {
     fn append(&mut self, commands: Vec<Proposal<Waiter, Permit>>, ctx: &mut Context<Self>) {
         let mut commands = commands.into_iter().peekable();
         while commands.peek().is_some() {
-            let (now, instant) = (self.node.clock.now(), Instant::now());
+            let (now, taken) = (self.node.clock.now(), Instant::now());
             let view = self.ticks_view();
             let builder = |capacity| self.replica.next_batch(capacity);
             let time = self.ticking.before_batch(&view, now);
@@ -115,8 +115,7 @@ impl Consensus {
             };
             let (batch, count) = (laid_out.batch, laid_out.count);
             self.node.metrics.batch(count);
-            self.node.metrics.proposal_stage_n(ProposalStage::Queue, laid_out.mean_wait, count);
-            self.clients.stages.appended(batch.last(), count, instant);
+            self.clients.stages.appended((batch.first(), batch.last()), taken, Instant::now());
             self.rule(ctx, |replica, out| replica.propose(now, batch, out));
         }
     }
