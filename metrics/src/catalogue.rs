@@ -234,7 +234,7 @@ catalogue! {
         "Settings that should be equal on all nodes and differ between this node and the peer, as of its last connection.";
     PEER_STATE: GAUGE, Yes, "quorate_peer_state" {PEER, STATE},
         "1 for the current state of replication to the peer, 0 for the others; all 0 unless the node leads.";
-    PEER_RTT: GAUGE, Seconds, "quorate_peer_rtt_seconds" {PEER}, "Last round-trip time that the network measured; absent before the first, 0 after the peer left.";
+    PEER_RTT: GAUGE, Seconds, "quorate_peer_rtt_seconds" {PEER}, "Last round-trip time that the network measured; absent before the first.";
     APPEND_REJECTIONS: COUNTER, Count, "quorate_append_rejections_total" {PEER},
         "Appends that the peer rejected because its log did not match.";
     NET_BYTES: COUNTER, Bytes, "quorate_net_bytes_total" {PEER, DIRECTION, LANE}, "Bytes of frames, by peer, direction and lane.";

@@ -7,11 +7,18 @@
 use crate::catalogue::{CATALOGUE, Kind, Metric};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
 
 /// All series that are recorded through one [`Metrics`](crate::Metrics).
 pub(crate) struct Exporter {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
+    /// Pairs of a node and a peer of it that left. The recorder keeps a series until the process
+    /// ends, so the page leaves these out.
+    departed: Mutex<BTreeSet<(u64, u64)>>,
 }
 
 /// The origin of registrations, which the recorder's interface demands and ignores.
@@ -36,7 +43,7 @@ impl Exporter {
                 Kind::Histogram(_) => recorder.describe_histogram(name, None, help),
             }
         }
-        Self { handle: recorder.handle(), recorder }
+        Self { handle: recorder.handle(), recorder, departed: Mutex::default() }
     }
 
     pub(crate) fn counter(&self, metric: &'static Metric, labels: Vec<Label>) -> Counter {
@@ -58,8 +65,33 @@ impl Exporter {
         self.handle.run_upkeep();
     }
 
+    /// Whether the page has the series of this peer of this node.
+    pub(crate) fn shows_peer(&self, (node, peer): (u64, u64), shows: bool) {
+        let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
+        if shows {
+            departed.remove(&(node, peer));
+        } else {
+            departed.insert((node, peer));
+        }
+    }
+
     /// Includes the upkeep: the exporter does it first.
     pub(crate) fn render(&self) -> String {
-        self.handle.render()
+        let page = self.handle.render();
+        let departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
+        if departed.is_empty() {
+            return page;
+        }
+        let is_shown = |line: &&str| peer_of(line).is_none_or(|pair| !departed.contains(&pair));
+        page.split_inclusive('\n').filter(is_shown).collect()
     }
+}
+
+/// The node and the peer of a sample; `None` if it has no peer with an id.
+fn peer_of(line: &str) -> Option<(u64, u64)> {
+    if line.starts_with('#') {
+        return None;
+    }
+    let id = |label: &str| line.split_once(label)?.1.split_once('"')?.0.parse().ok();
+    Some((id("node=\"")?, id("peer=\"")?))
 }

@@ -18,8 +18,6 @@
 //! assert!(page.contains(r#"quorate_elections_started_total{node="1",phase="pre_vote"} 1"#));
 //! ```
 //!
-//! - [`catalogue`] is the single table of every metric; handles, README, dashboard and alerts are
-//!   checked against it.
 //! - [`catalogue`] is the single table of all metrics; tests check handles, README, dashboard and
 //!   alerts against it.
 //! - [`labels`](self#enums) are closed sets, which bounds the number of series by the number of

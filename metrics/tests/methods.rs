@@ -187,11 +187,6 @@ steps! {
         "quorate_peer_lag_entries{peer=2}" = 0.0,
         "quorate_peer_state{peer=2,state=probe}" = 0.0,
     }
-    |node| node.forget_peer(2) => {
-        "quorate_peer_match_index{peer=2}" = 0.0,
-        "quorate_peer_lag_entries{peer=2}" = 0.0,
-        "quorate_peer_state{peer=2,state=probe}" = 0.0,
-    }
     |node| node.peer(2).round_trip(Duration::from_micros(500)) => { "quorate_peer_rtt_seconds{peer=2}" = 0.0005 }
     |node| node.peer(2).append_rejected() => { "quorate_append_rejections_total{peer=2}" = 1.0 }
     |node| node.peer(2).net_bytes(Direction::Sent, Lane::Append, 512) => {

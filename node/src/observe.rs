@@ -48,12 +48,14 @@ impl ObservedNetwork {
         Self { node, peers: RwLock::default() }
     }
 
-    /// Keeps a series for each of these members, and drops those of other peers.
+    /// Shows the series of these members, and ends those of others.
     pub(crate) fn peers_are(&self, members: &[NodeId]) {
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
-        peers.retain(|peer, _| members.contains(peer));
+        for (gone, _) in peers.extract_if(.., |peer, _| !members.contains(peer)) {
+            self.node.forget_peer(gone.0);
+        }
         for peer in members {
-            peers.entry(*peer).or_insert_with(|| self.node.peer(peer.0));
+            peers.entry(*peer).or_insert_with(|| self.node.add_peer(peer.0));
         }
     }
 

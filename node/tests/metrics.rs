@@ -3,14 +3,16 @@
 mod support;
 
 use futures_util::future::join_all;
-use quorate::{Consistency, Index, Limits, NodeId, NodeRole, ProposeError, Term, metrics::Metrics, storage::Wal};
+use quorate::{
+    Change, Consistency, Index, Limits, NodeId, NodeRole, ProposeError, Term, metrics::Metrics, storage::Wal,
+};
 use quorate_raft::{Body, EntryId, Heartbeat, Message, Phase, RequestVote, Vote};
 use quorate_storage_testing::{Operation, SimulatedDisk};
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
-use support::{Cluster, Journal, Plan, Puppet, relaxed, run, simulate, soon};
+use support::{Cluster, Journal, Plan, Puppet, View, relaxed, run, simulate, soon};
 
 #[test]
 fn every_fate_of_a_campaign_is_counted() {
@@ -188,6 +190,34 @@ fn the_means_of_the_stages_of_a_write_sum_to_the_mean_of_the_total_under_load() 
             assert_eq!(count, 0.0, "the leader measures");
         }
         cluster.stop_all().await;
+    });
+}
+
+#[test]
+fn the_series_of_a_removed_member_end_and_come_back_with_it() {
+    simulate(async {
+        let mut cluster = Cluster::of_three(6).await;
+        let leader = cluster.leader().await;
+        let [gone, stays] = cluster.others(leader)[..] else { panic!("three nodes") };
+        cluster.settled().await;
+        let series = |metrics: &Metrics, of: NodeId, peer: NodeId| {
+            let (page, node, peer) = (metrics.render(), format!("node=\"{of}\""), format!("peer=\"{peer}\""));
+            page.lines().filter(|line| line.contains(&node) && line.contains(&peer)).count()
+        };
+        let before = series(&cluster.metrics, leader, gone);
+        assert!(before > 40, "{before} series");
+        let handle = cluster.node(leader).clone();
+        handle.change(Change::remove(gone)).await.expect("it is removed");
+        soon("the end of the removed node", cluster.node(gone).failed()).await;
+        cluster.ended(gone);
+        let knows = |view: &View, id: &NodeId| view[id].voters.len() == 2 && view[id].is_settled;
+        cluster.until("the change", |view| [leader, stays].iter().all(|id| knows(view, id)).then_some(())).await;
+        for id in [leader, stays] {
+            assert_eq!(series(&cluster.metrics, id, gone), 0, "at {id}");
+            assert!(series(&cluster.metrics, id, if id == leader { stays } else { leader }) > 40, "at {id}");
+        }
+        handle.change(Change::add(gone, "back")).await.expect("it is added");
+        assert!(series(&cluster.metrics, leader, gone) >= before, "it returned");
     });
 }
 

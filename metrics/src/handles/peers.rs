@@ -32,7 +32,7 @@ impl Peers {
 impl NodeMetrics {
     /// The handles of peer `id`; repeated calls return the same handles, and frequent callers
     /// keep them. Only for members and for nodes that proved their id: an unproved id must not
-    /// become a series.
+    /// become a series. To record for a peer that was forgotten shows no series.
     #[must_use]
     pub fn peer(&self, id: u64) -> PeerMetrics {
         let peers = &self.inner.peers;
@@ -40,11 +40,18 @@ impl NodeMetrics {
         known.entry(id).or_insert_with(|| PeerMetrics::register(&peers.scope, id)).clone()
     }
 
-    /// Sets the gauges of a peer that left the cluster to 0; its counters stay. The series stay on
-    /// the page until the process ends, one set for each peer that the node ever had. A peer that
+    /// The handles of a peer that is a member, new or again: its series are on the page. One that
     /// returns continues its counters.
+    #[must_use]
+    pub fn add_peer(&self, id: u64) -> PeerMetrics {
+        self.inner.exporter.shows_peer((self.inner.id, id), true);
+        self.peer(id)
+    }
+
+    /// The peer left the cluster: its series end, until [`NodeMetrics::add_peer`].
     pub fn forget_peer(&self, id: u64) {
         let known = self.inner.peers.known.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inner.exporter.shows_peer((self.inner.id, id), false);
         if let Some(peer) = known.get(&id) {
             peer.replication_ended();
             peer.inner.rtt.clear();
