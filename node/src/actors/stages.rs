@@ -58,6 +58,12 @@ impl Stages {
         }
     }
 
+    /// The entries up to `last` are on their way to the state machine. Batches without a caller left
+    /// are forgotten here.
+    pub(crate) fn dispatched(&mut self, last: Index) {
+        while self.committed.pop_front_if(|(batch, _)| batch.last <= last).is_some() {}
+    }
+
     /// The way of the batch with this entry, if this leadership appended it. Entries are asked for in
     /// their order. A batch that is committed in parts counts as committed `now`.
     pub(crate) fn way_of(&mut self, entry: Index, now: Instant) -> Option<Way> {
@@ -200,8 +206,12 @@ mod tests {
         stages.committed(Index(39));
         let mut taken =
             |entry| stages.way_of(Index(entry), start).map(|way| way.taken.duration_since(start).as_millis());
-        assert_eq!([taken(26), taken(39), taken(40)], [Some(2), Some(3), None]);
+        assert_eq!([taken(26), taken(31)], [Some(2), Some(3)]);
+        stages.dispatched(Index(38));
+        assert_eq!(stages.committed.len(), 1);
+        stages.dispatched(Index(39));
         assert!(stages.committing.is_empty() && stages.committed.is_empty());
+        assert_eq!(stages.way_of(Index(39), start), None);
     }
 
     fn callers(first: u64, callers: Vec<Caller>) -> Callers {

@@ -92,6 +92,7 @@ impl Consensus {
                 let (now, stages) = (Instant::now(), &mut self.clients.stages);
                 let way_of = |callers: Callers| Group { way: stages.way_of(callers.first, now), callers };
                 let groups = callers.into_iter().map(way_of).collect();
+                stages.dispatched(batch.last());
                 self.apply(Committed { batch, groups });
             }
             Effect::Load { from, to } => self.load(LoadFor::Applier, from, to, self.node.limits.max_batch_bytes * 4),
