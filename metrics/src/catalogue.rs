@@ -6,8 +6,8 @@
 
 use crate::labels::{
     ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal, Label as _, Lane,
-    NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, ReloadResult, Repair,
-    Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, VoteResult,
+    Mailbox, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, ReloadResult,
+    Repair, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, VoteResult,
 };
 use Unit::{Bytes, Count, Entries, Index, Seconds, Term, UnixSeconds, Yes};
 
@@ -135,6 +135,7 @@ const REASON: Label = closed("reason", DropReason::VALUES);
 const SNAPSHOT_PHASE: Label = closed("phase", SnapshotPhase::VALUES);
 const REPAIR: Label = closed("result", Repair::VALUES);
 const ACTOR: Label = closed("actor", ActorName::VALUES);
+const MAILBOX: Label = closed("actor", Mailbox::VALUES);
 const SHORT_OF: Label = closed("what", Shortage::VALUES);
 const THREAD: Label = closed("thread", NodeThread::VALUES);
 const CREDENTIALS: Label = closed("of", CredentialsOf::VALUES);
@@ -235,6 +236,8 @@ catalogue! {
     PEER_STATE: GAUGE, Yes, "quorate_peer_state" {PEER, STATE},
         "1 for the current state of replication to the peer, 0 for the others; all 0 unless the node leads.";
     PEER_RTT: GAUGE, Seconds, "quorate_peer_rtt_seconds" {PEER}, "Last round-trip time that the network measured; absent before the first.";
+    PEER_ACKNOWLEDGE: LATENCY, Seconds, "quorate_peer_acknowledge_seconds" {PEER},
+        "Time from sending entries to the peer until it acknowledged them as durable, one observation per acknowledgement; none unless the node leads.";
     APPEND_REJECTIONS: COUNTER, Count, "quorate_append_rejections_total" {PEER},
         "Appends that the peer rejected because its log did not match.";
     NET_BYTES: COUNTER, Bytes, "quorate_net_bytes_total" {PEER, DIRECTION, LANE}, "Bytes of frames, by peer, direction and lane.";
@@ -251,6 +254,8 @@ catalogue! {
 
     // The process.
     MAILBOX_DEPTH: GAUGE, Count, "quorate_actor_mailbox_depth" {ACTOR}, "Messages in the actor's mailbox when it last looked.";
+    MAILBOX_WAIT: LATENCY, Seconds, "quorate_actor_mailbox_wait_seconds" {MAILBOX},
+        "Time that a message waited in the actor's mailbox: for the applier, of each batch of committed entries; for consensus, of each report of the applier.";
     ACTOR_BUSY: COUNTER, Seconds, "quorate_actor_busy_seconds_total" {ACTOR}, "Time that the actor spent handling messages, in whole seconds.";
     EVENT_LOOP_DELAY: LATENCY, Seconds, "quorate_event_loop_delay_seconds",
         "Delay of a timer on the node's own thread; measured four times per heartbeat interval.";

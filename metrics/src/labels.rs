@@ -365,6 +365,16 @@ label! {
 }
 
 label! {
+    /// An actor of which the wait in the mailbox is measured.
+    pub Mailbox {
+        /// It owns term, vote, role and membership.
+        Consensus = "consensus",
+        /// It owns the state machine.
+        Applier = "applier",
+    }
+}
+
+label! {
     /// A kind of actor of a node; actors of one kind (such as one replicator per peer)
     /// are counted together.
     pub ActorName {

@@ -42,8 +42,8 @@ mod labels;
 pub use handles::{NodeMetrics, PeerMetrics};
 pub use labels::{
     ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal, Label, Lane,
-    NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, ReloadResult, Repair,
-    Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection,
+    Mailbox, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, ReloadResult,
+    Repair, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection,
 };
 
 use exporter::Exporter;

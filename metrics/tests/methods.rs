@@ -3,8 +3,8 @@
 mod support;
 
 use quorate_metrics::{
-    ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal, Lane, Metrics,
-    NodeMetrics, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult,
+    ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal, Lane, Mailbox,
+    Metrics, NodeMetrics, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult,
     ReloadResult, Repair, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, catalogue::CATALOGUE,
 };
 use std::{
@@ -188,6 +188,14 @@ steps! {
         "quorate_peer_state{peer=2,state=probe}" = 0.0,
     }
     |node| node.peer(2).round_trip(Duration::from_micros(500)) => { "quorate_peer_rtt_seconds{peer=2}" = 0.0005 }
+    |node| node.peer(2).acknowledged(MS(2)) => {
+        "quorate_peer_acknowledge_seconds_count{peer=2}" = 1.0,
+        "quorate_peer_acknowledge_seconds_sum{peer=2}" = 0.002,
+    }
+    |node| node.mailbox_waited(Mailbox::Applier, MS(2)) => {
+        "quorate_actor_mailbox_wait_seconds_count{actor=applier}" = 1.0,
+        "quorate_actor_mailbox_wait_seconds_sum{actor=applier}" = 0.002,
+    }
     |node| node.peer(2).append_rejected() => { "quorate_append_rejections_total{peer=2}" = 1.0 }
     |node| node.peer(2).net_bytes(Direction::Sent, Lane::Append, 512) => {
         "quorate_net_bytes_total{peer=2,direction=sent,lane=append}" = 512.0,

@@ -116,6 +116,9 @@ fn the_way_of_a_write_is_measured() {
             assert_eq!(page.read("quorate_role", &[("role", "leader")]), f64::from(id == leader));
             assert_eq!(page.read("quorate_role", &[("role", "follower")]), f64::from(id != leader));
             assert_eq!(page.read("quorate_proposals_in_flight", &[]), 0.0);
+            for actor in ["consensus", "applier"] {
+                assert!(page.read("quorate_actor_mailbox_wait_seconds_count", &[("actor", actor)]) >= 8.0, "{actor}");
+            }
         }
         let applied = |id| Page::of(&cluster.metrics, id).read("quorate_proposals_total", &[("result", "applied")]);
         assert_eq!((applied(leader), applied(asker), applied(other)), (5.0, 3.0, 0.0));
@@ -130,6 +133,7 @@ fn the_way_of_a_write_is_measured() {
             assert_eq!(page.read("quorate_peer_match_index", &[("peer", &peer)]), 9.0);
             assert_eq!(page.read("quorate_peer_lag_entries", &[("peer", &peer)]), 0.0);
             assert_eq!(page.read("quorate_peer_state", &[("peer", &peer), ("state", "replicate")]), 1.0);
+            assert!(page.read("quorate_peer_acknowledge_seconds_count", &[("peer", &peer)]) >= 8.0);
             for (direction, lane) in [("sent", "append"), ("sent", "control"), ("received", "append")] {
                 let labels = [("peer", peer.as_str()), ("direction", direction), ("lane", lane)];
                 assert!(page.read("quorate_net_bytes_total", &labels) > 0.0, "{labels:?}");
@@ -188,6 +192,8 @@ fn the_means_of_the_stages_of_a_write_sum_to_the_mean_of_the_total_under_load() 
             let count =
                 Page::of(&cluster.metrics, id).read("quorate_proposal_duration_seconds_count", &[("stage", "total")]);
             assert_eq!(count, 0.0, "the leader measures");
+            let acknowledged = page.read("quorate_peer_acknowledge_seconds_sum", &[("peer", &id.to_string())]);
+            assert!(acknowledged > 0.0, "the time of {id}");
         }
         cluster.stop_all().await;
     });

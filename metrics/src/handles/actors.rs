@@ -1,13 +1,18 @@
 //! Load of the actors, delays of their threads, and shortages of the process.
 
 use super::{NodeMetrics, float};
-use crate::labels::{ActorName, HttpRefusal, NodeThread, Shortage};
+use crate::labels::{ActorName, HttpRefusal, Mailbox, NodeThread, Shortage};
 use std::time::Duration;
 
 impl NodeMetrics {
     /// Sets the number of waiting messages of the actor, or of all actors of that name together.
     pub fn mailbox_depth(&self, actor: ActorName, messages: u64) {
         self.inner.actors.mailbox_depth.of(actor).set(float(messages));
+    }
+
+    /// Records the time that a message waited in the actor's mailbox.
+    pub fn mailbox_waited(&self, actor: Mailbox, took: Duration) {
+        self.inner.actors.mailbox_wait.of(actor).record(took);
     }
 
     /// Records the delay `after` with which a timer on the node's own thread fired; counted as

@@ -5,7 +5,7 @@ use crate::{
     catalogue::{self, UNKNOWN_PEER},
     labels::{ConnectionResult, Direction, DropReason, Lane, PeerState},
 };
-use metrics::{Counter, Gauge};
+use metrics::{Counter, Gauge, Histogram};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -90,6 +90,7 @@ struct Peer {
     lag: Gauge,
     state: Chosen<PeerState>,
     rtt: LateGauge,
+    acknowledge: Histogram,
     rejections: Counter,
     divergences: Counter,
     settings: Gauge,
@@ -122,6 +123,7 @@ impl PeerMetrics {
             lag: scope.gauge(&catalogue::PEER_LAG),
             state: scope.choice(&catalogue::PEER_STATE, "state"),
             rtt: scope.late_gauge(&catalogue::PEER_RTT),
+            acknowledge: scope.histogram(&catalogue::PEER_ACKNOWLEDGE),
             rejections: scope.counter(&catalogue::APPEND_REJECTIONS),
             divergences: scope.counter(&catalogue::DIVERGENCES),
             settings: scope.gauge(&catalogue::PEER_SETTINGS),
@@ -165,6 +167,11 @@ impl PeerMetrics {
     /// Sets the number of settings that differ between the peer and this node.
     pub fn settings_differ(&self, count: u64) {
         self.inner.settings.set(float(count));
+    }
+
+    /// Records the time from sending entries until the peer acknowledged them.
+    pub fn acknowledged(&self, took: Duration) {
+        self.inner.acknowledge.record(took);
     }
 
     /// Counts an append that the peer rejected.

@@ -5,9 +5,9 @@ use super::scope::{Chosen, Each, LateGauge, Scope, TimeCounter};
 use crate::{
     catalogue,
     labels::{
-        ActorName, CredentialsOf, Direction, ElectionResult, HttpRefusal, NodeRole, NodeThread, Phase, ProposalResult,
-        ProposalStage, ReadMode, ReadResult, ReloadResult, Repair, Shortage, SnapshotPhase, StorageOp, TermChange,
-        VoteDirection, VoteResult,
+        ActorName, CredentialsOf, Direction, ElectionResult, HttpRefusal, Mailbox, NodeRole, NodeThread, Phase,
+        ProposalResult, ProposalStage, ReadMode, ReadResult, ReloadResult, Repair, Shortage, SnapshotPhase, StorageOp,
+        TermChange, VoteDirection, VoteResult,
     },
 };
 use metrics::{Counter, Gauge, Histogram};
@@ -15,6 +15,7 @@ use metrics::{Counter, Gauge, Histogram};
 /// Load of the actors, delays of their threads, and shortages of the process.
 pub(super) struct Actors {
     pub(super) mailbox_depth: Each<ActorName, Gauge>,
+    pub(super) mailbox_wait: Each<Mailbox, Histogram>,
     pub(super) busy: Each<ActorName, TimeCounter>,
     pub(super) event_loop_delay: Histogram,
     pub(super) late_wakeups: Counter,
@@ -29,6 +30,7 @@ impl Actors {
     pub(super) fn register(scope: &Scope) -> Self {
         Self {
             mailbox_depth: scope.each("actor", |scope| scope.gauge(&catalogue::MAILBOX_DEPTH)),
+            mailbox_wait: scope.each("actor", |scope| scope.histogram(&catalogue::MAILBOX_WAIT)),
             busy: scope.each("actor", |scope| scope.time_counter(&catalogue::ACTOR_BUSY)),
             event_loop_delay: scope.histogram(&catalogue::EVENT_LOOP_DELAY),
             late_wakeups: scope.counter(&catalogue::LATE_WAKEUPS),

@@ -3,8 +3,8 @@
 
 use quorate_metrics::{
     ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal, Label, Lane,
-    Metrics, NodeMetrics, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult,
-    ReloadResult, Repair, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection,
+    Mailbox, Metrics, NodeMetrics, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode,
+    ReadResult, ReloadResult, Repair, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection,
 };
 use std::{
     collections::BTreeMap,
@@ -93,6 +93,7 @@ pub(crate) fn record_everything(node: &NodeMetrics) {
     node.sessions(3);
     ProposalStage::ALL.iter().for_each(|stage| node.proposal_stage(*stage, took));
     node.batch(64);
+    Mailbox::ALL.iter().for_each(|actor| node.mailbox_waited(*actor, took));
     for mode in ReadMode::ALL {
         ReadResult::ALL.iter().for_each(|result| node.reads(*mode, *result, 1));
         node.read_took(*mode, took);
@@ -109,6 +110,7 @@ pub(crate) fn record_everything(node: &NodeMetrics) {
         let peer = node.peer(peer);
         peer.matched(5, 4);
         PeerState::ALL.iter().for_each(|state| peer.set_state(*state));
+        peer.acknowledged(took);
         peer.append_rejected();
         peer.diverged();
         peer.data_lost();

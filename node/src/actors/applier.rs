@@ -29,7 +29,7 @@ use crate::{
     status::Halted,
 };
 use actix::prelude::*;
-use quorate_metrics::{NodeMetrics, ProposalResult, SnapshotPhase};
+use quorate_metrics::{Mailbox, NodeMetrics, ProposalResult, SnapshotPhase};
 use quorate_raft::{
     EntryId, Index, Kind, Membership, NodeId, Skip,
     session::{self, Request},
@@ -152,8 +152,9 @@ impl<M: StateMachine> Applier<M> {
         }
     }
 
-    fn apply(&mut self, Committed { batch, groups }: Committed) {
+    fn apply(&mut self, Committed { batch, groups, sent }: Committed) {
         let began = Instant::now();
+        self.metrics.mailbox_waited(Mailbox::Applier, began.saturating_duration_since(sent));
         let mut applying: Vec<_> = groups.iter().map(|group| group.applying(began)).collect();
         let with_indexes =
             |(nth, group): (usize, Group)| group.with_indexes().map(move |(of, caller)| (of, nth, caller));
@@ -298,7 +299,15 @@ impl<M: StateMachine> Applier<M> {
             schema_version: self.machine.as_ref().and_then(|machine| machine.schema_version()),
         };
         let (measured, halted) = (std::mem::take(&mut self.measured), self.halted.clone());
-        self.applied.do_send(Applied { index: self.last.index, reached, answers, measured, comparison, halted });
+        self.applied.do_send(Applied {
+            index: self.last.index,
+            sent: self.told_at,
+            reached,
+            answers,
+            measured,
+            comparison,
+            halted,
+        });
     }
 
     /// Applies a session entry: the table decides whether the machine is called.

@@ -89,7 +89,7 @@ impl Waiter {
     }
 }
 
-/// What a caller is told.
+/// The answer to a caller of this node's handle.
 pub(crate) struct Told {
     pub(crate) outcome: Result<Outcome, ProposeError>,
     /// The stages of its batch, if its answer is the last one.
@@ -298,6 +298,7 @@ pub(crate) struct Committed {
     pub(crate) batch: Batch,
     /// Runs of callers, in order of index; entries without a caller have none.
     pub(crate) groups: Vec<Group>,
+    pub(crate) sent: Instant,
 }
 
 /// Callers of consecutive entries of one batch, as it was proposed.
@@ -313,6 +314,7 @@ pub(crate) struct Group {
 #[rtype(result = "()")]
 pub(crate) struct Applied {
     pub(crate) index: Index,
+    pub(crate) sent: Instant,
     pub(crate) reached: Reached,
     pub(crate) answers: Vec<Answer>,
     /// The stages of batches of which these are the last answers.

@@ -93,7 +93,7 @@ impl Consensus {
                 let way_of = |callers: Callers| Group { way: stages.way_of(callers.first, now), callers };
                 let groups = callers.into_iter().map(way_of).collect();
                 stages.dispatched(batch.last());
-                self.apply(Committed { batch, groups });
+                self.apply(Committed { batch, groups, sent: now });
             }
             Effect::Load { from, to } => self.load(LoadFor::Applier, from, to, self.node.limits.max_batch_bytes * 4),
             Effect::ReadsReady { index, tokens } => {

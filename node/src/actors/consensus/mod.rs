@@ -65,7 +65,7 @@ use crate::{
 };
 use actix::prelude::*;
 use clients::Clients;
-use quorate_metrics::NodeMetrics;
+use quorate_metrics::{Mailbox, NodeMetrics};
 use quorate_raft::{Effect, Index, NodeId, Replica};
 use quorate_storage::contract::{EntriesRead, Persisted, StorageFailed, StorageFull};
 use quorate_transport::network::Event;
@@ -396,7 +396,8 @@ hear! {
     };
     Fetch: |this, fetch, _ctx| this.fetch(fetch);
     Stop: |_this, Stop, ctx| ctx.stop();
-    Applied: |this, Applied { index, reached, answers, measured, comparison, halted }, ctx| {
+    Applied: |this, Applied { index, sent, reached, answers, measured, comparison, halted }, ctx| {
+        this.node.metrics.mailbox_waited(Mailbox::Consensus, sent.elapsed());
         this.decide_commands(ctx, |commands, _, view, out| commands.applied(answers, view, out));
         measured.into_iter().for_each(|measured| measured.arrived(&this.node.metrics));
         this.restored_up_to(index);

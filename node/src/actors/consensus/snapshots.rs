@@ -250,7 +250,8 @@ impl Consensus {
                 if let Some(restoring) = &mut this.snapshots.restoring {
                     restoring.is_open = true;
                     let held = std::mem::take(&mut restoring.held);
-                    held.into_iter().for_each(|committed| this.snapshots.applier.do_send(committed));
+                    let sent = Instant::now();
+                    held.into_iter().for_each(|of| this.snapshots.applier.do_send(Committed { sent, ..of }));
                 }
             }
             Ok(Ok(other)) => {

@@ -4,6 +4,7 @@
 //! peer's link, wakes it by a timer, and reads the snapshot that is sent (`sending`).
 
 mod sending;
+mod unacknowledged;
 
 use super::{
     blocking::Blocking,
@@ -23,6 +24,7 @@ use quorate_transport::network::Link;
 use sending::Sending;
 use std::{rc::Rc, time::Duration};
 use tokio::time::Instant;
+use unacknowledged::Unacknowledged;
 
 /// The actor that replicates to one peer.
 pub(crate) struct Replicator {
@@ -42,6 +44,7 @@ pub(crate) struct Replicator {
     clock: Clock,
     heartbeat_interval: Duration,
     next_heartbeat: Instant,
+    unacknowledged: Unacknowledged,
     metrics: PeerMetrics,
     node_metrics: NodeMetrics,
     lifecycle: Lifecycle,
@@ -107,6 +110,7 @@ impl Replicator {
             clock,
             heartbeat_interval: assignment.heartbeat_interval,
             next_heartbeat: Instant::now(),
+            unacknowledged: Unacknowledged::default(),
             metrics: assignment.metrics.peer(peer.0),
             node_metrics: assignment.metrics,
             _panic_guard: assignment.lifecycle.panic_guard("Replicator"),
@@ -131,6 +135,7 @@ impl Replicator {
         rule: impl FnOnce(&mut Replication, Moment, &mut Vec<ReplicationOutput>),
     ) {
         let now = self.clock.now();
+        self.unacknowledged.now = now;
         self.rule(|replication, out| rule(replication, now, out));
         self.send_chunks(now, ctx);
     }
@@ -140,6 +145,7 @@ impl Replicator {
         match output {
             ReplicationOutput::Send(message) => {
                 if self.lifecycle.is_running() {
+                    self.unacknowledged.sends(&message);
                     self.link.send(message);
                 }
             }
@@ -235,6 +241,9 @@ impl Handler<Acknowledged> for Replicator {
 
     fn handle(&mut self, Acknowledged { epoch, matched }: Acknowledged, ctx: &mut Self::Context) {
         self.rule_now(ctx, |replication, now, out| replication.acknowledged(now, epoch, matched, out));
+        if let Some(took) = self.unacknowledged.acknowledged(epoch, matched) {
+            self.metrics.acknowledged(took);
+        }
         self.heartbeat_if_due();
     }
 }
