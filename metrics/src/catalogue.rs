@@ -7,9 +7,9 @@
 use crate::labels::{
     ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal, Label as _, Lane,
     Mailbox, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, ReloadResult,
-    Repair, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, VoteResult,
+    Repair, Resource, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, VoteResult, Waiting,
 };
-use Unit::{Bytes, Count, Entries, Index, Seconds, Term, UnixSeconds, Yes};
+use Unit::{Bytes, Count, Entries, Index, Ratio, Seconds, Term, UnixSeconds, Yes};
 
 /// One row of the table: all properties of a metric.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -67,6 +67,8 @@ pub enum Unit {
     Bytes,
     /// A duration in seconds.
     Seconds,
+    /// A part of a whole, from 0 to 1.
+    Ratio,
     /// A point in time, in seconds since 1970.
     UnixSeconds,
 }
@@ -136,6 +138,8 @@ const SNAPSHOT_PHASE: Label = closed("phase", SnapshotPhase::VALUES);
 const REPAIR: Label = closed("result", Repair::VALUES);
 const ACTOR: Label = closed("actor", ActorName::VALUES);
 const MAILBOX: Label = closed("actor", Mailbox::VALUES);
+const RESOURCE: Label = closed("resource", Resource::VALUES);
+const WAITING: Label = closed("waiting", Waiting::VALUES);
 const SHORT_OF: Label = closed("what", Shortage::VALUES);
 const THREAD: Label = closed("thread", NodeThread::VALUES);
 const CREDENTIALS: Label = closed("of", CredentialsOf::VALUES);
@@ -268,6 +272,10 @@ catalogue! {
     LOG_LINES_LOST: COUNTER, Count, "quorate_log_lines_lost_total",
         "Log lines that were dropped because standard error was blocked.";
     HTTP_CONNECTIONS: GAUGE, Count, "quorate_http_connections", "Open client connections.";
+    FREE_SPACE: GAUGE, Bytes, "quorate_storage_free_bytes",
+        "Space that this process may use on the file system of the data directory; absent where it is not measured.";
+    PRESSURE: GAUGE, Ratio, "quorate_pressure_ratio" {RESOURCE, WAITING},
+        "Part of the last ten seconds in which some, or all, of the machine's busy tasks waited for a resource, by the kernel's pressure stall information; absent without it.";
     HTTP_REFUSED: COUNTER, Count, "quorate_http_refused_total" {HTTP_REFUSAL},
         "Requests and connections of clients that were refused or cut off, by reason.";
     CERTIFICATE_EXPIRY: GAUGE, UnixSeconds, "quorate_certificate_expiry_timestamp_seconds" {CREDENTIALS},

@@ -365,6 +365,28 @@ label! {
 }
 
 label! {
+    /// A resource of the machine that tasks may wait for.
+    pub Resource {
+        /// A processor.
+        Cpu = "cpu",
+        /// A device, such as a disk.
+        Io = "io",
+        /// Memory.
+        Memory = "memory",
+    }
+}
+
+label! {
+    /// The tasks that wait at the same time.
+    pub Waiting {
+        /// At least one.
+        One = "some",
+        /// All that are not idle.
+        All = "full",
+    }
+}
+
+label! {
     /// An actor of which the wait in the mailbox is measured.
     pub Mailbox {
         /// It owns term, vote, role and membership.

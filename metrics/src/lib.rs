@@ -43,7 +43,7 @@ pub use handles::{NodeMetrics, PeerMetrics};
 pub use labels::{
     ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal, Label, Lane,
     Mailbox, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, ReloadResult,
-    Repair, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection,
+    Repair, Resource, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, Waiting,
 };
 
 use exporter::Exporter;

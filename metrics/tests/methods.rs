@@ -5,7 +5,8 @@ mod support;
 use quorate_metrics::{
     ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal, Lane, Mailbox,
     Metrics, NodeMetrics, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult,
-    ReloadResult, Repair, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, catalogue::CATALOGUE,
+    ReloadResult, Repair, Resource, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, Waiting,
+    catalogue::CATALOGUE,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -191,6 +192,10 @@ steps! {
     |node| node.peer(2).acknowledged(MS(2)) => {
         "quorate_peer_acknowledge_seconds_count{peer=2}" = 1.0,
         "quorate_peer_acknowledge_seconds_sum{peer=2}" = 0.002,
+    }
+    |node| node.free_space(4096) => { "quorate_storage_free_bytes{}" = 4096.0 }
+    |node| node.pressure(Resource::Io, Waiting::One, 0.25) => {
+        "quorate_pressure_ratio{resource=io,waiting=some}" = 0.25,
     }
     |node| node.mailbox_waited(Mailbox::Applier, MS(2)) => {
         "quorate_actor_mailbox_wait_seconds_count{actor=applier}" = 1.0,

@@ -86,6 +86,7 @@ fn names_follow_the_conventions_of_prometheus() {
         assert_eq!(base.ends_with("_bytes"), unit == Unit::Bytes, "{name}");
         assert_eq!(base.ends_with("_entries"), unit == Unit::Entries, "{name}");
         assert_eq!(base.ends_with("_index"), unit == Unit::Index, "{name}");
+        assert_eq!(base.ends_with("_ratio"), unit == Unit::Ratio, "{name}");
         assert!(help.ends_with('.') && !help.contains('\n'), "{name}: {help}");
         for label in labels {
             assert!(!["node", "le", "quantile", "job", "instance"].contains(&label.name), "{name}: {}", label.name);
@@ -109,7 +110,8 @@ fn a_fresh_node_shows_zero_for_every_counter_and_histogram_that_needs_no_peer() 
     for metric in CATALOGUE {
         let of_metric: Vec<_> = fresh.iter().filter(|(series, _)| series.metric() == metric.name).collect();
         let absent_until_known = metric.labels.iter().any(|label| label.values == Values::Peer)
-            || metric.name.ends_with("_expiry_timestamp_seconds");
+            || metric.name.ends_with("_expiry_timestamp_seconds")
+            || ["quorate_storage_free_bytes", "quorate_pressure_ratio"].contains(&metric.name);
         assert_eq!(of_metric.is_empty(), absent_until_known, "{}", metric.name);
         let expected = if metric.name == "quorate_build_info" { 1.0 } else { 0.0 };
         for (series, value) in of_metric {

@@ -22,6 +22,7 @@ pub mod descriptors;
 pub mod discard;
 mod environment;
 pub mod exit;
+mod host;
 pub mod http;
 pub mod load;
 mod logging;

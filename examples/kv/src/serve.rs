@@ -7,7 +7,7 @@
 use crate::{
     config::{Config, ConfigError, HttpAdmin, Overrides, Tls},
     descriptors::ConnectionLimit,
-    environment,
+    environment, host,
     http::{
         Api, Permission,
         access::Access,
@@ -131,6 +131,7 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     let (reload, said) = (Arc::new(Mutex::new(reload)), BTreeSet::new());
     let reloading = Reloading { reload, network: reloader, replace, metrics: own.clone(), said };
     tokio::spawn(reloading.run(hangups));
+    host::watch(config.data_dir.clone(), own.clone());
 
     warn_of_open(&config, &access, config.http);
     if let (Some((_, access)), Some(HttpAdmin { listen })) = (&admin, &config.http_admin) {

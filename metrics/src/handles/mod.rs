@@ -6,6 +6,7 @@ mod clients;
 mod credentials;
 mod effects;
 mod elections;
+mod host;
 mod log;
 mod peers;
 mod scope;
@@ -38,6 +39,7 @@ struct Inner {
     clients: series::Clients,
     credentials: series::Credentials,
     effects: series::Effects,
+    host: host::Host,
     storage: series::Storage,
     peers: peers::Peers,
     snapshots: series::Snapshots,
@@ -57,6 +59,7 @@ impl NodeMetrics {
             clients: series::Clients::register(&scope),
             credentials: series::Credentials::register(&scope),
             effects: series::Effects::register(&scope),
+            host: host::Host::register(&scope),
             storage: series::Storage::register(&scope),
             peers: peers::Peers::register(&scope),
             snapshots: series::Snapshots::register(&scope),

@@ -4,7 +4,7 @@
 use quorate_metrics::{
     ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal, Label, Lane,
     Mailbox, Metrics, NodeMetrics, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode,
-    ReadResult, ReloadResult, Repair, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection,
+    ReadResult, ReloadResult, Repair, Resource, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, Waiting,
 };
 use std::{
     collections::BTreeMap,
@@ -94,6 +94,10 @@ pub(crate) fn record_everything(node: &NodeMetrics) {
     ProposalStage::ALL.iter().for_each(|stage| node.proposal_stage(*stage, took));
     node.batch(64);
     Mailbox::ALL.iter().for_each(|actor| node.mailbox_waited(*actor, took));
+    node.free_space(1 << 30);
+    for resource in Resource::ALL {
+        Waiting::ALL.iter().for_each(|waiting| node.pressure(*resource, *waiting, 0.5));
+    }
     for mode in ReadMode::ALL {
         ReadResult::ALL.iter().for_each(|result| node.reads(*mode, *result, 1));
         node.read_took(*mode, took);

@@ -75,6 +75,17 @@ async fn requests_are_answered_with_the_documented_status_and_body() {
     assert_eq!(status, 200);
     assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);
     assert!(answer.text().contains("quorate_term{"), "{}", answer.text());
+    let deadline = Instant::now() + PATIENCE;
+    let free = loop {
+        let (_, answer) = ask("GET /metrics", "").await;
+        let free = answer.text().lines().find_map(|line| line.strip_prefix("quorate_storage_free_bytes{node=\"1\"} "));
+        if let Some(free) = free.map(|free| free.parse::<f64>().expect("a number")) {
+            break free;
+        }
+        assert!(Instant::now() < deadline, "free space is measured at the start");
+        tokio::task::yield_now().await;
+    };
+    assert!(free > 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
