@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -18,6 +18,8 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(crate) struct Admission {
     capacity: Capacity,
+    /// Whether a request was refused since the last look.
+    has_refused: AtomicBool,
     rate: Mutex<DrainRate>,
     published: PublishedRate,
 }
@@ -26,7 +28,12 @@ impl Admission {
     pub(crate) fn new(places: usize, bytes: usize) -> Arc<Self> {
         let now = Instant::now();
         let published = PublishedRate { since: now, moved_ns: AtomicU64::new(0), each_ns: AtomicU64::new(u64::MAX) };
-        Arc::new(Self { capacity: Capacity::new(places, bytes), rate: Mutex::new(DrainRate::new(now)), published })
+        Arc::new(Self {
+            capacity: Capacity::new(places, bytes),
+            has_refused: AtomicBool::new(false),
+            rate: Mutex::new(DrainRate::new(now)),
+            published,
+        })
     }
 
     /// The bounds on the places and bytes that one client may take.
@@ -50,7 +57,17 @@ impl Admission {
         if let Some(capacity) = quota {
             capacity.give_back(bytes);
         }
+        // Mostly only read: under overload most requests end here.
+        if !self.has_refused.load(Ordering::Relaxed) {
+            self.has_refused.store(true, Ordering::Relaxed);
+        }
         None
+    }
+
+    /// Whether a request was refused for lack of room since the last look. A client's own quota does
+    /// not count.
+    pub(crate) fn take_refused(&self) -> bool {
+        self.has_refused.load(Ordering::Relaxed) && self.has_refused.swap(false, Ordering::Relaxed)
     }
 
     /// The number of requests that are inside.

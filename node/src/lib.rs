@@ -37,7 +37,8 @@
 //!   message, every flow.
 //! - [`transport`] and [`storage`] are the seams: any [`transport::network::Network`],
 //!   any storage actor.
-//! - [`metrics`] has the Prometheus metrics of a node.
+//! - [`metrics`] has the Prometheus metrics of a node; [`Node::events`] is the stream of its
+//!   [`events`], from elections to full disks, as typed facts and as sentences.
 //!
 //! A node runs on a thread of its own, with an actix `System` inside; its handle works from any
 //! tokio runtime.
@@ -51,6 +52,7 @@ mod config;
 #[doc(hidden)]
 pub mod decisions;
 mod error;
+pub mod events;
 mod lifecycle;
 mod losses;
 mod machine;

@@ -5,9 +5,12 @@
 //! [`Lifecycle::is_running`] is false, and every part that could send, persist or answer checks it
 //! first.
 
-use crate::error::Failure;
+use crate::{
+    error::Failure,
+    events::{Events, What},
+};
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, Ordering},
 };
 use tokio::sync::watch;
@@ -17,6 +20,8 @@ use tokio::sync::watch;
 pub(crate) struct Lifecycle {
     running: Arc<AtomicBool>,
     end: watch::Sender<Option<End>>,
+    /// The stream of events, once the node starts.
+    events: Arc<OnceLock<Events>>,
 }
 
 /// Why a node ended.
@@ -30,7 +35,13 @@ pub(crate) enum End {
 
 impl Lifecycle {
     pub(crate) fn new() -> Self {
-        Self { running: Arc::new(AtomicBool::new(true)), end: watch::channel(None).0 }
+        Self { running: Arc::new(AtomicBool::new(true)), end: watch::channel(None).0, events: Arc::default() }
+    }
+
+    /// Tells the end of the node to this stream.
+    pub(crate) fn tells(&self, events: Events) {
+        // A node has one stream.
+        let _ = self.events.set(events);
     }
 
     /// Whether the node may still send, persist or answer.
@@ -49,7 +60,10 @@ impl Lifecycle {
         self.end.send_if_modified(|end| match end {
             Some(End::Failed(_)) => false,
             _ => {
-                tracing::error!("node failed: {cause}");
+                match self.events.get() {
+                    Some(events) => events.tell(What::Failed { why: cause.to_string() }),
+                    None => tracing::error!("node failed: {cause}"),
+                }
                 *end = Some(End::Failed(cause));
                 true
             }

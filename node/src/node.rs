@@ -15,6 +15,7 @@ use crate::{
         reads::Wants,
     },
     error::{ChangeError, Failure, ReadError, SnapshotError, TransferError},
+    events::{EventReader, Events},
     lifecycle::{End, Lifecycle},
     machine::{At, StateMachine},
     results::{Consistency, MembersChanged, Read, SnapshotTaken},
@@ -49,6 +50,7 @@ pub(crate) struct Shared<M: StateMachine> {
     pub(crate) admission: Arc<Admission>,
     pub(crate) clock: Clock,
     pub(crate) applier: Addr<Applier<M>>,
+    pub(crate) events: Events,
     pub(crate) status: watch::Receiver<Status>,
     /// The leadership of this node, while it leads.
     pub(crate) leading: watch::Receiver<Option<Leading>>,
@@ -335,6 +337,20 @@ impl<M: StateMachine> Node<M> {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.shared.status.clone()
+    }
+
+    /// The events of the node from now on: campaigns and votes with their reasons, leaders, members,
+    /// snapshots, faults. The reader has the last ones before now, too. Any number of readers is
+    /// possible; a slow one loses events and is told how many. See [`events`](crate::events).
+    #[must_use]
+    pub fn events(&self) -> EventReader {
+        self.shared.events.reader()
+    }
+
+    /// The time since the node's start, on the clock of its events.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.shared.clock.now().0
     }
 
     /// Takes no more requests, waits for the ones under way (at most

@@ -1,38 +1,54 @@
 //! The observers of the storage and the network, which record their reports in the metrics
 //! of the node.
 
+use crate::events::{Events, trackers};
 use quorate_metrics::{self as metrics, NodeMetrics, PeerMetrics};
 use quorate_raft::NodeId;
 use quorate_storage::contract::{StorageObserver, StorageOp};
 use quorate_transport::network::{ConnectionResult, Direction, DropReason, Lane, NetworkObserver, ReloadResult};
 use std::{
     collections::BTreeMap,
-    sync::{PoisonError, RwLock},
+    sync::{Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
 /// Records the reports of the storage.
-pub(crate) struct ObservedStorage(pub(crate) NodeMetrics);
+pub(crate) struct ObservedStorage {
+    metrics: NodeMetrics,
+    /// The time of syncs, for events.
+    disk: Option<(Events, Mutex<trackers::Disk>)>,
+}
+
+impl ObservedStorage {
+    pub(crate) fn new(metrics: NodeMetrics, events: Option<Events>) -> Self {
+        Self { metrics, disk: events.map(|events| (events, Mutex::default())) }
+    }
+}
 
 impl StorageObserver for ObservedStorage {
     fn synced(&self, took: Duration) {
-        self.0.fsync_took(took);
+        self.metrics.fsync_took(took);
+        if let Some((events, disk)) = &self.disk {
+            let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            let told = disk.lock().unwrap_or_else(PoisonError::into_inner).synced(took_us, || events.now_ms());
+            told.into_iter().for_each(|what| events.tell(what));
+        }
     }
 
     fn wrote(&self, bytes: u64) {
-        self.0.written(bytes);
+        self.metrics.written(bytes);
     }
 
     fn failed(&self, op: StorageOp) {
-        self.0.storage_error(op.label());
+        self.metrics.storage_error(op.label());
     }
 
     fn ran_short(&self) {
-        self.0.ran_short(metrics::Shortage::Storage);
+        self.metrics.ran_short(metrics::Shortage::Storage);
     }
 
     fn log_bytes(&self, bytes: u64) {
-        self.0.log_bytes(bytes);
+        self.metrics.log_bytes(bytes);
     }
 }
 

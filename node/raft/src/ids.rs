@@ -127,7 +127,7 @@ impl fmt::Display for EntryId {
 /// An entry that an operator marks to be skipped: its command is answered with an error and not
 /// applied. The checksum covers the entry and, through the chain, all entries before it, so no
 /// other entry can be meant.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Skip {
     /// Position in the log, from 1.
     pub index: Index,

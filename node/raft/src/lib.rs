@@ -74,8 +74,8 @@ pub use progress::{Credit, NextAppend, Progress, ProgressState, Want};
 pub use reads::{ReadToken, Reads};
 pub use refused::{ChangeRefused, MemberKind, TransferRefused};
 pub use replica::{
-    Cut, Effect, Entries, Faulty, HardState, Leadership, MessageRefusal, Persist, Recovered, Replica, Role, Settings,
-    Violation,
+    Cut, Denial, Effect, Entries, Faulty, HardState, Leadership, MessageRefusal, Observation, Persist, Recovered,
+    Replica, Role, Settings, StepDown, Violation,
 };
 pub use replication::{Replication, ReplicationOutput, ReplicationStart};
 pub use snapshot::{Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply};

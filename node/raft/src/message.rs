@@ -40,6 +40,7 @@ use crate::{
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// A message with its destination.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -107,7 +108,7 @@ pub enum Body {
 }
 
 /// The two rounds of an election.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Phase {
     /// "Would you vote for me in the next term?" Changes no term and no vote (thesis §9.6).
     PreVote,

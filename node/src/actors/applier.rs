@@ -22,6 +22,7 @@ use crate::{
         ticks::Reached,
     },
     error::{Failure, ProposeError, RestoreError},
+    events::{Events, What},
     lifecycle::{Lifecycle, PanicGuard},
     machine::{HaltCause, StateMachine, WriteState, cause_of},
     results,
@@ -77,6 +78,7 @@ pub(crate) struct Applier<M> {
     applied: Recipient<Applied>,
     state_taken: Recipient<StateTaken>,
     metrics: NodeMetrics,
+    events: Events,
     lifecycle: Lifecycle,
     _panic_guard: PanicGuard,
 }
@@ -124,7 +126,7 @@ impl<M: StateMachine> Applier<M> {
         skips: BTreeMap<Index, Skip>,
         (applied, state_taken): (Recipient<Applied>, Recipient<StateTaken>),
         patience: Duration,
-        metrics: NodeMetrics,
+        (metrics, events): (NodeMetrics, Events),
         lifecycle: Lifecycle,
     ) -> Self {
         Self {
@@ -147,6 +149,7 @@ impl<M: StateMachine> Applier<M> {
             applied,
             state_taken,
             metrics,
+            events,
             _panic_guard: lifecycle.panic_guard("Applier"),
             lifecycle,
         }
@@ -239,7 +242,7 @@ impl<M: StateMachine> Applier<M> {
         let is_command = matches!(kind, Kind::Command | Kind::Session);
         let can_be_skipped = is_command && matches!(cause, HaltCause::Panicked { .. });
         let halted = Arc::new(Halted { entry, bytes, cause, can_be_skipped });
-        tracing::error!("{halted}");
+        self.events.tell(What::Halted { entry, why: halted.to_string() });
         let at = entry.index;
         self.halted = Some(halted);
         let machine = self.machine.take();
@@ -263,16 +266,14 @@ impl<M: StateMachine> Applier<M> {
     fn skips(&mut self, entry: Skip, kind: Kind) -> bool {
         let Some(named) = self.skips.get(&entry.index) else { return false };
         if *named != entry {
-            tracing::error!(
-                "{named} is to be skipped, but the log has {entry}: it is applied; correct the list of entries to skip"
-            );
+            self.events.tell(What::SkipIgnored { named: *named, found: Some(entry) });
             return false;
         }
         if !matches!(kind, Kind::Command | Kind::Session) {
-            tracing::error!("{named} is to be skipped, but it holds no command: nothing is skipped");
+            self.events.tell(What::SkipIgnored { named: *named, found: None });
             return false;
         }
-        tracing::warn!("{entry} is skipped: its caller is told so, and the state machine does not see it");
+        self.events.tell(What::EntrySkipped { entry });
         self.sessions.skip(entry);
         true
     }
@@ -390,7 +391,7 @@ impl<M: StateMachine> Applier<M> {
                 (self.last, self.last_checksum) = (base.last, base.last_checksum);
                 self.flush();
                 self.metrics.snapshot_took(SnapshotPhase::Restore, began.elapsed());
-                tracing::info!("restored the state machine from the snapshot that ends at {ends}");
+                self.events.tell(What::SnapshotInstalled { last: ends });
                 Ok(())
             }
             Err(error) => {
@@ -513,9 +514,7 @@ impl<M: StateMachine> Handler<Restore> for Applier<M> {
         }
         if self.halted.is_some() {
             let ends = source.snapshot().base.last;
-            return tracing::warn!(
-                "the state machine halted, so the snapshot that ends at {ends} is restored by the next start"
-            );
+            return self.events.tell(What::SnapshotPostponed { last: ends });
         }
         let restored = self.restore(source, done.is_none());
         match (done, restored) {

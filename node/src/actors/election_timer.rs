@@ -14,7 +14,11 @@ use super::{
     messages::{Arm, ElectionTimeout, LeaderHeard, Stalled, Stop},
     stalls::{LATE_MIN, Stalls},
 };
-use crate::{config::Timing, lifecycle::PanicGuard};
+use crate::{
+    config::Timing,
+    events::{Events, What, millis},
+    lifecycle::PanicGuard,
+};
 use actix::prelude::*;
 use quorate_metrics::NodeMetrics;
 use quorate_raft::Term;
@@ -34,6 +38,7 @@ pub(crate) struct ElectionTimer {
     due: Instant,
     stalls: Stalls,
     metrics: NodeMetrics,
+    events: Events,
     _panic_guard: PanicGuard,
 }
 
@@ -68,6 +73,7 @@ impl ElectionTimer {
         timing: &Timing,
         random: SmallRng,
         metrics: NodeMetrics,
+        events: Events,
         panic_guard: PanicGuard,
     ) -> Self {
         let (now, timeout) = (Instant::now(), timing.election_timeout);
@@ -81,6 +87,7 @@ impl ElectionTimer {
             due: now,
             stalls: Stalls::new(timeout.1 * Self::EXCUSED_TIMEOUTS, timing.heartbeat_interval, now),
             metrics,
+            events,
             _panic_guard: panic_guard,
         }
     }
@@ -113,16 +120,10 @@ impl ElectionTimer {
             }
         }
         if let Some(report) = self.stalls.report(now) {
-            tracing::warn!(
-                late_wakeups = report.count,
-                longest_ms = u64::try_from(report.longest.as_millis()).unwrap_or(u64::MAX),
-                "this node's thread ran up to {:?} late: the machine is too busy, or stood still; give the node more of it, or raise \
-                 election_timeout",
-                report.longest
-            );
+            self.events.tell(What::ThreadStalled { count: report.count, longest_ms: millis(report.longest) });
         }
-        if let Some(Armed { term, .. }) = self.armed.take_if(|armed| armed.deadline <= now) {
-            self.timed_out.do_send(ElectionTimeout { term });
+        if let Some(Armed { term, at, .. }) = self.armed.take_if(|armed| armed.deadline <= now) {
+            self.timed_out.do_send(ElectionTimeout { term, after: now.saturating_duration_since(at) });
         }
         self.wake_later(ctx);
     }

@@ -34,6 +34,7 @@ use crate::{
     config::{Limits, Sessions, Snapshots, Timing},
     decisions::ticks::Ticks,
     error::StartError,
+    events::{Events, What},
     lifecycle::{End, Lifecycle},
     losses,
     machine::StateMachine,
@@ -50,7 +51,7 @@ use consensus::{Connections, Consensus, NodeContext, Parts, Peers, Roles, Snapsh
 use election_timer::ElectionTimer;
 use messages::{NetworkEvent, Stop};
 use quorate_metrics::NodeMetrics;
-use quorate_raft::{ClusterId, Index, MachineVersions, Membership, Moment, NodeId, Replica, Settings, Skip, tick};
+use quorate_raft::{ClusterId, Index, MachineVersions, Membership, NodeId, Replica, Settings, Skip, tick};
 use quorate_storage::{Completions, StorageHandle, contract::StorageThread};
 use quorate_transport::network::{Inbox, Introduction, Links, Network, NetworkContext};
 use rand::{
@@ -123,6 +124,10 @@ pub(crate) async fn launch<M: StateMachine>(
         seed,
         lifecycle,
     } = plan;
+    // It starts before the log is read, so that events of the recovery have a time.
+    let clock = Clock::start();
+    let events = Events::new(id, clock);
+    lifecycle.tells(events.clone());
     // The context gives an address before the actor exists: storage and network need one
     // to be started.
     let context = Context::<Consensus>::new();
@@ -133,12 +138,20 @@ pub(crate) async fn launch<M: StateMachine>(
         false => storage.start_here(),
     };
     let mut held = Threads { storage: storage.take_thread(), applier: None };
-    let mut recovered =
-        match recovery::recover(&storage, &cluster, id, Completions::to(&consensus), metrics.clone()).await {
-            Ok(recovered) => recovered,
-            Err(error) => return Err(held.end_for(error)),
-        };
-    let discarded = discards_state.then(|| recovery::discard_state(id, &mut recovered)).flatten();
+    let mut recovered = match recovery::recover(
+        &storage,
+        &cluster,
+        id,
+        Completions::to(&consensus),
+        (&metrics, &events),
+        threads,
+    )
+    .await
+    {
+        Ok(recovered) => recovered,
+        Err(error) => return Err(held.end_for(error)),
+    };
+    let discarded = discards_state.then(|| recovery::discard_state(&events, &mut recovered)).flatten();
     // The log need not have the configuration any more.
     let membership = discarded.map_or(membership, |base| base.membership);
     let mut random = seed.map_or_else(SmallRng::from_os_rng, SmallRng::seed_from_u64);
@@ -157,9 +170,9 @@ pub(crate) async fn launch<M: StateMachine>(
         ..Settings::new(quorate_storage::checksum)
     };
     let (faulty, has_snapshot) = (recovered.faulty.clone(), recovered.snapshot.is_some());
-    // The clock starts at zero, later than this: the promise from before a restart is
-    // kept long enough.
-    let replica = Replica::new(id, membership, recovered, settings).started(Moment::default());
+    // The promise from before a restart counts from now on, so it is kept long enough.
+    let replica = Replica::new(id, membership, recovered, settings).started(clock.now());
+    events.term_is(replica.term());
     let refused = recovery::refuse_if_alone(&replica, &faulty)
         .and_then(|()| recovery::refuse_if_tail_lost(&replica))
         .and_then(|()| recovery::refuse_if_not_as_configured(&replica));
@@ -177,7 +190,7 @@ pub(crate) async fn launch<M: StateMachine>(
         skips.clone(),
         (consensus.clone().recipient(), consensus.clone().recipient()),
         timing.leader_wait,
-        metrics.clone(),
+        (metrics.clone(), events.clone()),
         lifecycle.clone(),
     );
     let applier = match threads {
@@ -229,7 +242,7 @@ pub(crate) async fn launch<M: StateMachine>(
     };
     // An address given at the start takes precedence over that of the configuration, unless an
     // operator gave the latter.
-    let mut peers = Peers::new(links.clone(), addresses);
+    let mut peers = Peers::new(links.clone(), addresses, events.clone());
     peers.set_members(&replica.peers(), replica.membership());
     peers.meet(id, replica.membership());
 
@@ -240,6 +253,7 @@ pub(crate) async fn launch<M: StateMachine>(
         &timing,
         random,
         metrics.clone(),
+        events.clone(),
         panic_guard,
     )
     .start();
@@ -251,6 +265,7 @@ pub(crate) async fn launch<M: StateMachine>(
         consensus.clone().recipient(),
         blocking.clone(),
         metrics.clone(),
+        events.clone(),
         lifecycle.clone(),
     )
     .start();
@@ -258,10 +273,17 @@ pub(crate) async fn launch<M: StateMachine>(
     let (requests, received) = mpsc::unbounded_channel();
     let (status, watched) = watch::channel(status_of(&replica));
     let (leading, leads) = watch::channel(None);
-    let clock = Clock::start();
     context.run(Consensus::new(Parts {
         replica,
-        node: NodeContext { clock, timing, limits, sessions, metrics: metrics.clone(), lifecycle: lifecycle.clone() },
+        node: NodeContext {
+            clock,
+            timing,
+            limits,
+            sessions,
+            metrics: metrics.clone(),
+            events: events.clone(),
+            lifecycle: lifecycle.clone(),
+        },
         requests: Requests::new(received, timing.busy_poll),
         preferred: preferred_leaders,
         connections: Connections::new(peers, observed, introduction),
@@ -279,7 +301,8 @@ pub(crate) async fn launch<M: StateMachine>(
         compared,
         admission: Arc::clone(&admission),
     }));
-    actix::spawn(losses::watch(watched.clone(), timing, move |loss| tracing::error!(node = %id, "{loss}")));
+    let stuck = events.clone();
+    actix::spawn(losses::watch(watched.clone(), timing, move |why| stuck.tell(What::StuckWithoutData { why })));
     let (closing, closed) = watch::channel(false);
     let node = Node::new(Shared {
         id,
@@ -291,6 +314,7 @@ pub(crate) async fn launch<M: StateMachine>(
         admission,
         clock,
         applier: applier.clone(),
+        events: events.clone(),
         status: watched,
         leading: leads,
         lifecycle: lifecycle.clone(),
@@ -303,12 +327,13 @@ pub(crate) async fn launch<M: StateMachine>(
         },
     });
     let stop_applier = applier.recipient();
-    Ok((node, Running { lifecycle, links, consensus, stop_applier, blocking, threads: held, closing }))
+    Ok((node, Running { lifecycle, events, links, consensus, stop_applier, blocking, threads: held, closing }))
 }
 
 /// The running actors of a node.
 pub(crate) struct Running {
     lifecycle: Lifecycle,
+    events: Events,
     links: Rc<dyn Links>,
     consensus: Addr<Consensus>,
     stop_applier: Recipient<Stop>,
@@ -323,7 +348,7 @@ impl Running {
     pub(crate) async fn until_ended(self) {
         let end = self.lifecycle.ended().await;
         if end == End::Shutdown {
-            tracing::info!("shutting down");
+            self.events.tell(What::ShuttingDown);
         }
         self.links.close().await;
         // With it end the timer, collector, replicators and receiver, and the last addresses
@@ -336,6 +361,7 @@ impl Running {
         // Before the storage: the writing of a snapshot must not outlast the lock on the directory.
         self.blocking.close().await;
         self.threads.end();
+        self.events.end();
         self.closing.send_replace(true);
     }
 }

@@ -4,6 +4,7 @@
 use super::messages::Restore;
 use crate::{
     error::{Failure, RestoreError, StartError},
+    events::{Events, What},
     observe::ObservedStorage,
 };
 use actix::prelude::*;
@@ -14,16 +15,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// Recovers the storage, and gives its content in the form that the rules take.
+/// Recovers the storage, and gives its content in the form that the rules take. The time of its syncs
+/// is told if it means something (`is_timed`): not where all actors share a thread.
 pub(super) async fn recover(
     storage: &Storage,
     cluster: &str,
     member: NodeId,
     completions: Completions,
-    metrics: NodeMetrics,
+    (metrics, events): (&NodeMetrics, &Events),
+    is_timed: bool,
 ) -> Result<quorate_raft::Recovered, StartError> {
-    let request =
-        Recover { cluster: cluster.to_owned(), member, completions, observer: Arc::new(ObservedStorage(metrics)) };
+    let observer = Arc::new(ObservedStorage::new(metrics.clone(), is_timed.then(|| events.clone())));
+    let request = Recover { cluster: cluster.to_owned(), member, completions, observer };
     let recovered = storage
         .recover
         .send(request)
@@ -31,28 +34,19 @@ pub(super) async fn recover(
         .map_err(|_| StorageError::new("the storage actor died while it recovered the log"))??;
     let Recovered { hard_state, base, terms, last, last_checksum, faulty, snapshot, memberships, .. } = recovered;
     let covered = snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.base.last.index);
+    events.term_is(hard_state.term);
     for repair in &recovered.repairs {
-        tracing::warn!(node = %member, "recovery: {repair}");
+        events.tell(What::RecoveryRepaired { what: repair.clone() });
     }
     if base.index > covered {
         let damaged: Vec<_> = recovered.repairs.iter().filter(|line| line.contains(".snapshot")).cloned().collect();
         let found = if damaged.is_empty() { "no snapshot is there".to_owned() } else { damaged.join("; ") };
-        tracing::error!(
-            node = %member,
-            "the state up to entry {} is lost here, and the log begins after it: {found}; any member that still has the state brings it \
-             back as soon as it leads; if none has, no node can lead: restore a backup (quorate-kv restore)",
-            base.index
-        );
+        events.tell(What::StateLost { up_to: base.index, found });
     }
     if let Some(first) = faulty.first() {
-        tracing::error!(
-            node = %member,
-            "the disk lost the payload of {} entries, from {} on: the other members are asked for them",
-            faulty.len(),
-            first.id
-        );
+        events.tell(What::EntriesLost { count: faulty.len() as u64, first: first.id });
     }
-    tracing::info!(node = %member, term = %hard_state.term, "recovered a log that ends at entry {last}");
+    events.tell(What::Recovered { last });
     Ok(quorate_raft::Recovered {
         hard_state,
         log: Log::new(base, terms, last, last_checksum),
@@ -66,13 +60,9 @@ pub(super) async fn recover(
 
 /// Leaves the state of the newest snapshot out, as if the disk had lost it: a leader's snapshot takes
 /// its place. That one must not end earlier, so the log begins after the snapshot that was left out.
-pub(super) fn discard_state(member: NodeId, recovered: &mut quorate_raft::Recovered) -> Option<SnapshotBase> {
+pub(super) fn discard_state(events: &Events, recovered: &mut quorate_raft::Recovered) -> Option<SnapshotBase> {
     let base = recovered.snapshot.take()?;
-    tracing::warn!(
-        node = %member,
-        "the state up to entry {} is discarded, as this start was told: the leader's snapshot takes its place",
-        base.last
-    );
+    events.tell(What::StateDiscarded { last: base.last });
     recovered.log.compact(base.last, Some(base.last_checksum));
     recovered.faulty.retain(|faulty| faulty.id.index > base.last.index);
     Some(base)

@@ -11,7 +11,10 @@ use super::{
     blocking::{Aside, Blocking},
     messages::{ChunkArrived, SnapshotArrived, SnapshotProgress, Stop},
 };
-use crate::lifecycle::{Lifecycle, PanicGuard};
+use crate::{
+    events::{Events, SnapshotStep, What, millis},
+    lifecycle::{Lifecycle, PanicGuard},
+};
 use actix::prelude::*;
 use bytes::Bytes;
 use quorate_metrics::{Direction, NodeMetrics, SnapshotPhase};
@@ -34,6 +37,7 @@ pub(crate) struct SnapshotReceiver {
     progressed: Recipient<SnapshotProgress>,
     blocking: Blocking,
     metrics: NodeMetrics,
+    events: Events,
     lifecycle: Lifecycle,
     _panic_guard: PanicGuard,
 }
@@ -85,6 +89,7 @@ impl SnapshotReceiver {
         progressed: Recipient<SnapshotProgress>,
         blocking: Blocking,
         metrics: NodeMetrics,
+        events: Events,
         lifecycle: Lifecycle,
     ) -> Self {
         let _panic_guard = lifecycle.panic_guard("SnapshotReceiver");
@@ -97,6 +102,7 @@ impl SnapshotReceiver {
             progressed,
             blocking,
             metrics,
+            events,
             lifecycle,
             _panic_guard,
         }
@@ -134,12 +140,8 @@ impl SnapshotReceiver {
         let now = Instant::now();
         self.number += 1;
         let number = self.number;
-        tracing::info!(
-            bytes = snapshot.bytes,
-            "receiving a snapshot that ends at {} from {}",
-            snapshot.base.last,
-            leader.node
-        );
+        let (from, last, bytes_in_all) = (leader.node, snapshot.base.last, snapshot.bytes);
+        self.events.tell(What::SnapshotReceiving { from, last, bytes: bytes_in_all });
         let save = SaveSnapshot { base: snapshot.base.clone(), expected: Some((snapshot.bytes, snapshot.checksum)) };
         self.arriving = Some(Arriving {
             number,
@@ -239,9 +241,12 @@ impl SnapshotReceiver {
             match result.and_then(|finished| finished) {
                 Ok(_) if !this.lifecycle.is_running() => {}
                 Ok(snapshot) => {
-                    this.metrics.snapshot_took(SnapshotPhase::Receive, arriving.began.elapsed());
+                    let took = arriving.began.elapsed();
+                    this.metrics.snapshot_took(SnapshotPhase::Receive, took);
                     this.whole = snapshot.base.last.index;
                     let Leader { node: from, epoch, .. } = arriving.leader;
+                    let (last, took_ms) = (snapshot.base.last, millis(took));
+                    this.events.tell(What::SnapshotReceived { from, last, took_ms });
                     this.arrived.do_send(SnapshotArrived { from, epoch, base: snapshot.base });
                 }
                 Err(error) => {
@@ -256,9 +261,14 @@ impl SnapshotReceiver {
     fn refuse(&mut self, error: &str) {
         self.metrics.snapshot_failed(SnapshotPhase::Receive);
         if let Some(arriving) = self.arriving.take() {
-            tracing::warn!("can't receive the snapshot that ends at {}: {error}", arriving.snapshot.base.last);
+            self.failed(&arriving, error.to_owned());
             self.tell(&arriving, SnapshotOutcome::Refused);
         }
+    }
+
+    fn failed(&self, arriving: &Arriving, why: String) {
+        let (last, peer) = (Some(arriving.snapshot.base.last), Some(arriving.leader.node));
+        self.events.tell(What::SnapshotFailed { step: SnapshotStep::Receive, last, peer, why });
     }
 
     fn tell_progress(&mut self) {
@@ -294,7 +304,7 @@ impl Actor for SnapshotReceiver {
         ctx.run_interval(PATIENCE / 10, |this, _| {
             let forgotten = this.arriving.take_if(|arriving| arriving.heard.elapsed() >= PATIENCE);
             if let Some(arriving) = forgotten {
-                tracing::warn!("the rest of the snapshot that ends at {} does not arrive", arriving.snapshot.base.last);
+                this.failed(&arriving, "the rest of it does not arrive".to_owned());
             }
         });
     }

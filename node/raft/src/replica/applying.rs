@@ -3,7 +3,7 @@
 //! **Invariant:** `applied <= dispatched <= commit <= log.last()`; a follower dispatches only
 //! entries that are durable here.
 
-use super::{effect::Effect, state::Replica};
+use super::{effect::Effect, observation::StepDown, state::Replica};
 use crate::{
     batch::Batch,
     ids::{Index, Moment},
@@ -86,6 +86,12 @@ impl Replica {
     pub(super) fn is_stalled(&self, now: Moment) -> bool {
         let too_long = |since: Moment| now.since(since) >= self.settings.stall_limit;
         self.writes.waiting_since().is_some_and(too_long) || self.applying.since.is_some_and(too_long)
+    }
+
+    /// Of a node that is stalled: whether it is the disk or the state machine.
+    pub(super) fn stall(&self, now: Moment) -> StepDown {
+        let of_disk = self.writes.waiting_since().is_some_and(|since| now.since(since) >= self.settings.stall_limit);
+        if of_disk { StepDown::DiskStalled } else { StepDown::MachineStalled }
     }
 
     /// Observes whether the state machine makes progress.

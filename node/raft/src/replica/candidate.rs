@@ -6,6 +6,7 @@
 
 use super::{
     effect::{Effect, Persist},
+    observation::StepDown,
     start::HardState,
     state::{Replica, Role},
 };
@@ -22,7 +23,7 @@ impl Replica {
     pub(super) fn campaign(&mut self, now: Moment, out: &mut Vec<Effect>) {
         // The leader is forgotten: it must not keep this node from voting for another (both
         // survivors of its crash may be at this point).
-        self.step_down(out);
+        self.step_down(StepDown::TimedOut, out);
         if !self.faults.is_empty() {
             return self.ask_for_repair(now, out);
         }
@@ -60,7 +61,7 @@ impl Replica {
     pub fn election_lost(&mut self, term: Term, campaign: u64, out: &mut Vec<Effect>) {
         let campaigning = matches!(self.role, Role::PreCandidate | Role::Candidate);
         if term == self.term() && campaign == self.campaign && campaigning {
-            self.step_down(out);
+            self.step_down(StepDown::Denied, out);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Effects of the rules, and safety violations.
 
-use super::start::HardState;
+use super::{observation::Observation, start::HardState};
 use crate::{
     ballot::Ballot,
     batch::Batch,
@@ -240,6 +240,8 @@ pub enum Effect {
         /// The reason.
         reason: MessageRefusal,
     },
+    /// Tell observers of a decision and its reason. It asks for nothing else.
+    Observed(Observation),
     /// A safety violation: no output of this node can be trusted any more. Stop it.
     Halt(Violation),
 }

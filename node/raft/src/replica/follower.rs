@@ -3,6 +3,7 @@
 
 use super::{
     effect::{Effect, MessageRefusal, Persist, Violation},
+    observation::{Observation, StepDown},
     start::HardState,
     state::{Replica, Role},
 };
@@ -253,7 +254,7 @@ impl Replica {
             self.diverged = None;
         }
         if !matches!(self.role, Role::Follower) {
-            self.step_down(out);
+            self.step_down(StepDown::LeaderHeard { leader: from }, out);
         }
         self.leader_is_member = !self.is_outside(from);
         self.leader = Some(from);
@@ -272,10 +273,11 @@ impl Replica {
         }
     }
 
-    /// Follows in a later term: all that belonged to the old one is over (paper §5.1).
-    pub(super) fn adopt(&mut self, now: Moment, term: Term, out: &mut Vec<Effect>) {
+    /// Follows in a later term, which `from` has shown: all that belonged to the old one is over (paper §5.1).
+    pub(super) fn adopt(&mut self, now: Moment, from: NodeId, term: Term, out: &mut Vec<Effect>) {
         debug_assert!(term > self.term());
-        self.step_down(out);
+        self.step_down(StepDown::LaterTerm { from, term }, out);
+        out.push(Effect::Observed(Observation::TermAdopted { from, before: self.term() }));
         self.hard_state = HardState { term, vote: None, ..self.hard_state };
         self.forget_shown_term();
         self.diverged = None;
@@ -286,7 +288,10 @@ impl Replica {
 
     /// Becomes a follower. The term stays, and with it the vote: forgetting it would allow
     /// a second one.
-    pub(super) fn step_down(&mut self, out: &mut Vec<Effect>) {
+    pub(super) fn step_down(&mut self, cause: StepDown, out: &mut Vec<Effect>) {
+        if !matches!(self.role, Role::Follower) {
+            out.push(Effect::Observed(Observation::SteppedDown { led: self.is_leader(), term: self.term(), cause }));
+        }
         if self.is_leader() {
             // A later leadership of this node knows only the holdings that are remembered.
             self.remember_holdings(out);

@@ -4,6 +4,7 @@
 use super::{
     effect::{Effect, Persist},
     leadership::{Leadership, TieBreak},
+    observation::StepDown,
     state::{Replica, Role},
 };
 use crate::{
@@ -170,7 +171,7 @@ impl Replica {
     pub(super) fn check_quorum(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &self.role else { return };
         if !self.hears_quorum(now, leadership) {
-            self.step_down(out);
+            self.step_down(StepDown::NoQuorum, out);
         }
     }
 

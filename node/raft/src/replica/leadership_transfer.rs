@@ -15,6 +15,7 @@
 use super::{
     effect::Effect,
     leadership::LeadershipTransfer,
+    observation::{Observation, StepDown},
     state::{Replica, Role},
 };
 use crate::{
@@ -69,6 +70,7 @@ impl Replica {
         if let Role::Leader(leadership) = &mut self.role {
             leadership.transfer = Some(LeadershipTransfer { to, began: now, holding_since: None, is_told: false });
         }
+        out.push(Effect::Observed(Observation::TransferBegan { to }));
         self.continue_transfer(now, out);
         Ok(to)
     }
@@ -132,7 +134,7 @@ impl Replica {
         if let Some(LeadershipTransfer { to, .. }) = leadership.transfer.take() {
             out.push(Effect::LeadershipTransferEnded { to });
             if self.has_left() {
-                self.step_down(out);
+                self.step_down(StepDown::Removed, out);
             }
         }
     }
@@ -140,7 +142,7 @@ impl Replica {
     /// A leader that is no longer a voter, for good: it transfers leadership first, if it can.
     pub(super) fn depart(&mut self, now: Moment, out: &mut Vec<Effect>) {
         if self.transfer_target().is_none() && self.transfer_leadership(now, None, out).is_err() {
-            self.step_down(out);
+            self.step_down(StepDown::Removed, out);
         }
     }
 
@@ -154,7 +156,7 @@ impl Replica {
     pub(super) fn told_to_campaign(&mut self, now: Moment, from: NodeId, last: EntryId, out: &mut Vec<Effect>) {
         let is_whole = self.log.last() == last && self.writes.durable() == last.index;
         if self.leader == Some(from) && is_whole && self.can_lead(now) {
-            self.step_down(out);
+            self.step_down(StepDown::ToldToCampaign, out);
             self.stand_for_election(now, true, out);
         }
     }

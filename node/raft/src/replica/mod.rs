@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | `state`, with `leadership`, `faults`, `writes` | [`Replica`] and its parts: plain state, no rules |
 //! | `start`, `effect`, `view` | recovered state and settings; effects and violations; getters |
+//! | `observation` | decisions with their reasons, for observers |
 //! | `follower`, `voter`, `candidate`, `leader` | the roles, as in Figure 2 of the paper |
 //! | `durability`, `applying` | writes before messages; committed entries for the state machine |
 //! | `members`, `leadership_transfer` | membership changes; leadership transfer |
@@ -34,6 +35,7 @@ mod leadership;
 mod leadership_transfer;
 mod lost_data;
 mod members;
+mod observation;
 mod outside;
 mod promises;
 mod reads;
@@ -49,6 +51,7 @@ mod writes;
 pub use effect::{Cut, Effect, MessageRefusal, Persist, Violation};
 pub use leader::Entries;
 pub use leadership::Leadership;
+pub use observation::{Denial, Observation, StepDown};
 pub use start::{Faulty, HardState, Recovered, Settings};
 pub use state::{Replica, Role};
 
@@ -86,7 +89,7 @@ impl Replica {
             return self.answer_stale(now, from, body, out);
         }
         if term > self.term() {
-            self.adopt(now, term, out);
+            self.adopt(now, from, term, out);
         }
         match body {
             Body::Append(append) => self.append_received(now, from, append, out),
@@ -111,7 +114,7 @@ impl Replica {
     /// does for other messages. The runtime serves the rest of it.
     pub fn receive_term(&mut self, now: Moment, from: NodeId, message: &Message, out: &mut Vec<Effect>) {
         if self.accepts(now, from, message, out) && message.term > self.term() {
-            self.adopt(now, message.term, out);
+            self.adopt(now, from, message.term, out);
         }
     }
 
@@ -138,7 +141,7 @@ impl Replica {
         match self.role {
             // Heartbeats need no disk: they would hide for ever that no write completes
             // here any more.
-            Role::Leader(_) if self.is_stalled(now) => self.step_down(out),
+            Role::Leader(_) if self.is_stalled(now) => self.step_down(self.stall(now), out),
             Role::Leader(_) => {
                 self.watch_commits(out);
                 self.check_quorum(now, out);
@@ -175,7 +178,7 @@ impl Replica {
     pub fn storage_full(&mut self, full: bool, out: &mut Vec<Effect>) {
         self.is_full = full;
         if full && !matches!(self.role, Role::Follower) {
-            self.step_down(out);
+            self.step_down(StepDown::StorageFull, out);
         }
     }
 

@@ -108,7 +108,7 @@ impl Replica {
         }
         let hears_leader = self.hears_leader(now);
         if term > self.term() && !hears_leader {
-            self.adopt(now, term, out);
+            self.adopt(now, from, term, out);
         }
         let base = self.log.base();
         let outcome = match self.faults.get(id.index).filter(|faulty| faulty.id == id) {

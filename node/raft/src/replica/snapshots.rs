@@ -6,6 +6,7 @@
 
 use super::{
     effect::{Cut, Effect, MessageRefusal, Persist, Violation},
+    observation::StepDown,
     state::{Replica, Role},
 };
 use crate::{
@@ -108,7 +109,7 @@ impl Replica {
         match self.role {
             Role::Follower => {}
             // A campaign claims the log that it began with.
-            Role::PreCandidate | Role::Candidate => self.step_down(out),
+            Role::PreCandidate | Role::Candidate => self.step_down(StepDown::SnapshotInstalled, out),
             Role::Leader(_) if keeps => {}
             Role::Leader(_) => {
                 let violation = Violation::CommittedConflict { index: last.index, leader: from };

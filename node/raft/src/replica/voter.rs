@@ -4,6 +4,7 @@
 
 use super::{
     effect::{Effect, Persist},
+    observation::{Denial, Observation, StepDown},
     state::{Replica, Role},
 };
 use crate::{
@@ -27,11 +28,12 @@ impl Replica {
         out: &mut Vec<Effect>,
     ) {
         if self.tells_removed(now, from, request.last, out) {
-            return;
+            return observe(from, term, request, Some(Denial::Removed), out);
         }
         if self.comes_with_less(now, from, request.last.index, request.last.index == Index(0), out) {
             // This answer may stop the candidate before the leader hears of its loss.
             self.name_lost(from, request.last.index, out);
+            observe(from, term, request, Some(Denial::LostData), out);
             return self.say(now, from, Body::Vote(answer_to(request)), out);
         }
         if request.phase == Phase::Vote {
@@ -56,17 +58,25 @@ impl Replica {
         match request.phase {
             Phase::PreVote => {
                 let granted = !refuses && up_to_date && can_apply && term.next() > self.term();
+                let denial = (!granted).then(|| self.denial(from, term.next(), request, (refuses, may_judge)));
+                observe(from, term, request, denial, out);
                 self.answer_pre_vote(now, from, term, Vote { granted, ..answer_to(request) }, out);
             }
-            Phase::Vote if refuses && !by_transfer => self.say(now, from, Body::Vote(answer_to(request)), out),
+            Phase::Vote if refuses && !by_transfer => {
+                let denial = self.denial(from, term, request, (true, may_judge));
+                observe(from, term, request, Some(denial), out);
+                self.say(now, from, Body::Vote(answer_to(request)), out);
+            }
             Phase::Vote => {
                 if term > self.term() {
-                    self.adopt(now, term, out);
+                    self.adopt(now, from, term, out);
                 }
                 let free = self.vote().is_none_or(|vote| vote == from);
                 if term == self.term() && free && up_to_date && can_apply {
                     self.grant(now, from, request, out);
                 } else {
+                    let denial = self.denial(from, term, request, (false, may_judge));
+                    observe(from, term, request, Some(denial), out);
                     self.say(now, from, Body::Vote(answer_to(request)), out);
                 }
             }
@@ -92,12 +102,38 @@ impl Replica {
         if matches!(self.role, Role::PreCandidate) {
             // This node's own campaign would depose the candidate that it helps to elect (Figure 2:
             // no election timeout after a granted vote).
-            self.step_down(out);
+            self.step_down(StepDown::VotedFor { candidate: to }, out);
         }
+        observe(to, self.term(), request, None, out);
         self.hard_state.vote = Some(to);
         let then = alloc::vec![self.outgoing(to, granted)];
         self.persist(now, Persist { hard_state: Some(self.hard_state), then, ..Persist::default() }, out);
         out.push(Effect::ArmTimer);
+    }
+
+    /// The reason for a denied vote in `term`, for observers: the first that holds. The decision was
+    /// made before, and does not depend on it.
+    fn denial(
+        &self,
+        candidate: NodeId,
+        term: Term,
+        request: RequestVote,
+        (refuses, may_judge): (bool, bool),
+    ) -> Denial {
+        let voted_for = self.vote().filter(|vote| *vote != candidate && term == self.term());
+        match voted_for {
+            _ if refuses => Denial::HearsLeader { leader: self.leader() },
+            _ if !may_judge => Denial::MayHaveLostData,
+            _ if !is_up_to_date(request.last, self.log.last()) => Denial::LogBehind { last: self.log.last() },
+            _ if !self.settings.machine.apply(request.machine_version) => {
+                Denial::MachineVersion { version: request.machine_version }
+            }
+            Some(candidate) if request.phase == Phase::Vote => Denial::VotedFor { candidate },
+            _ if term < self.term() || (request.phase == Phase::PreVote && term == self.term()) => {
+                Denial::OldTerm { term: self.term() }
+            }
+            _ => Denial::CanLeadInstead,
+        }
     }
 
     /// Whether this node grants no vote and does not campaign: it leads, or it promised so to a
@@ -111,6 +147,13 @@ impl Replica {
 /// Whether a candidate's log is at least as up-to-date as this node's (paper §5.4.1).
 fn is_up_to_date(theirs: EntryId, ours: EntryId) -> bool {
     theirs >= ours
+}
+
+/// Tells observers of an answer. The term of a pre-vote is that before the one asked about.
+fn observe(candidate: NodeId, term: Term, request: RequestVote, denial: Option<Denial>, out: &mut Vec<Effect>) {
+    let RequestVote { phase, last, .. } = request;
+    let term = if phase == Phase::PreVote { term.next() } else { term };
+    out.push(Effect::Observed(Observation::VoteAnswered { candidate, phase, term, last, denial }));
 }
 
 /// The denial of a request.

@@ -187,7 +187,10 @@ fn a_lease_is_given_up_before_a_transfer() {
     hear(&mut leader, at(1_000), 2, 2, heartbeat_reply(1));
     let mut out = Vec::new();
     leader.transfer_leadership(at(1_000), Some(NodeId(2)), &mut out).expect("it has the whole log");
-    assert!(matches!(&out[..], [Effect::Send(told)] if matches!(told.message.body, Body::TimeoutNow(_))), "{out:?}");
+    assert!(
+        matches!(&out[..], [Effect::Observed(_), Effect::Send(told)] if matches!(told.message.body, Body::TimeoutNow(_))),
+        "{out:?}"
+    );
     assert_eq!(by_lease(&mut leader, 1_001, 2), [Effect::HeartbeatNow { round: 2 }]);
     assert_eq!(hear(&mut leader, at(1_002), 2, 2, heartbeat_reply(2)), [ready(1, 2)], "served, by the round");
     assert_eq!(by_lease(&mut leader, 1_003, 3), [Effect::HeartbeatNow { round: 3 }], "and that begins no other");

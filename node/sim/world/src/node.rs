@@ -178,6 +178,8 @@ impl Running {
             Effect::Remember { members } => context.disk.remember(&members),
             Effect::DataLost { member, last, held, .. } => context.notes.push(Note::DataLost { member, last, held }),
             Effect::Diverged { at, with } => context.notes.push(Note::Diverged { at, with }),
+            // For observers; nothing follows from it.
+            Effect::Observed(_) => {}
             Effect::Halt(violation) => context.notes.push(Note::Halt(violation)),
         }
     }

@@ -10,10 +10,11 @@ use crate::{
         membership_change,
         operators::{Effect, Operators, View},
     },
+    events::{TransferFailure, What},
 };
 use actix::Context;
 use quorate_metrics::DropReason;
-use quorate_raft::{Change, ChangeRefused, Moment, NodeId, Replica, TransferRefused};
+use quorate_raft::{AdministerOutcome, Change, ChangeRefused, Moment, NodeId, Replica, TransferRefused};
 
 impl Consensus {
     /// Calls one decision about operators' requests, and performs its effects.
@@ -41,6 +42,9 @@ impl Consensus {
             Effect::Send(outgoing) => self.send(outgoing),
             // The caller may have left.
             Effect::Answer { waiter, outcome } => {
+                if let AdministerOutcome::ChangeRefused(why) = &outcome {
+                    self.tell(What::ChangeRefused { why: why.to_string() });
+                }
                 // The caller may have left.
                 let _ = waiter.send(outcome);
             }
@@ -53,6 +57,9 @@ impl Consensus {
             Effect::Transfer { to, operator } => {
                 let (to, mut outcome) = (to.or_else(|| self.successor()), Err(TransferRefused::NotLeader));
                 self.rule(ctx, |replica, out| outcome = replica.transfer_leadership(now, to, out));
+                if let Err(why) = &outcome {
+                    self.tell(What::TransferFailed { to, cause: TransferFailure::Refused(why.to_string()) });
+                }
                 self.decide_operators(ctx, |operators, now, view, out| {
                     operators.transfer_tried(operator, outcome, now, view, out);
                 });
@@ -71,7 +78,7 @@ impl Consensus {
         let step = with_view(&self.replica, &self.status, now, has_change, is_halted, |view| {
             self.automation.next(now, promote_after, view)
         });
-        let why = if is_halted { "this node's state machine halted" } else { "that node is preferred" };
+        let why = if is_halted { "its state machine halted" } else { "that is a preferred leader" };
         match step {
             None => {}
             Some(Step::Promote(learner)) => {
@@ -79,16 +86,17 @@ impl Consensus {
                 let mut outcome = Ok(self.replica.membership_index());
                 self.rule(ctx, |replica, out| outcome = replica.change(now, &change, out));
                 match outcome {
-                    Ok(index) => tracing::info!(%learner, %index, "a learner that kept up votes from now on"),
-                    Err(why) => tracing::warn!(%learner, "a learner that kept up does not vote yet: {why}"),
+                    Ok(at) => self.tell(What::LearnerPromoted { learner, at }),
+                    Err(why) => self.tell(What::LearnerHeldBack { learner, why: why.to_string() }),
                 }
             }
             Some(Step::Transfer(to)) => {
-                tracing::info!(%to, "leadership goes to another node: {why}");
+                self.told.transfer_why = Some(why);
                 self.rule(ctx, |replica, out| {
                     // A refused transfer is tried again later.
                     let _ = replica.transfer_leadership(now, Some(to), out);
                 });
+                self.told.transfer_why = None;
             }
         }
     }

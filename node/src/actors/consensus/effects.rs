@@ -12,6 +12,7 @@ use crate::{
         vote_collector::VoteCollector,
     },
     error::Failure,
+    events::What,
 };
 use actix::prelude::*;
 use quorate_metrics::DropReason;
@@ -30,6 +31,9 @@ impl Consensus {
             Effect::Send(outgoing) => self.send(outgoing),
             Effect::Persist(persist) => {
                 self.status.votes_cast(&persist.then);
+                if let Some(from) = persist.truncate_from {
+                    self.tell_removed_entries(from);
+                }
                 if self.ticking.ticks.are_used() {
                     let view = self.ticks_view();
                     self.ticking.ticks.written(persist.truncate_from, persist.batch.as_ref(), &view);
@@ -47,7 +51,8 @@ impl Consensus {
                 }
             }
             Effect::OpenBallot(ballot) => {
-                self.status.ballot_opened(ballot.phase);
+                self.node.events.term_is(self.replica.term());
+                self.status.ballot_opened(&ballot, self.replica.log().last());
                 let panic_guard = self.node.lifecycle.panic_guard("VoteCollector");
                 self.roles.collector = Some(
                     VoteCollector::new(ballot, ctx.address().recipient(), ctx.address().recipient(), panic_guard)
@@ -60,6 +65,7 @@ impl Consensus {
                 self.roles.collector = None;
             }
             Effect::StartReplicators { log_last, .. } => {
+                self.tell_elected();
                 let peers = self.replica.peers();
                 self.replicate_to(&peers, log_last, ctx);
             }
@@ -76,6 +82,7 @@ impl Consensus {
             Effect::ReplicateTo { peer, to } => self.roles.tell_replicator(peer, ReplicateTo { index: to }),
             Effect::Committed(commit) => {
                 self.clients.stages.committed(commit);
+                self.tell_first_commit(commit);
                 self.roles.tell_replicators(CommitAdvanced { commit });
             }
             Effect::HeartbeatNow { round } => self.roles.tell_replicators(HeartbeatNow { round }),
@@ -84,6 +91,7 @@ impl Consensus {
                 self.roles.tell_replicator(peer, Acknowledged { epoch, matched });
             }
             Effect::Rejected { peer, epoch, previous, next, last } => {
+                self.tell(What::AppendRejected { peer, previous, next });
                 self.roles.tell_replicator(peer, Rejected { epoch, previous, next, last });
             }
             Effect::Apply(batch) => {
@@ -104,7 +112,10 @@ impl Consensus {
             }
             Effect::MembersChanged => self.members_changed(ctx),
             // Deferred proposals are taken again once the other effects of this rule are performed.
-            Effect::LeadershipTransferEnded { to } => self.operators.transfer_ended(to),
+            Effect::LeadershipTransferEnded { to } => {
+                self.tell_transfer_failed(to);
+                self.operators.transfer_ended(to);
+            }
             Effect::Removed { at } => self.removed(at, ctx),
             Effect::MachineUnknown { candidate, version } => self.machine_unknown(candidate, version),
             Effect::Refused { from, reason } => self.node.metrics.dropped(Some(from.0), label_of(reason)),
@@ -122,6 +133,7 @@ impl Consensus {
             Effect::Remember { members } => self.roles.storage.remember.do_send(Remember { members }),
             Effect::DataLost { member, last, held, is_last_copy } => self.data_lost(member, last, held, is_last_copy),
             Effect::Diverged { at, with } => self.diverged(at, with),
+            Effect::Observed(observation) => self.observed(observation),
             Effect::Halt(violation @ (Violation::DataLost { .. } | Violation::RolledBack { .. })) => {
                 self.node.lifecycle.fail(Failure::DataLost(violation));
             }
@@ -129,17 +141,13 @@ impl Consensus {
         }
     }
 
-    /// Counts every vote that was not granted, and logs the reason once for each
+    /// Counts every vote that was not granted, and tells the reason once for each
     /// candidate and version.
     fn machine_unknown(&mut self, candidate: NodeId, version: u32) {
         self.node.metrics.dropped(Some(candidate.0), DropReason::MachineVersion);
         if self.warnings.machines_unknown.insert(candidate, version) != Some(version) {
             let MachineVersions { oldest, newest, .. } = self.replica.machine();
-            tracing::warn!(
-                node = %self.replica.id(),
-                "no vote for {candidate}: its state machine writes version {version}, the one here applies {oldest} to {newest}; run a \
-                 release here that applies it"
-            );
+            self.tell(What::MachineVersionUnknown { candidate, version, oldest, newest });
         }
     }
 
@@ -165,9 +173,7 @@ impl Consensus {
     }
 
     pub(super) fn count_vote(&mut self, campaign: u64, voter: NodeId, granted: bool) {
-        if voter != self.replica.id() {
-            self.status.vote_received(granted);
-        }
+        self.status.vote_received(voter, granted, voter == self.replica.id());
         if let Some(collector) = &self.roles.collector {
             if granted {
                 collector.do_send(VoteGranted { campaign, voter });
@@ -209,6 +215,7 @@ impl Consensus {
                 bytes_per_second: self.snapshots.bytes_per_second(),
                 blocking: self.snapshots.blocking.clone(),
                 metrics: self.node.metrics.clone(),
+                events: self.node.events.clone(),
                 lifecycle: self.node.lifecycle.clone(),
             });
             self.roles.replicators.insert(peer, replicator.start());

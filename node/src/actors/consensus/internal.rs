@@ -7,6 +7,7 @@
 use super::Consensus;
 use crate::{
     decisions::{internal_entries::InternalEntry, versions},
+    events::What,
     service::internal::Internal,
 };
 use actix::Context;
@@ -37,7 +38,7 @@ impl Consensus {
             of_all: self.status.applied_by_all(),
         };
         let Some(version) = self.ticking.versions.raise(&view) else { return };
-        tracing::info!(node = %self.replica.id(), version, "every member applies version {version}: it is taken from here on");
+        self.tell(What::VersionRaised { version });
         if let Ok(payload) = Internal::Version(version).encode() {
             self.ticking.internal.offered(InternalEntry { term: view.term, payload: payload.into() });
         }

@@ -9,6 +9,7 @@
 use super::Consensus;
 use crate::{
     error::{Failure, SnapshotError},
+    events::What,
     settings::HALTED_AT,
     status::Halted,
 };
@@ -29,8 +30,9 @@ impl Consensus {
         self.connections.peers.set_members(&peers, self.replica.membership());
         self.connections.observed.peers_are(&peers);
         self.status.members_changed(&self.replica);
+        self.tell_members();
         if self.replica.membership().contains(self.replica.id()) && self.stopping.is_member() {
-            tracing::info!(node = %self.replica.id(), "this node was added to the cluster again: it goes on");
+            self.tell(What::AddedAgain);
         }
         if !self.replica.is_as_configured() {
             self.node.lifecycle.fail(Failure::NotAsConfigured { is_witness: self.replica.is_witness() });
@@ -43,7 +45,7 @@ impl Consensus {
     /// States the cluster's id to peers, once an entry that has it is committed.
     pub(super) fn learn_cluster_id(&mut self) {
         let Some(id) = self.replica.cluster_id() else { return };
-        tracing::info!(node = %self.replica.id(), "the cluster's id is {id}");
+        self.tell(What::ClusterIdKnown { id: id.to_string() });
         self.connections.introduction.cluster_id = Some(id);
         self.connections.peers.introduce(self.connections.introduction.clone());
         self.status.cluster_id_known(id);
@@ -82,20 +84,15 @@ impl Consensus {
         let is_witness = self.replica.is_witness() || self.replica.witness() == Some(peer);
         if is_witness || theirs == self.connections.introduction.skips {
             if self.connections.skips_of_others.remove(&peer).is_some() {
-                tracing::info!(node = %self.replica.id(), "{peer} skips the same entries as this node again, and is heard");
+                self.tell(What::SkipsAgree { peer });
             }
             return;
         }
         if self.connections.skips_of_others.get(&peer).is_some_and(|known| known == theirs) {
             return;
         }
-        tracing::error!(
-            node = %self.replica.id(),
-            "node {peer} skips {}, this node skips {}: their states would differ, so nothing that it says is heard; name the same \
-             entries on every node (Builder::skip, [[skip]]) and restart those that change",
-            listed(theirs),
-            listed(&self.connections.introduction.skips)
-        );
+        let own = listed(&self.connections.introduction.skips);
+        self.tell(What::SkipsDiffer { peer, theirs: listed(theirs), own });
         self.connections.skips_of_others.insert(peer, theirs.to_vec());
     }
 }

@@ -8,13 +8,14 @@
 //!
 //! The modules here carry decisions out: `network_events` takes messages in, `effects` performs
 //! the rules' effects, `requests`, `read_requests` and `administration` serve callers, `snapshots`
-//! and `repairs` serve peers, `members` follows the configuration.
+//! and `repairs` serve peers, `members` follows the configuration, `events` tells observers.
 
 mod administration;
 mod claims;
 mod clients;
 mod connections;
 mod effects;
+mod events;
 mod internal;
 mod members;
 mod network_events;
@@ -59,12 +60,14 @@ use crate::{
         stopping::{self, Stopping},
     },
     error::Failure,
+    events::{Events, What, millis},
     lifecycle::{Lifecycle, PanicGuard},
     settings::Compared,
     status::{Halted, Status},
 };
 use actix::prelude::*;
 use clients::Clients;
+use events::Told;
 use quorate_metrics::{Mailbox, NodeMetrics};
 use quorate_raft::{Effect, Index, NodeId, Replica};
 use quorate_storage::contract::{EntriesRead, Persisted, StorageFailed, StorageFull};
@@ -92,19 +95,21 @@ pub(crate) struct Consensus {
     ticking: Ticking,
     claims: Claims,
     warnings: Warnings,
+    told: Told,
     stopping: Stopping,
     /// The entry at which the state machine halted.
     halted: Option<Arc<Halted>>,
     _panic_guard: PanicGuard,
 }
 
-/// The settings, clock and metrics of a node, and whether it still runs.
+/// The settings, clock, metrics and events of a node, and whether it still runs.
 pub(crate) struct NodeContext {
     pub(crate) clock: Clock,
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
     pub(crate) sessions: Sessions,
     pub(crate) metrics: NodeMetrics,
+    pub(crate) events: Events,
     pub(crate) lifecycle: Lifecycle,
 }
 
@@ -157,13 +162,19 @@ impl Consensus {
             ),
             operators: Operators::new(life, replica.term(), node.timing),
             automation: Automation::new(preferred),
-            status: StatusPublisher::new(&replica, (status, leading), compared, node.metrics.clone()),
+            status: StatusPublisher::new(
+                &replica,
+                (status, leading),
+                compared,
+                (node.metrics.clone(), node.events.clone()),
+            ),
             connections,
             roles,
             snapshots,
             ticking,
             claims: Claims::default(),
             warnings: Warnings::default(),
+            told: Told::default(),
             stopping: Stopping::default(),
             halted: None,
             _panic_guard: node.lifecycle.panic_guard("Consensus"),
@@ -220,6 +231,7 @@ impl Consensus {
 
     /// Another node leads, none does, or the same one leads another term.
     fn leader_changed(&mut self, ctx: &mut Context<Self>) {
+        self.tell_transferred();
         self.stopping.leader_changed(self.replica.leader(), self.replica.id(), self.node.clock.now());
         self.decide_commands(ctx, |commands, now, view, _| commands.leader_changed(now, view));
         self.decide_reads(ctx, Reads::leader_changed);
@@ -234,10 +246,12 @@ impl Consensus {
     fn begin_to_stop(&mut self, ctx: &mut Context<Self>) {
         self.stopping.shutdown_requested(self.node.clock.now(), &self.node.timing);
         let (now, to) = (self.node.clock.now(), self.successor());
+        self.told.transfer_why = Some("it shuts down");
         self.rule(ctx, |replica, out| {
             // Without a successor the node ends as it is.
             let _ = replica.transfer_leadership(now, to, out);
         });
+        self.told.transfer_why = None;
     }
 
     fn end_if_done(&self) {
@@ -258,7 +272,7 @@ impl Consensus {
 
     /// The cluster goes on without this node.
     fn removed(&mut self, at: Index, ctx: &mut Context<Self>) {
-        tracing::warn!(node = %self.replica.id(), %at, "this node was removed from the cluster: it stops");
+        self.tell(What::Removed { at });
         self.stopping.removed(at, self.node.clock.now(), &self.node.timing);
         self.decide_commands(ctx, |commands, _, view, out| commands.removed(view, out));
     }
@@ -276,6 +290,7 @@ impl Consensus {
         self.decide_commands(ctx, |commands, now, view, out| commands.expire(retry_after, now, view, out));
         self.decide_reads(ctx, Reads::expire);
         self.status.time_passed(&self.replica, self.clients.admission.inside() as u64);
+        self.look_for_events();
         self.connections.peers.let_go();
         self.decide_operators(ctx, Operators::expire);
         self.take_automatic_step(ctx);
@@ -362,12 +377,14 @@ hear! {
         let now = this.node.clock.now();
         this.rule(ctx, |replica, _| replica.stalled(now, by));
     };
-    ElectionTimeout: |this, ElectionTimeout { term }, ctx| {
+    ElectionTimeout: |this, ElectionTimeout { term, after }, ctx| {
         let now = this.node.clock.now();
         if term == this.replica.term() {
             this.status.ballot_timed_out();
+            this.status.silence_ms = Some(millis(after));
         }
         this.rule(ctx, |replica, out| replica.election_timeout(now, term, out));
+        this.status.silence_ms = None;
     };
     ElectionWon: |this, ElectionWon { term, campaign }, ctx| {
         let now = this.node.clock.now();

@@ -1,7 +1,10 @@
 //! Network events: messages that arrived, and links that changed.
 
 use super::Consensus;
-use crate::actors::messages::{LinkChanged, PeerHeard};
+use crate::{
+    actors::messages::{LinkChanged, PeerHeard},
+    events::What,
+};
 use actix::Context;
 use quorate_metrics::DropReason;
 use quorate_raft::{Body, Message, NodeId};
@@ -63,6 +66,7 @@ impl Consensus {
     }
 
     pub(super) fn link_changed(&mut self, peer: NodeId, up: bool, ctx: &mut Context<Self>) {
+        self.tell(if up { What::LinkUp { peer } } else { What::LinkDown { peer } });
         if up {
             self.connections.reachable.insert(peer);
         } else {

@@ -8,6 +8,7 @@
 //! its settings list and its configuration does not name, so that nodes of another cluster with the
 //! same name are noticed.
 
+use crate::events::{Events, What};
 use quorate_raft::{Membership, Message, NodeId};
 use quorate_transport::network::{Introduction, Link, Links};
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
@@ -33,6 +34,7 @@ pub(crate) struct Peers {
     /// Links that carry nothing but an introduction.
     met: BTreeMap<NodeId, Rc<dyn Link>>,
     meets_until: Instant,
+    events: Events,
 }
 
 struct Member {
@@ -57,7 +59,7 @@ impl Link for Way {
 }
 
 impl Peers {
-    pub(crate) fn new(links: Rc<dyn Links>, own_addresses: BTreeMap<NodeId, String>) -> Self {
+    pub(crate) fn new(links: Rc<dyn Links>, own_addresses: BTreeMap<NodeId, String>, events: Events) -> Self {
         Self {
             links,
             own_addresses,
@@ -65,6 +67,7 @@ impl Peers {
             strangers: BTreeMap::new(),
             met: BTreeMap::new(),
             meets_until: Instant::now() + MEETS_FOR,
+            events,
         }
     }
 
@@ -82,11 +85,8 @@ impl Peers {
                 }
             }
             if let Some(own) = own.filter(|own| *own != address) {
-                tracing::warn!(
-                    peer = peer.0,
-                    address,
-                    "dialled where the members' list has it, not at {own} as configured here"
-                );
+                let (address, configured) = (address.to_owned(), own.to_owned());
+                self.events.tell(What::AddressOverridden { peer: *peer, address, configured });
             }
             let link = self.links.link(*peer, address);
             match self.members.get_mut(peer) {
@@ -121,12 +121,7 @@ impl Peers {
         let listed = self.own_addresses.iter().filter(|(id, _)| **id != this && !is_linked(id));
         self.met = listed.map(|(id, address)| (*id, self.links.link(*id, address))).collect();
         if membership.voters() == [this] && !self.met.is_empty() {
-            let listed: Vec<_> = self.met.keys().map(|id| id.0).collect();
-            tracing::warn!(
-                node = %this, ?listed,
-                "the log here names this node as the only voter, though others are listed in its configuration: they get no copy of the \
-                 data until they are added as members"
-            );
+            self.events.tell(What::OnlyVoter { listed: self.met.keys().copied().collect() });
         }
     }
 

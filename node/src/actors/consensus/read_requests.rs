@@ -5,6 +5,7 @@ use super::Consensus;
 use crate::{
     actors::messages::{ReadAnswer, ReadCaller},
     decisions::reads::{Effect, Reader, Reads, View},
+    events::What,
 };
 use actix::Context;
 use quorate_raft::Moment;
@@ -38,12 +39,9 @@ impl Consensus {
                 // The caller may have left.
                 let _ = waiter.send(outcome);
             }
-            Effect::DataLost { leader, index, committed } => tracing::error!(
-                node = %self.replica.id(),
-                "leader {leader} has committed nothing after entry {index}, and entry {committed} is committed here: the \
-                 members that elected it lost data, and this may be the last good copy; keep this data directory, stop \
-                 the other members, and recover the cluster from it (quorate-kv recover)"
-            ),
+            Effect::DataLost { leader, index: last, committed } => {
+                self.tell(What::LeaderLostData { leader, last, committed });
+            }
         }
     }
 

@@ -1,9 +1,10 @@
 //! The part of `Consensus` in the repair of lost entries and in a full disk.
 //!
 //! The rules decide which member is asked and what an answer means. Here entries are looked up for
-//! other members, and damage is logged and counted.
+//! other members, and damage is told and counted.
 
 use super::{Consensus, roles::LoadFor};
+use crate::events::What;
 use actix::Context;
 use quorate_raft::{Batch, Entries, EntryId, Index, NodeId, Repair};
 
@@ -28,44 +29,28 @@ impl Consensus {
         self.say(to, reply);
     }
 
-    /// Logs, once for each entry and member, that the two logs differ there; many messages
+    /// Tells, once for each entry and member, that the two logs differ there; many messages
     /// find it again.
     pub(super) fn diverged(&mut self, at: EntryId, with: NodeId) {
         if self.warnings.divergences.insert(with, at) != Some(at) {
             self.node.metrics.peer(with.0).diverged();
-            tracing::error!(
-                node = %self.replica.id(),
-                "entry {at} differs from that of {with}: one of the two logs is damaged; nothing was overwritten; a \
-                 node whose log contradicts a quorum stops"
-            );
+            self.tell(What::LogsDiffer { at, peer: with });
         }
     }
 
-    /// Logs that a member came back with less than it had acknowledged, and the consequence
+    /// Tells that a member came back with less than it had acknowledged, and the consequence
     /// for the cluster.
     pub(super) fn data_lost(&self, member: NodeId, last: Index, held: Index, is_last_copy: bool) {
         self.node.metrics.peer(member.0).data_lost();
-        tracing::error!(
-            node = %self.replica.id(),
-            "node {member} lost data: its log ends at entry {last}, and it had acknowledged committed entries up to {held}; its data \
-             directory was emptied or put back, so it counts for nothing here; remove it and add a new member under a new id"
-        );
+        self.tell(What::MemberLostData { member, last, held });
         if is_last_copy {
-            tracing::error!(
-                node = %self.replica.id(),
-                "too many members lost data to leave a quorum: this may be the last good copy; keep this data directory, stop the \
-                 other members, and recover the cluster from it (quorate-kv recover)"
-            );
+            self.tell(What::LastCopy);
         }
     }
 
     /// The storage has no space for entries, or has again.
     pub(super) fn storage_full(&mut self, is_full: bool, ctx: &mut Context<Self>) {
-        if is_full {
-            tracing::error!(node = %self.replica.id(), "the disk is full: no commands are taken here until there is space");
-        } else {
-            tracing::info!(node = %self.replica.id(), "there is space on the disk again");
-        }
+        self.tell(if is_full { What::StorageFull } else { What::StorageFree });
         self.rule(ctx, |replica, out| replica.storage_full(is_full, out));
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     },
     decisions::snapshot_policy::{Decision, Need, Taken, View},
     error::{Failure, SnapshotError},
+    events::{SnapshotStep, What, millis},
 };
 use actix::prelude::*;
 use quorate_metrics::{DropReason, SnapshotPhase};
@@ -90,7 +91,7 @@ impl Consensus {
         let newest = self.replica.snapshot_index();
         let Some(taken) = self.snapshots.policy.state_taken(last.index, newest) else { return };
         let Some(write) = write else {
-            tracing::info!("the state machine makes no snapshots: the log is kept in full");
+            self.tell(What::SnapshotsUnsupported { peer: None });
             self.snapshots.policy.unsupported();
             return self.build_ended(Err(SnapshotError::Unsupported), ctx);
         };
@@ -126,8 +127,8 @@ impl Consensus {
         if let Some(build) = &self.snapshots.build {
             let took = build.began.elapsed();
             self.node.metrics.snapshot_took(SnapshotPhase::Build, took);
-            let last = snapshot.base.last;
-            tracing::info!(node = %self.replica.id(), "took a snapshot that ends at {last}: {} bytes in {took:?}", snapshot.bytes);
+            let (last, bytes) = (snapshot.base.last, snapshot.bytes);
+            self.tell(What::SnapshotBuilt { last, bytes, took_ms: millis(took) });
         }
         let now = self.node.clock.now();
         let (base, keep) = (&snapshot.base, self.snapshots.config.keep_entries);
@@ -149,7 +150,8 @@ impl Consensus {
             }
             Err(error) => {
                 if let SnapshotError::Failed(error) = &error {
-                    tracing::warn!("no snapshot was taken: {error}");
+                    let (step, why) = (SnapshotStep::Build, error.to_string());
+                    self.node.events.tell(What::SnapshotFailed { step, last: None, peer: None, why });
                     self.node.metrics.snapshot_failed(SnapshotPhase::Build);
                 }
                 snapshots.policy.failed(self.node.clock.now());
@@ -165,9 +167,7 @@ impl Consensus {
         let SnapshotWanted { term, peer, at_least, anew } = wanted;
         if term == self.replica.term() && self.replica.is_leader() {
             if self.snapshots.policy.is_unsupported() {
-                tracing::warn!(
-                    "{peer} needs a snapshot, and the state machine makes none: remove it and add a new member"
-                );
+                self.tell(What::SnapshotsUnsupported { peer: Some(peer) });
             }
             let at_least = at_least.max(self.claims.ends_at_least(peer));
             self.snapshots.policy.needed(peer, Need { term, at_least, anew });
@@ -195,7 +195,8 @@ impl Consensus {
 
     fn snapshot_opened(&mut self, peer: NodeId, need: Need, source: Result<Box<dyn SnapshotSource>, StorageError>) {
         if let Err(error) = &source {
-            tracing::warn!("can't read the newest snapshot, taking another: {error}");
+            let why = format!("the newest one can't be read, and another is taken: {error}");
+            self.tell(What::SnapshotFailed { step: SnapshotStep::Send, last: None, peer: Some(peer), why });
             self.node.metrics.snapshot_failed(SnapshotPhase::Send);
         }
         let source = source.ok();

@@ -4,13 +4,14 @@
 use crate::{
     comparison::Disagreement,
     decisions::internal_entries::Leading,
+    events::{CampaignResult, Events, What},
     settings::{Compared, Difference, HALTED_AT},
     status::{Halted, Status},
 };
-use quorate_metrics::{
-    self as metrics, ElectionResult, Label as _, NodeMetrics, NodeRole, Repair, TermChange, VoteDirection,
+use quorate_metrics::{self as metrics, ElectionResult, NodeMetrics, NodeRole, Repair, TermChange, VoteDirection};
+use quorate_raft::{
+    self as raft, Ballot, Body, ClusterId, EntryId, Index, NodeId, Outgoing, Phase, Replica, StepDown, Term,
 };
-use quorate_raft::{self as raft, Body, ClusterId, Index, NodeId, Outgoing, Phase, Replica};
 use quorate_transport::Introduction;
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
@@ -29,7 +30,12 @@ pub(super) struct StatusPublisher {
     ballot: Option<OpenBallot>,
     campaign_began: Instant,
     upkeep_done: Instant,
+    /// The time without a leader after which a campaign is about to begin.
+    pub(super) silence_ms: Option<u64>,
+    /// The voters that elected this node.
+    electors: Vec<NodeId>,
     metrics: NodeMetrics,
+    events: Events,
 }
 
 /// The interval at which measurements are sorted into histograms, so that they take bounded memory
@@ -38,7 +44,12 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 struct OpenBallot {
     phase: Phase,
+    for_term: Term,
+    granted: Vec<NodeId>,
+    denied: Vec<NodeId>,
     decided: bool,
+    /// The reason for which the node gave it up.
+    ends_by: Option<StepDown>,
 }
 
 /// The changes since the status was last published.
@@ -53,7 +64,7 @@ impl StatusPublisher {
         replica: &Replica,
         (status, leading): (watch::Sender<Status>, watch::Sender<Option<Leading>>),
         compared: Compared,
-        metrics: NodeMetrics,
+        (metrics, events): (NodeMetrics, Events),
     ) -> Self {
         let now = Instant::now();
         let publisher = Self {
@@ -66,7 +77,10 @@ impl StatusPublisher {
             ballot: None,
             campaign_began: now,
             upkeep_done: now,
+            silence_ms: None,
+            electors: Vec::new(),
             metrics,
+            events,
         };
         publisher.show_indexes(&status_of(replica));
         publisher.metrics.set_term(replica.term().0);
@@ -157,8 +171,8 @@ impl StatusPublisher {
             let is_new = status.disagreement != disagreement;
             if is_new {
                 match &disagreement {
-                    Some(disagreement) => tracing::error!(node = %status.node, "{disagreement}"),
-                    None => tracing::info!(node = %status.node, "the full copies agree again"),
+                    Some(disagreement) => self.events.tell(What::CopiesDiffer { why: disagreement.to_string() }),
+                    None => self.events.tell(What::CopiesAgree),
                 }
                 let copies = disagreement.as_ref().map_or(0, |disagreement| disagreement.differing().count());
                 self.metrics.differing_copies(copies as u64);
@@ -175,16 +189,17 @@ impl StatusPublisher {
 
     /// A peer stated facts about itself.
     pub(super) fn introduced(&mut self, peer: NodeId, introduction: Introduction, replica: &Replica) {
-        self.compare(peer, &introduction.settings, replica.id());
+        self.compare(peer, &introduction.settings);
         self.introductions.insert(peer, introduction);
         let now = machine_versions(replica, &self.introductions);
         self.status.send_if_modified(|status| std::mem::replace(&mut status.machine_versions, now.clone()) != now);
     }
 
-    /// Logs the settings in which a peer differs: each once for each value.
-    fn compare(&mut self, peer: NodeId, stated: &BTreeMap<String, String>, node: NodeId) {
+    /// Tells the settings in which a peer differs: each once for each value.
+    fn compare(&mut self, peer: NodeId, stated: &BTreeMap<String, String>) {
         for Difference { setting, own, other, advice } in self.compared.compare(peer, stated) {
-            tracing::warn!(%node, %peer, setting, "{setting} is {own:?} here and {other:?} at node {peer}: {advice}");
+            let (setting, advice) = (setting.to_string(), advice.to_string());
+            self.events.tell(What::SettingDiffers { peer, setting, own, other, advice });
         }
         self.metrics.peer(peer.0).settings_differ(self.compared.differing(peer) as u64);
     }
@@ -200,7 +215,7 @@ impl StatusPublisher {
             self.metrics.repaired(Repair::Healed, gone - discarded);
             self.metrics.faulty_entries(faulty);
             if faulty == 0 {
-                tracing::info!(node = %replica.id(), "the log is whole again");
+                self.events.tell(What::EntriesRepaired);
             }
         }
         if replica.is_storage_full() != old.storage_full {
@@ -216,7 +231,11 @@ impl StatusPublisher {
         }
         if new.role != old.role {
             self.metrics.set_role(new.role);
-            tracing::info!(node = %new.node, term = %new.term, "{} is {} now", new.node, new.role.as_str());
+        }
+        if let Some(leader) = new.leader.filter(|leader| *leader != new.node)
+            && (old.leader, old.term) != (new.leader, new.term)
+        {
+            self.events.tell(What::LeaderFollowed { leader });
         }
         if new.leader == old.leader {
             return;
@@ -230,7 +249,6 @@ impl StatusPublisher {
                 if self.last_leader.replace(leader) != Some(leader) {
                     self.metrics.leader_changed();
                 }
-                tracing::info!(node = %new.node, term = %new.term, "{leader} leads");
             }
             None => self.leaderless_since = Some(Instant::now()),
         }
@@ -251,39 +269,70 @@ impl StatusPublisher {
         }
     }
 
-    pub(super) fn ballot_opened(&mut self, phase: Phase) {
+    /// A round of votes begins, with a log that ends at `last`.
+    pub(super) fn ballot_opened(&mut self, ballot: &Ballot, last: EntryId) {
+        let phase = ballot.phase;
         if phase == Phase::PreVote {
             self.campaign_began = Instant::now();
         }
         self.metrics.election_started(in_metrics(phase));
-        self.ballot = Some(OpenBallot { phase, decided: false });
+        // A pre-vote is about the next term.
+        let for_term = if phase == Phase::PreVote { ballot.term.next() } else { ballot.term };
+        let silence_ms = self.silence_ms.take().filter(|_| phase == Phase::PreVote);
+        self.events.tell(What::CampaignStarted { phase, for_term, last, silence_ms });
+        let (granted, denied) = (Vec::new(), Vec::new());
+        self.ballot = Some(OpenBallot { phase, for_term, granted, denied, decided: false, ends_by: None });
     }
 
     pub(super) fn ballot_decided(&mut self, won: bool) {
-        self.decided(if won { ElectionResult::Won } else { ElectionResult::Lost });
+        self.decided(if won { CampaignResult::Won } else { CampaignResult::Lost });
     }
 
     /// The election timeout has passed: an open ballot has failed.
     pub(super) fn ballot_timed_out(&mut self) {
-        self.decided(ElectionResult::TimedOut);
+        self.decided(CampaignResult::TimedOut);
     }
 
-    fn decided(&mut self, result: ElectionResult) {
-        if let Some(ballot) = self.ballot.as_mut().filter(|ballot| !ballot.decided) {
-            ballot.decided = true;
-            let phase = ballot.phase;
-            self.finished(phase, result);
+    /// The node gives up the open ballot, for this reason.
+    pub(super) fn ballot_ends_by(&mut self, cause: StepDown) {
+        if let Some(ballot) = &mut self.ballot {
+            ballot.ends_by = Some(cause);
         }
     }
 
     pub(super) fn ballot_closed(&mut self) {
-        if let Some(ballot) = self.ballot.take().filter(|ballot| !ballot.decided) {
-            self.finished(ballot.phase, ElectionResult::Superseded);
+        if let Some(cause) = self.ballot.as_ref().and_then(|ballot| ballot.ends_by) {
+            self.decided(CampaignResult::Superseded(cause));
         }
+        self.ballot = None;
     }
 
-    fn finished(&self, phase: Phase, result: ElectionResult) {
-        self.metrics.election_finished(in_metrics(phase), result, self.campaign_began.elapsed());
+    fn decided(&mut self, result: CampaignResult) {
+        let Some(ballot) = self.ballot.as_mut().filter(|ballot| !ballot.decided) else { return };
+        ballot.decided = true;
+        let (phase, for_term) = (ballot.phase, ballot.for_term);
+        let (granted, denied) = (ballot.granted.clone(), ballot.denied.clone());
+        if (phase, result) == (Phase::Vote, CampaignResult::Won) {
+            self.electors.clone_from(&granted);
+        }
+        let in_metrics_as = match result {
+            CampaignResult::Won => ElectionResult::Won,
+            CampaignResult::Lost => ElectionResult::Lost,
+            CampaignResult::TimedOut => ElectionResult::TimedOut,
+            CampaignResult::Superseded(_) => ElectionResult::Superseded,
+        };
+        self.metrics.election_finished(in_metrics(phase), in_metrics_as, self.campaign_began.elapsed());
+        self.events.tell(What::CampaignEnded { phase, for_term, result, granted, denied });
+    }
+
+    /// The voters that elected this node.
+    pub(super) fn take_electors(&mut self) -> Vec<NodeId> {
+        std::mem::take(&mut self.electors)
+    }
+
+    /// The last entry of the log, as it was published.
+    pub(super) fn last_log(&self) -> Index {
+        self.status.borrow().last_log
     }
 
     /// Counts the votes among messages that leave now, or when a write is durable.
@@ -295,9 +344,17 @@ impl StatusPublisher {
         }
     }
 
-    pub(super) fn vote_received(&self, granted: bool) {
-        if let Some(ballot) = &self.ballot {
-            self.metrics.vote(in_metrics(ballot.phase), VoteDirection::Received, granted);
+    /// A voter answered; the node's own vote is not counted as received.
+    pub(super) fn vote_received(&mut self, voter: NodeId, granted: bool, is_own: bool) {
+        let Some(ballot) = &mut self.ballot else { return };
+        let votes = if granted { &mut ballot.granted } else { &mut ballot.denied };
+        if !votes.contains(&voter) {
+            votes.push(voter);
+        }
+        let phase = ballot.phase;
+        if !is_own {
+            self.metrics.vote(in_metrics(phase), VoteDirection::Received, granted);
+            self.events.tell(What::VoteReceived { phase, voter, granted });
         }
     }
 

@@ -14,7 +14,10 @@ use super::{
         PeerHeard, Rejected, Replicate, ReplicateTo, SnapshotWanted, Stop,
     },
 };
-use crate::lifecycle::{Lifecycle, PanicGuard};
+use crate::{
+    events::Events,
+    lifecycle::{Lifecycle, PanicGuard},
+};
 use actix::prelude::*;
 use quorate_metrics::{NodeMetrics, PeerMetrics, PeerState};
 use quorate_raft::{
@@ -47,6 +50,7 @@ pub(crate) struct Replicator {
     unacknowledged: Unacknowledged,
     metrics: PeerMetrics,
     node_metrics: NodeMetrics,
+    events: Events,
     lifecycle: Lifecycle,
     _panic_guard: PanicGuard,
 }
@@ -81,6 +85,7 @@ pub(crate) struct Assignment {
     pub(crate) bytes_per_second: u64,
     pub(crate) blocking: Blocking,
     pub(crate) metrics: NodeMetrics,
+    pub(crate) events: Events,
     pub(crate) lifecycle: Lifecycle,
 }
 
@@ -112,6 +117,7 @@ impl Replicator {
             next_heartbeat: Instant::now(),
             unacknowledged: Unacknowledged::default(),
             metrics: assignment.metrics.peer(peer.0),
+            events: assignment.events,
             node_metrics: assignment.metrics,
             _panic_guard: assignment.lifecycle.panic_guard("Replicator"),
             lifecycle: assignment.lifecycle,

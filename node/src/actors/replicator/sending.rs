@@ -5,9 +5,12 @@
 //! `Snapshots::bytes_per_second` allows.
 
 use super::Replicator;
-use crate::actors::{
-    blocking::{Aside, Blocking},
-    messages::{ChunkAnswered, SnapshotOpened},
+use crate::{
+    actors::{
+        blocking::{Aside, Blocking},
+        messages::{ChunkAnswered, SnapshotOpened},
+    },
+    events::{SnapshotStep, What, millis},
 };
 use actix::prelude::*;
 use bytes::Bytes;
@@ -136,8 +139,7 @@ impl Replicator {
     /// after a pause.
     fn unreadable(&mut self, error: &str) {
         if let Some(Sending { last, .. }) = self.sending.take() {
-            tracing::warn!("can't send the snapshot that ends at {last} to {}: {error}", self.peer);
-            self.node_metrics.snapshot_failed(SnapshotPhase::Send);
+            self.sending_failed(Some(last), error);
             self.replication.snapshot_unreadable();
         }
     }
@@ -156,21 +158,27 @@ impl Replicator {
 
     /// Closes the snapshot. The log is no longer kept for the peer.
     pub(super) fn snapshot_given_up(&mut self) {
-        if self.sending.take().is_some() {
-            tracing::warn!("{} takes nothing of the snapshot that is sent to it: given up for now", self.peer);
-            self.node_metrics.snapshot_failed(SnapshotPhase::Send);
+        if let Some(Sending { last, .. }) = self.sending.take() {
+            self.sending_failed(Some(last), "it takes nothing of it, so this is given up for now");
         }
     }
 
     pub(super) fn snapshot_refused(&mut self) {
-        tracing::warn!("{} could not keep the snapshot that was sent to it: again, later", self.peer);
+        let last = self.sending.as_ref().map(|sending| sending.last);
+        self.sending_failed(last, "it could not keep it, so it is sent again later");
+    }
+
+    fn sending_failed(&self, last: Option<EntryId>, why: &str) {
+        let (peer, why) = (Some(self.peer), why.to_owned());
+        self.events.tell(What::SnapshotFailed { step: SnapshotStep::Send, last, peer, why });
         self.node_metrics.snapshot_failed(SnapshotPhase::Send);
     }
 
     pub(super) fn snapshot_installed(&mut self, index: Index) {
         if let Some(sending) = self.sending.take() {
-            self.node_metrics.snapshot_took(SnapshotPhase::Send, sending.began.elapsed());
-            tracing::info!("{} has installed a snapshot that ends at entry {index}", self.peer);
+            let took = sending.began.elapsed();
+            self.node_metrics.snapshot_took(SnapshotPhase::Send, took);
+            self.events.tell(What::SnapshotSent { peer: self.peer, last: index, took_ms: millis(took) });
         }
     }
 }
@@ -185,7 +193,7 @@ impl Handler<SnapshotOpened> for Replicator {
         });
         if let Some(transfer) = self.replication.transfer().filter(|_| is_wanted) {
             let (last, bytes) = (transfer.snapshot().base.last, transfer.snapshot().bytes);
-            tracing::info!("sending {} the snapshot that ends at {last}, {bytes} bytes", self.peer);
+            self.events.tell(What::SnapshotSending { peer: self.peer, last, bytes });
             self.opened += 1;
             self.sending = Some(Sending::new(self.opened, source, bytes, self.bytes_per_second, &self.blocking));
         }

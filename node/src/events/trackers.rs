@@ -1,0 +1,272 @@
+//! Trackers: they turn what is looked at now and then (lag, refusals, leases, the time of a sync)
+//! into facts, each with a delay, so that a value at a bound makes no flood of events.
+//!
+//! Pure: the caller gives the time.
+
+use super::what::{LeaseEnd, What};
+use quorate_raft::NodeId;
+use std::collections::BTreeMap;
+
+/// A member that lacks more entries than this is behind.
+const BEHIND_MIN: u64 = 10_000;
+/// A member that was behind and lacks at most this many entries is up to date.
+const CAUGHT_UP_MAX: u64 = 1_000;
+
+/// The lag of the other members, as a leader sees it.
+#[derive(Default, Debug)]
+pub(crate) struct Lags {
+    of: BTreeMap<NodeId, Lag>,
+}
+
+#[derive(Default, Debug)]
+struct Lag {
+    is_silent: bool,
+    /// Since when it lags, if that was told.
+    behind_since_ms: Option<u64>,
+    /// Since when it is silent or lags, before that is told.
+    doubtful_since_ms: Option<u64>,
+}
+
+impl Lags {
+    /// A leadership begins or ends.
+    pub(crate) fn reset(&mut self) {
+        self.of.clear();
+    }
+
+    /// Forgets all but these members.
+    pub(crate) fn members_are(&mut self, members: &[NodeId]) {
+        self.of.retain(|member, _| members.contains(member));
+    }
+
+    /// Looks at a member that lacks this many entries; `None` if it was not heard lately. A doubt
+    /// that lasts for `patience_ms` is told.
+    pub(crate) fn look(&mut self, peer: NodeId, lacks: Option<u64>, patience_ms: u64, now_ms: u64) -> Option<What> {
+        let lag = self.of.entry(peer).or_default();
+        let is_doubtful = match lacks {
+            None => !lag.is_silent,
+            Some(lacks) => !lag.is_silent && lag.behind_since_ms.is_none() && lacks > BEHIND_MIN,
+        };
+        let lasts = match (is_doubtful, lag.doubtful_since_ms) {
+            (true, Some(since)) => now_ms.saturating_sub(since) >= patience_ms,
+            (true, None) => {
+                lag.doubtful_since_ms = Some(now_ms);
+                false
+            }
+            (false, _) => {
+                lag.doubtful_since_ms = None;
+                false
+            }
+        };
+        if lasts {
+            lag.doubtful_since_ms = None;
+        }
+        match lacks {
+            None if lasts => {
+                (lag.is_silent, lag.behind_since_ms) = (true, None);
+                Some(What::FollowerSilent { peer })
+            }
+            Some(lacks) if lasts => {
+                lag.behind_since_ms = Some(now_ms);
+                Some(What::FollowerBehind { peer, lacks })
+            }
+            Some(lacks) if lag.is_silent => {
+                (lag.is_silent, lag.behind_since_ms) = (false, Some(now_ms));
+                Some(What::FollowerHeard { peer, lacks })
+            }
+            Some(lacks) if lacks <= CAUGHT_UP_MAX => {
+                let since = lag.behind_since_ms.take()?;
+                Some(What::FollowerCaughtUp { peer, after_ms: now_ms.saturating_sub(since) })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Without a refusal for this time, overload is over.
+const CALM_MS: u64 = 2_000;
+
+/// The refusals of admission control.
+#[derive(Default, Debug)]
+pub(crate) struct Overload {
+    /// Since when callers are refused, and when the last one was.
+    refuses: Option<(u64, u64)>,
+}
+
+impl Overload {
+    /// Looks at admission control, which refused a caller since the last look, or did not.
+    pub(crate) fn look(&mut self, has_refused: bool, inside: u64, now_ms: u64) -> Option<What> {
+        match &mut self.refuses {
+            None if has_refused => {
+                self.refuses = Some((now_ms, now_ms));
+                Some(What::OverloadBegan { inside })
+            }
+            Some((_, last)) if has_refused => {
+                *last = now_ms;
+                None
+            }
+            Some((since, last)) if now_ms.saturating_sub(*last) >= CALM_MS => {
+                let after_ms = last.saturating_sub(*since);
+                self.refuses = None;
+                Some(What::OverloadEnded { after_ms })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A lease that no read renewed for this time is told to be lost. Reads that are rarer than leases
+/// last would otherwise make two events each.
+const UNRENEWED_MS: u64 = 10_000;
+
+/// The lease of a leader.
+#[derive(Default, Debug)]
+pub(crate) struct Leases {
+    /// When the lease was last seen to be held, if its loss was not told since.
+    held_ms: Option<u64>,
+}
+
+/// A leader and its lease.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeaseView {
+    pub(crate) leads: bool,
+    pub(crate) transfers: bool,
+    pub(crate) is_held: bool,
+}
+
+impl Leases {
+    pub(crate) fn look(&mut self, view: LeaseView, now_ms: u64) -> Option<What> {
+        if view.is_held {
+            let is_new = self.held_ms.replace(now_ms).is_none();
+            return is_new.then_some(What::LeaseHeld);
+        }
+        let held_ms = self.held_ms?;
+        let cause = match view {
+            LeaseView { leads: false, .. } => LeaseEnd::NotLeading,
+            LeaseView { transfers: true, .. } => LeaseEnd::Transfer,
+            _ if now_ms.saturating_sub(held_ms) >= UNRENEWED_MS => LeaseEnd::NotRenewed,
+            _ => return None,
+        };
+        self.held_ms = None;
+        Some(What::LeaseLost { cause })
+    }
+}
+
+/// A sync that takes less is never slow, in microseconds.
+const SLOW_MIN_US: u64 = 50_000;
+/// A slow sync takes this many times as long as usual.
+const SLOW_TIMES: u64 = 8;
+/// After this many syncs of the usual length in a row, the disk is fast again.
+const FAST_RUN: u32 = 16;
+
+/// The time that syncs take.
+#[derive(Default, Debug)]
+pub(crate) struct Disk {
+    /// The mean of syncs that were not slow, weighted towards the last ones.
+    usual_us: u64,
+    /// Since when it is slow.
+    slow_since_ms: Option<u64>,
+    fast_run: u32,
+}
+
+impl Disk {
+    /// A sync took this long. `now_ms` is asked only if that is told.
+    pub(crate) fn synced(&mut self, took_us: u64, now_ms: impl FnOnce() -> u64) -> Option<What> {
+        let is_slow = took_us >= SLOW_MIN_US && took_us / SLOW_TIMES >= self.usual_us;
+        if is_slow {
+            self.fast_run = 0;
+            if self.slow_since_ms.is_some() {
+                return None;
+            }
+            self.slow_since_ms = Some(now_ms());
+            return Some(What::DiskSlow { took_ms: took_us / 1_000, usual_us: self.usual_us });
+        }
+        self.usual_us = if self.usual_us == 0 { took_us } else { (self.usual_us * 15 + took_us) / 16 };
+        let since = self.slow_since_ms?;
+        self.fast_run += 1;
+        if self.fast_run < FAST_RUN {
+            return None;
+        }
+        self.slow_since_ms = None;
+        Some(What::DiskFast { after_ms: now_ms().saturating_sub(since) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: NodeId = NodeId(2);
+
+    #[test]
+    fn a_member_is_silent_once_it_was_not_heard_for_the_patience_and_then_catches_up() {
+        let mut lags = Lags::default();
+        let mut look = |lacks, now_ms| lags.look(PEER, lacks, 300, now_ms);
+        assert_eq!(look(None, 0), None, "a leader that was just elected has heard no answer yet");
+        assert_eq!(look(Some(5), 50), None);
+        assert_eq!(look(None, 100), None);
+        assert_eq!(look(None, 399), None);
+        assert_eq!(look(None, 400), Some(What::FollowerSilent { peer: PEER }));
+        assert_eq!(look(None, 900), None, "told once");
+        assert_eq!(look(Some(40_000), 1_000), Some(What::FollowerHeard { peer: PEER, lacks: 40_000 }));
+        assert_eq!(look(Some(30_000), 1_500), None, "that it lags was told");
+        assert_eq!(look(Some(1_000), 2_000), Some(What::FollowerCaughtUp { peer: PEER, after_ms: 1_000 }));
+        assert_eq!(look(Some(0), 2_100), None);
+    }
+
+    #[test]
+    fn a_member_is_behind_once_it_lacked_many_entries_for_the_patience() {
+        let mut lags = Lags::default();
+        let mut look = |lacks, now_ms| lags.look(PEER, Some(lacks), 300, now_ms);
+        assert_eq!(look(10_001, 0), None);
+        assert_eq!(look(10_000, 200), None, "a burst");
+        assert_eq!(look(10_001, 300), None);
+        assert_eq!(look(20_000, 600), Some(What::FollowerBehind { peer: PEER, lacks: 20_000 }));
+        assert_eq!(look(5_000, 700), None);
+        assert_eq!(look(20_000, 5_000), None, "it is behind all along");
+        assert_eq!(look(900, 9_600), Some(What::FollowerCaughtUp { peer: PEER, after_ms: 9_000 }));
+    }
+
+    #[test]
+    fn overload_is_over_two_seconds_after_the_last_refusal() {
+        let mut overload = Overload::default();
+        assert_eq!(overload.look(false, 0, 0), None);
+        assert_eq!(overload.look(true, 4_096, 100), Some(What::OverloadBegan { inside: 4_096 }));
+        assert_eq!(overload.look(true, 4_096, 1_100), None);
+        assert_eq!(overload.look(false, 10, 3_099), None);
+        assert_eq!(overload.look(false, 10, 3_100), Some(What::OverloadEnded { after_ms: 1_000 }));
+        assert_eq!(overload.look(false, 10, 9_000), None);
+    }
+
+    #[test]
+    fn a_lease_is_lost_at_once_with_the_leadership_and_later_without_reads() {
+        let held = LeaseView { leads: true, transfers: false, is_held: true };
+        let gone = LeaseView { is_held: false, ..held };
+        let lost = |cause| Some(What::LeaseLost { cause });
+        let mut leases = Leases::default();
+        assert_eq!(leases.look(gone, 0), None);
+        assert_eq!(leases.look(held, 100), Some(What::LeaseHeld));
+        assert_eq!(leases.look(gone, 5_000), None, "a pause between two reads");
+        assert_eq!(leases.look(held, 6_000), None);
+        assert_eq!(leases.look(gone, 16_000), lost(LeaseEnd::NotRenewed));
+        assert_eq!(leases.look(held, 16_100), Some(What::LeaseHeld));
+        assert_eq!(leases.look(LeaseView { transfers: true, ..gone }, 16_200), lost(LeaseEnd::Transfer));
+        assert_eq!(leases.look(held, 16_300), Some(What::LeaseHeld));
+        assert_eq!(leases.look(LeaseView { leads: false, ..gone }, 16_400), lost(LeaseEnd::NotLeading));
+        assert_eq!(leases.look(LeaseView { leads: false, ..gone }, 16_500), None);
+    }
+
+    #[test]
+    fn a_disk_is_slow_at_a_sync_far_above_the_usual_and_fast_after_a_run_of_usual_ones() {
+        let mut disk = Disk::default();
+        (0..50).for_each(|now_ms| assert_eq!(disk.synced(600, || now_ms), None));
+        assert_eq!(disk.synced(49_999, || 50), None, "less than 50 ms is never slow");
+        let Some(What::DiskSlow { took_ms: 180, usual_us }) = disk.synced(180_000, || 100) else { panic!("{disk:?}") };
+        assert!((600..5_000).contains(&usual_us), "{usual_us}");
+        assert_eq!(disk.synced(180_000, || 300), None, "told once");
+        let told: Vec<_> = (1..=20u64).filter_map(|nth| disk.synced(600, || 300 + nth)).collect();
+        assert_eq!(told, [What::DiskFast { after_ms: 216 }]);
+        let mut spinning = Disk::default();
+        (0..50).for_each(|now_ms| assert_eq!(spinning.synced(45_000, || now_ms), None));
+        assert_eq!(spinning.synced(100_000, || 50), None, "it is always like that");
+    }
+}
