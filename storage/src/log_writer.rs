@@ -327,8 +327,8 @@ impl Open {
 pub(crate) fn tell_full(completions: &Completions, dir: &Path, is_full: bool) {
     let dir = dir.display();
     match is_full {
-        true => tracing::warn!(%dir, "the disk is full: no more commands are taken until there is space"),
-        false => tracing::info!(%dir, "the disk has space again"),
+        true => tracing::debug!(%dir, "the disk is full: no more commands are taken until there is space"),
+        false => tracing::debug!(%dir, "the disk has space again"),
     }
     completions.full(is_full);
 }

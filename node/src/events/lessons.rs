@@ -103,7 +103,7 @@ pub(super) fn of_fact(what: &What) -> Lesson {
         What::MembersChanged { outgoing, .. } if !outgoing.is_empty() => of(
             "In a joint configuration every decision needs a majority of the old voters and one of the new, so the two can never \
              decide apart.",
-            "paper §6",
+            "paper §6; thesis §4.3",
         ),
         What::MembersChanged { committed: false, .. } => {
             of("A node uses the newest configuration in its log, committed or not.", "paper §6")
@@ -250,6 +250,10 @@ pub(super) fn of_fact(what: &What) -> Lesson {
         What::CopiesDiffer { .. } | What::CopiesAgree => {
             of("Equal logs give equal states only if the service is deterministic.", "paper §2, §5.4.3")
         }
+        What::EffectRetried { .. } | What::EffectTimedOut { .. } => own(
+            "An effect is done once its result is in the log; until then the leader performs it, perhaps more than once.",
+        ),
+        What::LeaderTaskPanicked => NONE,
         What::VersionRaised { .. } => {
             own("An entry of a version that a member cannot apply would halt it, so the version follows the members.")
         }

@@ -167,3 +167,6 @@ pub struct Told {
     #[serde(rename = "ref")]
     pub reference: Option<String>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,10 @@ use std::{
     },
     time::{SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast::{
+    self,
+    error::{RecvError, TryRecvError},
+};
 
 /// Events that a reader may have waiting. A slower one loses the oldest, and is told.
 pub const WAITING_MAX: usize = 512;
@@ -167,6 +170,15 @@ impl EventReader {
             Ok(event) => Some(Received::Event(event)),
             Err(RecvError::Lagged(lost)) => Some(Received::Lost(lost)),
             Err(RecvError::Closed) => None,
+        }
+    }
+
+    /// The next event if it is there already. `None` may also mean that the node has ended.
+    pub fn try_next(&mut self) -> Option<Received> {
+        match self.receiver.as_mut()?.try_recv() {
+            Ok(event) => Some(Received::Event(event)),
+            Err(TryRecvError::Lagged(lost)) => Some(Received::Lost(lost)),
+            Err(TryRecvError::Empty | TryRecvError::Closed) => None,
         }
     }
 }

@@ -472,6 +472,22 @@ pub enum What {
     },
     /// The full copies agree again.
     CopiesAgree,
+    /// An effect of the service is performed again.
+    EffectRetried {
+        /// Id of the effect.
+        effect: String,
+        /// The number of the attempt that failed, from 1.
+        attempt: u32,
+        /// The reason.
+        why: String,
+    },
+    /// A call of an effect's handler took too long, and was dropped. It is made again.
+    EffectTimedOut {
+        /// Id of the effect.
+        effect: String,
+    },
+    /// A task that runs while the node leads panicked. The next leadership starts it again.
+    LeaderTaskPanicked,
     /// The leader raises the version of the service's commands.
     VersionRaised {
         /// The version.
@@ -628,6 +644,9 @@ impl What {
             Self::SkipIgnored { .. } => ("skip_ignored", Error, None),
             Self::CopiesDiffer { .. } => ("copies_differ", Error, None),
             Self::CopiesAgree => ("copies_agree", Info, None),
+            Self::EffectRetried { .. } => ("effect_retried", Warn, None),
+            Self::EffectTimedOut { .. } => ("effect_timed_out", Warn, None),
+            Self::LeaderTaskPanicked => ("leader_task_panicked", Error, None),
             Self::VersionRaised { .. } => ("version_raised", Info, None),
             Self::ShuttingDown => ("shutting_down", Info, None),
             Self::Failed { .. } => ("failed", Error, None),

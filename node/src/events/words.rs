@@ -300,6 +300,15 @@ impl fmt::Display for Sentence<'_> {
             }
             What::CopiesDiffer { why } => write!(f, "found a difference: {why}."),
             What::CopiesAgree => f.write_str("sees the full copies agree again."),
+            What::EffectRetried { effect, attempt, why } => {
+                write!(f, "performs effect {effect} again, as attempt {attempt} failed: {why}.")
+            }
+            What::EffectTimedOut { effect } => {
+                write!(f, "gives up a call for effect {effect}, which took too long, and makes it again.")
+            }
+            What::LeaderTaskPanicked => {
+                f.write_str("leads, and a task of its leadership panicked: it rests until the next leadership.")
+            }
             What::VersionRaised { version } => {
                 write!(f, "raises the service to version {version}, which every member applies.")
             }

@@ -5,6 +5,7 @@ use super::{context::Token, hosted::Hosted, interface::Service};
 use crate::{
     actors::applier::{Applier, Query, Unreadable},
     decisions::internal_entries::Leading,
+    events::What,
     machine::StateMachine,
     node::Node,
 };
@@ -141,14 +142,14 @@ impl<S: Service> Node<Hosted<S>> {
         task: impl Fn(Token) -> F + Send + Sync + 'static,
     ) -> LeaderTask {
         let mut leaderships = Leaderships::of(self);
-        let node = self.id();
+        let events = self.shared.events.clone();
         LeaderTask(tokio::spawn(async move {
             while let Some(leadership) = leaderships.next().await {
                 let run = AssertUnwindSafe(async { task(leadership.fence()).await }).catch_unwind();
                 tokio::select! {
                     biased;
                     () = leaderships.over(&leadership) => continue,
-                    Err(_) = run => tracing::error!(%node, "a task of the leader panicked: it rests until the next leadership"),
+                    Err(_) = run => events.tell(What::LeaderTaskPanicked),
                 }
                 leaderships.over(&leadership).await;
             }

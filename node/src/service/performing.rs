@@ -15,11 +15,11 @@ use super::{
 use crate::{
     actors::{clock::Clock, messages::Request},
     decisions::internal_entries::InternalEntry,
+    events::{Events, What},
     machine::StateMachine,
     node::Node,
 };
 use quorate_metrics::NodeMetrics;
-use quorate_raft::NodeId;
 use std::{
     any::type_name,
     collections::{BTreeMap, HashMap},
@@ -33,13 +33,13 @@ use tokio::{
 
 /// The parts that performing takes.
 pub(super) struct Performance<S: Service> {
-    node: NodeId,
     handler: Handler<S>,
     outbox: watch::Receiver<Outbox>,
     /// Weak, so that it does not keep the node running.
     requests: mpsc::WeakUnboundedSender<Request>,
     clock: Clock,
     metrics: NodeMetrics,
+    events: Events,
     /// The most bytes of a signal, as of a command.
     signal_bytes_max: usize,
 }
@@ -49,12 +49,12 @@ impl<S: Service> Performance<S> {
     pub(super) fn new<M: StateMachine>(node: &Node<M>, handler: Handler<S>, outbox: watch::Receiver<Outbox>) -> Self {
         let shared = &*node.shared;
         Self {
-            node: shared.id,
             handler,
             outbox,
             requests: shared.requests.downgrade(),
             clock: shared.clock,
             metrics: shared.metrics.clone(),
+            events: shared.events.clone(),
             signal_bytes_max: shared.limits.max_command_bytes,
         }
     }
@@ -85,7 +85,7 @@ impl<S: Service> Performance<S> {
                 match step {
                     Step::Perform { id, attempt } => self.call(&seen, (id, attempt), leadership, &mut calls),
                     Step::GiveUp { id } => {
-                        tracing::warn!(node = %self.node, effect = %id, "the handler of an effect takes too long: dropped");
+                        self.events.tell(What::EffectTimedOut { effect: id.to_string() });
                         self.metrics.effect_retried();
                         calls.give_up(id);
                     }
@@ -145,7 +145,7 @@ impl<S: Service> Performance<S> {
             Err(error) if error.is_cancelled() => return,
             Err(_) => (Ended::Panicked, "the handler panicked".to_owned()),
         };
-        tracing::warn!(node = %self.node, effect = %id, attempt, "an effect is tried again: {why}");
+        self.events.tell(What::EffectRetried { effect: id.to_string(), attempt, why });
         self.metrics.effect_retried();
         performer.ended(id, attempt, ended, self.clock.now());
     }

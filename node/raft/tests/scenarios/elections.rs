@@ -1,7 +1,7 @@
 //! Elections. Leases are in `leases`; the scenarios that also depend on timers are tried with
 //! whole nodes too.
 
-use quorate_raft::{Effect, NodeId, Phase, Replica, Role, Term, Violation};
+use quorate_raft::{Denial, Effect, NodeId, Observation, Phase, Replica, Role, StepDown, Term, Violation};
 use quorate_world::{
     disk::Disk,
     events::Event,
@@ -334,4 +334,54 @@ fn hearing_two_leaders_of_one_term_stops_the_node() {
     let mut leader = replica(1, 3, 4, None, &[]);
     lead(&mut leader, at(0));
     assert_eq!(halted(&hear(&mut leader, at(0), 3, 5, heartbeat(0, 0))), expected(1, 3));
+}
+
+/// The reasons of denied votes are for observers, and agree with the answers.
+#[test]
+fn a_denied_vote_is_observed_with_its_first_reason() {
+    let denials = |effects: &[Effect]| {
+        let answered = |effect: &Effect| match effect {
+            Effect::Observed(Observation::VoteAnswered { denial, .. }) => Some(*denial),
+            _ => None,
+        };
+        effects.iter().filter_map(answered).collect::<Vec<_>>()
+    };
+    let fresh = || replica(1, 3, 5, None, &[1, 3, 3]);
+    for phase in [Phase::PreVote, Phase::Vote] {
+        let asked = |voter: &mut Replica, now, from, term, last| {
+            let effects = hear(voter, at(now), from, term, request_vote(phase, 1, last));
+            let (denials, granted) = (denials(&effects), vote_reply(&effects).is_some_and(|(_, granted)| granted));
+            assert_eq!((denials.len(), denials[0].is_none()), (1, granted), "{phase:?}: {effects:?}");
+            denials[0]
+        };
+        assert_eq!(asked(&mut fresh(), 0, 2, 6, id(3, 3)), None);
+        assert_eq!(asked(&mut fresh(), 0, 2, 6, id(9, 2)), Some(Denial::LogBehind { last: id(3, 3) }));
+        let mut led = fresh();
+        hear(&mut led, at(0), 3, 5, heartbeat(0, 0));
+        assert_eq!(asked(&mut led, 10, 2, 6, id(3, 3)), Some(Denial::HearsLeader { leader: Some(NodeId(3)) }));
+        assert_eq!(asked(&mut fresh(), 0, 2, 3, id(3, 3)), Some(Denial::OldTerm { term: Term(5) }));
+    }
+    let mut voter = replica(1, 3, 5, Some(3), &[1]);
+    let effects = hear(&mut voter, at(0), 2, 5, request_vote(Phase::Vote, 1, id(1, 1)));
+    assert_eq!(denials(&effects), [Some(Denial::VotedFor { candidate: NodeId(3) })]);
+}
+
+#[test]
+fn a_leader_that_steps_down_is_observed_with_its_cause_and_a_follower_is_not() {
+    let stepped = |effects: &[Effect]| {
+        effects.iter().find_map(|effect| match effect {
+            Effect::Observed(Observation::SteppedDown { led, term, cause }) => Some((*led, *term, *cause)),
+            _ => None,
+        })
+    };
+    let mut leader = replica(1, 3, 5, None, &[]);
+    lead(&mut leader, at(0));
+    let mut out = Vec::new();
+    leader.clone().election_timeout(at(1_000), Term(6), &mut out);
+    assert_eq!(stepped(&out), Some((true, Term(6), StepDown::NoQuorum)));
+    let effects = hear(&mut leader, at(10), 2, 8, heartbeat(0, 0));
+    assert_eq!(stepped(&effects), Some((true, Term(6), StepDown::LaterTerm { from: NodeId(2), term: Term(8) })));
+    let effects = hear(&mut leader, at(20), 3, 9, heartbeat(0, 0));
+    assert_eq!(stepped(&effects), None, "it follows already");
+    assert!(effects.contains(&Effect::Observed(Observation::TermAdopted { from: NodeId(3), before: Term(8) })));
 }

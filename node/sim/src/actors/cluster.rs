@@ -34,6 +34,8 @@ pub(super) struct Cluster<'a> {
     pub(super) under_way: Vec<(Duration, &'a Fault)>,
     /// The leader of each term that had one.
     pub(super) leaders: BTreeMap<Term, NodeId>,
+    /// The node that told of its election, for each term.
+    pub(super) elected: BTreeMap<Term, NodeId>,
     pub(super) observer: SharedObserver,
 }
 
@@ -52,6 +54,7 @@ impl<'a> Cluster<'a> {
             ahead: plan.faults.iter(),
             under_way: Vec::new(),
             leaders: BTreeMap::new(),
+            elected: BTreeMap::new(),
             observer: observer.clone(),
         }
     }

@@ -9,7 +9,10 @@ use super::{
     sessions, timers,
 };
 use crate::plan::Power;
-use quorate::{NodeId, NodeRole};
+use quorate::{
+    NodeId, NodeRole,
+    events::{Severity, What},
+};
 use rand::Rng;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -100,6 +103,7 @@ impl Cluster<'_> {
 
     /// Checks every node's state, and handles the end of each node that has ended.
     fn look(&mut self) -> Result<(), String> {
+        self.hear_events()?;
         for at in 0..self.members.len() {
             let member = &mut self.members[at];
             let (id, disk) = (member.id, self.observer.lock().disk(member.id).disk.clone());
@@ -154,6 +158,31 @@ impl Cluster<'_> {
                     self.kill(id, Power::Kept, down);
                 }
                 None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the nodes' events to the trace, and checks that no term elects twice, also where the
+    /// leadership was over before the next look at a status.
+    fn hear_events(&mut self) -> Result<(), String> {
+        for member in &mut self.members {
+            let Some(process) = member.process_mut() else { continue };
+            for event in process.take_events() {
+                let mut observer = self.observer.lock();
+                observer.trace.hash(&(event.node, event.id, event.term, event.at_ms, event.text()));
+                if event.severity() > Severity::Debug {
+                    observer.say(format_args!("{}", event.text()));
+                }
+                if matches!(event.what, What::LeaderElected { .. })
+                    && let Some(other) = self.elected.insert(event.term, event.node)
+                {
+                    let term = event.term;
+                    return Err(format!(
+                        "election safety: {other} and {} were both elected in term {term}",
+                        event.node
+                    ));
+                }
             }
         }
         Ok(())

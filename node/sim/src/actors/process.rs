@@ -6,11 +6,15 @@
 //! in it between two of its steps, and that is a crash.
 
 use super::{machine::Registers, observer::SharedObserver};
-use quorate::{Builder, Failure, Node, StartError, Status};
+use quorate::{
+    Builder, Failure, Node, StartError, Status,
+    events::{Event, EventReader, Received},
+};
 use std::{
     cell::{Cell, RefCell},
     future::Future,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -22,6 +26,9 @@ use tokio::{
 /// A running node, with its runtime.
 pub(super) struct Process {
     node: Node<Registers>,
+    events: EventReader,
+    /// Whether the events since its start were taken.
+    has_told: bool,
     failure: Rc<RefCell<Option<Failure>>>,
     closed: Rc<Cell<bool>>,
     is_stopping: bool,
@@ -51,9 +58,20 @@ impl Process {
             let began = Instant::now();
             (began, builder.start_local(machine).await)
         });
-        let (failure, closed) = (Rc::default(), Rc::default());
-        let mut process =
-            Self { node: node?, failure, closed, is_stopping: false, began, clock: Duration::ZERO, tasks, runtime };
+        let (failure, closed, node) = (Rc::default(), Rc::default(), node?);
+        let (events, has_told) = (node.events(), false);
+        let mut process = Self {
+            node,
+            events,
+            has_told,
+            failure,
+            closed,
+            is_stopping: false,
+            began,
+            clock: Duration::ZERO,
+            tasks,
+            runtime,
+        };
         let (node, failure) = (process.node.clone(), Rc::clone(&process.failure));
         process.call(async move {
             let ended = node.failed().await;
@@ -92,6 +110,16 @@ impl Process {
 
     pub(super) fn status(&self) -> Status {
         self.node.status().borrow().clone()
+    }
+
+    /// The events since the last call, oldest first.
+    pub(super) fn take_events(&mut self) -> Vec<Arc<Event>> {
+        let since_start = if std::mem::replace(&mut self.has_told, true) { &[] } else { self.events.recent() };
+        let mut told = since_start.to_vec();
+        while let Some(Received::Event(event)) = self.events.try_next() {
+            told.push(event);
+        }
+        told
     }
 
     /// Asks the node to shut down in order.
