@@ -165,7 +165,7 @@ label! {
         Commit = "commit",
         /// Until it is applied.
         Apply = "apply",
-        /// Until its last caller has its answer; for forwarded commands, until that leaves the node.
+        /// Until its last caller has its answer; of forwarded commands, until that leaves the node.
         Reply = "reply",
         /// From the call to the answer: the sum of the stages above.
         Total = "total",

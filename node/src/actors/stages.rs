@@ -1,9 +1,9 @@
 //! Durations of the stages of a write, for the metrics: one observation a batch and stage.
 //!
 //! The leader measures. `Consensus` notes when a batch was taken from the queue, encoded and
-//! committed ([`Stages`]); the `Applier` adds when it was applied ([`Applying`]); the caller that is
-//! answered last ends it. All its stages are recorded at that moment, so the means of the stages
-//! sum to the mean of the total. The clock is read a few times a batch, and never for one entry.
+//! committed ([`Stages`]); the `Applier` adds when it was applied ([`Applying`]); its last answer
+//! ends it. All its stages are recorded at that moment, so the means of the stages sum to the mean
+//! of the total. The clock is read a few times a batch, and never for one entry.
 
 use super::messages::{Caller, Callers};
 use quorate_metrics::{NodeMetrics, ProposalStage};
@@ -58,14 +58,14 @@ impl Stages {
         }
     }
 
-    /// The entries up to `last` are on their way to the state machine. Batches without a caller left
-    /// are forgotten here.
+    /// The entries up to `last` are on their way to the state machine: batches that have no caller
+    /// left are forgotten.
     pub(crate) fn dispatched(&mut self, last: Index) {
         while self.committed.pop_front_if(|(batch, _)| batch.last <= last).is_some() {}
     }
 
-    /// The way of the batch with this entry, if this leadership appended it. Entries are asked for in
-    /// their order. A batch that is committed in parts counts as committed `now`.
+    /// The way of the batch with this entry, if this leadership appended it. Entries are asked for
+    /// in order. A batch that is committed in parts counts as committed `now`.
     pub(crate) fn way_of(&mut self, entry: Index, now: Instant) -> Option<Way> {
         while self.committed.pop_front_if(|(batch, _)| batch.last < entry).is_some() {}
         let whole = self.committed.front().map(|(batch, at)| (batch, *at));
@@ -98,7 +98,7 @@ impl Applying {
         Self { way, queue, began, of_own: own > 0, unanswered }
     }
 
-    /// An entry is applied, and its caller is to be answered. The stages, if no later caller counts.
+    /// An entry is applied, and its caller is to be answered. The stages, if it is the last one.
     pub(crate) fn answers(&mut self, is_own: bool) -> Option<Measured> {
         if is_own != self.of_own {
             return None;

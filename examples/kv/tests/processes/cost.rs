@@ -20,7 +20,8 @@ const ROUNDS: usize = 9;
 const ROUND: Duration = Duration::from_secs(2);
 const CONNECTIONS: usize = 8;
 const TOKENS: usize = 10;
-/// The share of the requests per second, and of the processor time of the node for each request.
+/// The share of the requests per second. The processor time is printed: it hardly depends on other
+/// load of the machine.
 const COST_MAX: f64 = 0.03;
 
 /// A node, and a connection's worth of its callers.
@@ -79,7 +80,7 @@ async fn authentication_costs_less_than_three_percent_of_requests_over_connectio
             of(|speed| speed.per_second),
             of(|speed| speed.cost_us),
         );
-        assert!(speed > 1.0 - COST_MAX || cost < 1.0 + COST_MAX, "{} costs too much", side.name);
+        assert!(speed > 1.0 - COST_MAX, "{} costs too much", side.name);
     }
 }
 

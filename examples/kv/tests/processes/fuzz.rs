@@ -359,10 +359,17 @@ async fn exchange(random: &mut StdRng, address: &str, bytes: &[u8], counts: &Cou
     let receive = async {
         // An answer that is never read in full is one of the cases.
         let limit = if leaves { 1 } else { 4 << 20 };
+        let mut has_asked = false;
         while answers.len() < limit {
             match timeout(SILENCE, from.read_buf(&mut answers)).await {
-                Ok(Ok(0) | Err(_)) | Err(_) => break,
+                Ok(Ok(0) | Err(_)) => break,
                 Ok(Ok(_)) => {}
+                // A busy machine is late: another answer shows that the node had its turn.
+                Err(_) if answers.is_empty() && !has_asked => {
+                    has_asked = true;
+                    assert_eq!(raw(&format!("http://{address}"), "GET /livez", "", b"").await.status, 200);
+                }
+                Err(_) => break,
             }
         }
     };

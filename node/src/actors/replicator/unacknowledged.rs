@@ -1,4 +1,4 @@
-//! The time that a peer takes to acknowledge entries, for the metrics. It reads no clock of its own.
+//! The time that a peer takes to acknowledge entries, for the metrics. No clock is read here.
 
 use quorate_raft::{Append, Body, Index, Message, Moment};
 use std::{collections::VecDeque, time::Duration};

@@ -127,8 +127,8 @@ impl<W, C> Proposals<W, C> {
     }
 
     /// The leader answered forwarded commands, in a message of `term`. Those that it did not append
-    /// take another way. A caller that it was too busy for, until the timeout of proposals passed or
-    /// at once, is told to come again after `retry_after`.
+    /// take another way. A caller that it was too busy for, at once or until the timeout of
+    /// proposals, is told to come again after `retry_after`.
     pub fn answered(
         &mut self,
         (from, term): (NodeId, Term),
