@@ -255,8 +255,8 @@ fn any<T>(of: &[One], verify: impl Fn(&One) -> Result<T, Error>) -> Result<T, Er
     Err(refused)
 }
 
-/// How much of a certificate an authority recognizes that refuses it: neither the name of its
-/// issuer, the name alone, or the signature.
+/// The part of a certificate that an authority recognizes although it refuses it: nothing, the name
+/// of its issuer, or the signature.
 fn knows(error: &Error) -> u8 {
     match error {
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => 0,

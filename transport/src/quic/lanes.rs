@@ -73,7 +73,7 @@ pub(super) struct Introduced {
     pub(super) own_since: u64,
 }
 
-/// How far a connection is in its end after another has taken its place.
+/// The end of a connection after another has taken its place, lane by lane.
 #[derive(Default)]
 struct Succession {
     /// Its lanes may end.

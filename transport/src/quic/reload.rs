@@ -180,7 +180,7 @@ pub(super) fn chain_of(connection: &Connection) -> Vec<CertificateDer<'static>> 
     identity.map(|chain| *chain).unwrap_or_default()
 }
 
-/// What [`watch`] watches.
+/// The files that [`watch`] watches, and what it needs to put new ones into use.
 pub(super) struct Watched {
     pub(super) files: Files,
     /// The contents of the files that are in use.
@@ -226,7 +226,7 @@ pub(super) async fn watch(shared: Rc<Shared>, mut watched: Watched) {
         if !is_asked && watched.every.is_zero() {
             continue;
         }
-        // What failed may be in order by now with the same bytes: a key made private, a date come.
+        // The same bytes may be in order by now: a key was made private, or its date has come.
         let before = (!is_asked && !failing.is_failing()).then(|| watched.contents.clone());
         let (files, cluster, node) = (watched.files.clone(), shared.cluster.clone(), shared.node);
         let looked = on_a_thread(move || look(&files, before, &cluster, node)).await;
@@ -332,7 +332,7 @@ impl Failing {
     }
 }
 
-/// How much time a revocation list has left.
+/// The time that a revocation list has left, as an operator needs to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Freshness {
     Fresh,
