@@ -277,7 +277,8 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 /// A lane of a connection: a stream of messages with its own order, bounds and priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lane {
-    /// Votes, heartbeats, read index: small messages, first priority.
+    /// Votes, heartbeats, read index: small messages, first priority. Reports for operators, which
+    /// are dropped where anything else waits.
     Control,
     /// Appends and forwarded proposals with their replies, and repaired entries.
     Append,

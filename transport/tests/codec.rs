@@ -5,9 +5,9 @@ use proptest::{collection::vec, prelude::*};
 use quorate_raft::{
     Administer, AdministerOutcome, Administered, Administration, Append, AppendOutcome, AppendReply, Batch,
     BatchBuilder, Body, Change, ClusterId, Emptied, EntryId, ForwardedCommand, ForwardedOutcome, Heartbeat,
-    HeartbeatReply, Holdings, Index, Kind, Membership, Message, NodeId, Phase, Promise, Propose, ProposeOutcome,
-    ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, RequestVote, Snapshot,
-    SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, TimeoutNow, Vote,
+    HeartbeatReply, Holdings, Index, Kind, Membership, Message, NodeId, Observe, Phase, Promise, Propose,
+    ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, Report,
+    RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, TimeoutNow, Vote, Wanted,
     session::{Request, SessionKey},
 };
 use quorate_transport::codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits, Version};
@@ -109,6 +109,21 @@ fn a_repair_with_a_body_that_is_no_batch_is_refused() {
     let metadata = Encoder::default().message(&message).unwrap().head[HEADER_BYTES..].to_vec();
     let (decoded, _) = decode(&sealed(2, 1, &metadata, &[7; 100]), &[usize::MAX]);
     assert!(matches!(decoded, Err(FrameError::Body(_))), "{decoded:?}");
+}
+
+#[test]
+fn a_report_above_its_bound_is_refused() {
+    let of_bytes = |bytes| Message {
+        term: Term(0),
+        body: Body::Report(Report { of: NodeId(1), age_ms: 0, bytes: vec![7; bytes].into() }),
+    };
+    let sent = |message| {
+        let frame = Encoder::default().message(&message).expect("within the frame's limits");
+        decode(&[frame.head, frame.body].concat(), &[usize::MAX]).0
+    };
+    let longest = of_bytes(Report::BYTES_MAX);
+    assert_eq!(sent(longest.clone()).expect("within its bound"), [Frame::Message(longest)]);
+    assert!(matches!(sent(of_bytes(Report::BYTES_MAX + 1)), Err(FrameError::Body(_))));
 }
 
 #[test]
@@ -472,6 +487,20 @@ fn message() -> impl Strategy<Value = Message> {
             let members = members.into_iter().map(|(member, index)| (NodeId(member), Index(index))).collect();
             Body::Holdings(Holdings { members })
         }),
+        (any::<(u32, u32)>(), vec(any::<(u64, u64, u64)>(), 0..9)).prop_map(|((every_ms, for_ms), wanted)| {
+            let wanted = wanted.into_iter();
+            let wanted = wanted.map(|(node, incarnation, events_after)| Wanted {
+                node: NodeId(node),
+                incarnation,
+                events_after,
+            });
+            Body::Observe(Observe { every_ms, for_ms, wanted: wanted.collect() })
+        }),
+        (any::<u64>(), any::<u32>(), bytes(2000)).prop_map(|(of, age_ms, bytes)| Body::Report(Report {
+            of: NodeId(of),
+            age_ms,
+            bytes: bytes.into()
+        })),
         id().prop_map(|last| Body::TimeoutNow(TimeoutNow { last })),
         any::<u64>().prop_map(|at| Body::Removed(Removed { at: Index(at) })),
         (any::<u64>(), any::<Option<u64>>()).prop_map(|(request, to)| {

@@ -59,8 +59,8 @@ fn releases_that_share_no_version_refuse_each_other_by_name_and_log_it_once() {
     });
     let text = log.text();
     for line in [
-        "node 1 speaks frame version 4, this node version 5: run releases on both that share one",
-        "node 2 speaks frame version 5, this node version 4: run releases on both that share one",
+        "node 1 speaks frame version 5, this node version 6: run releases on both that share one",
+        "node 2 speaks frame version 6, this node version 5: run releases on both that share one",
     ] {
         let lines = text.lines().filter(|logged| logged.contains("refused_protocol") && logged.contains(line)).count();
         assert_eq!(lines, 1, "{line}: {text}");
@@ -96,7 +96,7 @@ fn a_claim_to_speak_versions_that_makes_no_sense_is_refused() {
         let mut pki = Pki::new();
         let victim = started(&mut pki, ONE, both()).await;
         let address = victim.links.local_address().expect("it is bound");
-        for (nth, (min, max)) in [(3, 2), (0, 0), (0, 255), (255, 0), (255, 2), (6, 255)].into_iter().enumerate() {
+        for (nth, (min, max)) in [(3, 2), (0, 0), (0, 255), (255, 0), (255, 2), (7, 255)].into_iter().enumerate() {
             let peer = NodeId(10 + nth as u64);
             let endpoint = support::stranger::client(&pki, Some(&pki.issue(peer)), ALPN);
             let connection = connect(&endpoint, address).await.expect("TLS lets it in");

@@ -1,4 +1,4 @@
-//! The bytes of every message and hello on the wire: version 4 of the frames.
+//! The bytes of every message and hello on the wire: version 5 of the frames.
 //!
 //! Every table has a line for each field: its bytes in hexadecimal, and its name. A table covers
 //! the metadata of a frame; integers above a byte are varints (LEB128). Each enum ends with the
@@ -11,10 +11,10 @@ use bytes::Bytes;
 use quorate_raft::{
     Administer, AdministerOutcome, Administered, Administration, Append, AppendOutcome, AppendReply, BatchBuilder,
     Body, Change, ChangeRefused, ClusterId, Emptied, EntryId, ForwardedCommand, ForwardedOutcome, Heartbeat,
-    HeartbeatReply, Holdings, Index, Kind, Member, MemberKind, Membership, Message, NodeId, Phase, Promise, Propose,
-    ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, RequestVote,
-    Skip, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, TimeoutNow, TransferRefused,
-    Vote,
+    HeartbeatReply, Holdings, Index, Kind, Member, MemberKind, Membership, Message, NodeId, Observe, Phase, Promise,
+    Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply,
+    Report, RequestVote, Skip, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, TimeoutNow,
+    TransferRefused, Vote, Wanted,
 };
 use quorate_transport::{
     codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits},
@@ -29,13 +29,13 @@ fn a_frame_without_a_body() {
     is_frame(
         &Frame::Message(message),
         "51 52 54 45 | magic: QRTE
-         04          | version
+         05          | version
          02          | kind: message
          00 00       | flags
          00 00 00 00 | group
          04 00 00 00 | metadata length
          00 00 00 00 | body length
-         ae c8 4d ee | checksum of bytes 0..20 and the metadata
+         13 3f 0e d9 | checksum of bytes 0..20 and the metadata
          03          | term
          04          | Heartbeat
          01          | round
@@ -50,13 +50,13 @@ fn a_frame_whose_body_is_log_records_leaves_the_body_to_their_checksums() {
     is_frame(
         &Frame::Message(Message { term: Term(3), body: Body::Append(append) }),
         "51 52 54 45 | magic: QRTE
-         04          | version
+         05          | version
          02          | kind: message
          00 00       | flags
          00 00 00 00 | group
          07 00 00 00 | metadata length
          2a 00 00 00 | body length
-         45 94 11 ba | checksum of bytes 0..20 and the metadata
+         7d 64 c2 cf | checksum of bytes 0..20 and the metadata
          03          | term
          02          | Append
          05          | epoch
@@ -82,13 +82,13 @@ fn a_frame_with_another_body_covers_it_with_its_own_checksum() {
     is_frame(
         &Frame::Message(Message { term: Term(3), body: Body::SnapshotChunk(chunk) }),
         "51 52 54 45 | magic: QRTE
-         04          | version
+         05          | version
          02          | kind: message
          01 00       | flags: the checksum covers the body
          00 00 00 00 | group
          11 00 00 00 | metadata length
          02 00 00 00 | body length
-         f9 0b d7 c3 | checksum of bytes 0..20, the metadata and the body
+         da 9d 11 e2 | checksum of bytes 0..20, the metadata and the body
          03          | term
          0a          | SnapshotChunk
          09          | epoch
@@ -164,11 +164,12 @@ fn a_hello_with_everything_in_it() {
 #[test]
 fn a_message_of_a_number_without_meaning_is_refused() {
     is_message(
-        Body::Holdings(Holdings { members: Vec::new() }),
-        "13 | Holdings, the last one
-         00 | no member",
+        Body::Report(Report { of: NodeId(1), age_ms: 0, bytes: Bytes::new() }),
+        "15 | Report, the last one
+         01 | of
+         00 | age_ms",
     );
-    is_refused("14 | no message");
+    is_refused("16 | no message");
 }
 
 // Elections.
@@ -549,6 +550,49 @@ fn holdings() {
 }
 
 #[test]
+fn observe() {
+    let wanted = |node, incarnation, events_after| Wanted { node: NodeId(node), incarnation, events_after };
+    is_message(
+        Body::Observe(Observe {
+            every_ms: 100,
+            for_ms: 2000,
+            wanted: vec![wanted(1, u64::MAX, 300), wanted(300, 0, 0)],
+        }),
+        "14    | Observe
+         64    | every_ms
+         d0 0f | for_ms
+         02    | two nodes
+         01    | node
+         ff ff ff ff ff ff ff ff ff 01 | incarnation
+         ac 02 | events_after
+         ac 02 | node
+         00    | incarnation
+         00    | events_after",
+    );
+}
+
+#[test]
+fn a_report_is_the_body_of_its_frame() {
+    let report = Report { of: NodeId(300), age_ms: 40, bytes: Bytes::from_static(b"ab") };
+    is_frame(
+        &Frame::Message(Message { term: Term(3), body: Body::Report(report) }),
+        "51 52 54 45 | magic: QRTE
+         05          | version
+         02          | kind: message
+         01 00       | flags: the checksum covers the body
+         00 00 00 00 | group
+         05 00 00 00 | metadata length
+         02 00 00 00 | body length
+         08 da ff 3d | checksum of bytes 0..20, the metadata and the body
+         03          | term
+         15          | Report
+         ac 02       | of
+         28          | age_ms
+         61 62       | the bytes",
+    );
+}
+
+#[test]
 fn removed() {
     is_message(
         Body::Removed(Removed { at: Index(300) }),
@@ -741,7 +785,7 @@ fn is_frame(frame: &Frame, table: &str) {
 /// has a meaning would be read, and leave some.
 fn is_refused(table: &str) {
     let metadata = [&[3], &bytes(table)[..], &[0; 60]].concat();
-    let mut wire = [b"QRTE".as_slice(), &[4, 2, 0, 0, 0, 0, 0, 0]].concat();
+    let mut wire = [b"QRTE".as_slice(), &[5, 2, 0, 0, 0, 0, 0, 0]].concat();
     wire.extend(u32::to_le_bytes(metadata.len() as u32));
     wire.extend([0; 4]);
     wire.extend(crc32c::crc32c_append(crc32c::crc32c(&wire), &metadata).to_le_bytes());

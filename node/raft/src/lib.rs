@@ -67,8 +67,8 @@ pub use log::{Log, Lookup};
 pub use machine::MachineVersions;
 pub use membership::Membership;
 pub use message::{
-    Append, AppendOutcome, AppendReply, Body, Emptied, Heartbeat, HeartbeatReply, Holdings, Message, Outgoing, Phase,
-    Removed, Repair, RepairOutcome, RepairReply, RequestVote, TimeoutNow, Vote,
+    Append, AppendOutcome, AppendReply, Body, Emptied, Heartbeat, HeartbeatReply, Holdings, Message, Observe, Outgoing,
+    Phase, Removed, Repair, RepairOutcome, RepairReply, Report, RequestVote, TimeoutNow, Vote, Wanted,
 };
 pub use progress::{Credit, NextAppend, Progress, ProgressState, Want};
 pub use reads::{ReadToken, Reads};

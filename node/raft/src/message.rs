@@ -22,14 +22,17 @@
 //! | [`Body::Removed`] | a member | a former member | it was removed, which its own log can't tell it | thesis §4.2.3 |
 //! | [`Body::Administer`] | a node with an operator | the leader | forwards a membership change or a leadership transfer | §6, thesis §3.10 |
 //! | [`Body::Administered`] | the leader | that node | the result | – |
+//! | [`Body::Observe`] | a node with observers | every other member | asks for reports, for a while | – |
+//! | [`Body::Report`] | a member | that node | its own state, or another member's, for operators to see | – |
 //!
 //! A message carries its sender's current term when it was sent (the one exception is the answer to
 //! a pre-vote, which repeats the asker's term). `Replica::receive`, or `Replica::receive_term` for
 //! forwarded requests and their answers, bounds the term of every message. It then compares the
 //! term (paper §5.1) for all messages but [`RequestVote`], [`Repair`], [`Body::Emptied`],
 //! [`Body::Holdings`] and [`Body::Removed`], which are valid in any term and whose rules judge the
-//! term themselves. The sender is not part of a message: the network knows it from the peer's
-//! certificate.
+//! term themselves. [`Body::Observe`] and [`Body::Report`] are no concern of the rules: their term
+//! means nothing, and the runtime handles them. The sender is not part of a message: the network
+//! knows it from the peer's certificate.
 
 use crate::{
     batch::Batch,
@@ -105,6 +108,10 @@ pub enum Body {
     Administered(Administered),
     /// Tells the holdings of all members.
     Holdings(Holdings),
+    /// Asks for reports.
+    Observe(Observe),
+    /// Reports the state of a node, for operators.
+    Report(Report),
 }
 
 /// The two rounds of an election.
@@ -295,6 +302,48 @@ pub struct Removed {
     pub at: Index,
 }
 
+/// Asks the receiver to report, for a while: an operator looks at the cluster through the sender.
+/// It replaces the sender's earlier request. No rule reads it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Observe {
+    /// The time between two reports, in milliseconds.
+    pub every_ms: u32,
+    /// The reports end after this time, in milliseconds, unless the sender asks again.
+    pub for_ms: u32,
+    /// The nodes whose state is wanted: the receiver's own, and that of nodes which the sender does
+    /// not hear. For each of those the receiver asks in turn, and passes their reports on.
+    pub wanted: Vec<Wanted>,
+}
+
+/// A node whose reports are wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Wanted {
+    /// The node.
+    pub node: NodeId,
+    /// The incarnation of that node whose events are known up to `events_after`; another
+    /// incarnation begins with its first event.
+    pub incarnation: u64,
+    /// The last event of that incarnation that the sender knows; 0 for none.
+    pub events_after: u64,
+}
+
+/// A report on the state of one node, in the runtime's own layout. No rule reads it. Networks send
+/// it only where nothing else waits.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Report {
+    /// The node that made the report: the sender, or a node for which the sender passes it on.
+    pub of: NodeId,
+    /// The time for which the sender has had it, in milliseconds.
+    pub age_ms: u32,
+    /// The report, at most [`Report::BYTES_MAX`] long.
+    pub bytes: Bytes,
+}
+
+impl Report {
+    /// The most bytes of a report.
+    pub const BYTES_MAX: usize = 64 << 10;
+}
+
 impl Message {
     /// The bytes that travel raw after the encoded rest.
     #[must_use]
@@ -305,6 +354,7 @@ impl Message {
             Body::ProposeReply(reply) => reply.replies.clone(),
             Body::SnapshotChunk(chunk) => chunk.bytes.clone(),
             Body::RepairReply(reply) => reply.batch.as_ref().map_or_else(Bytes::new, |batch| batch.bytes().clone()),
+            Body::Report(report) => report.bytes.clone(),
             _ => Bytes::new(),
         }
     }
@@ -322,6 +372,10 @@ impl Message {
             Body::SnapshotChunk(chunk) => chunk.bytes = bulk,
             Body::Propose(propose) => propose.set_payloads(bulk)?,
             Body::ProposeReply(reply) => reply.set_replies(bulk)?,
+            Body::Report(_) if bulk.len() > Report::BYTES_MAX => {
+                return Err(crate::Malformed { offset: Report::BYTES_MAX, what: "report longer than its bound" });
+            }
+            Body::Report(report) => report.bytes = bulk,
             _ if bulk.is_empty() => {}
             _ => return Err(crate::Malformed { offset: 0, what: "bulk of a message that has none" }),
         }
@@ -344,7 +398,15 @@ impl Message {
                 | Body::Emptied(_)
                 | Body::Removed(_)
                 | Body::Administered(_)
+                | Body::Report(_)
         )
+    }
+
+    /// Whether it serves a view of the cluster for operators: no rule reads it, and it gives way to
+    /// all other messages.
+    #[must_use]
+    pub fn is_report(&self) -> bool {
+        matches!(self.body, Body::Observe(_) | Body::Report(_))
     }
 
     /// Whether it is a forwarded request or an answer to one, which the runtime serves.

@@ -32,6 +32,10 @@ struct Waiting {
 
 impl Outbox {
     const FRAMES_MAX: usize = 8192;
+    /// The most frames that wait when one is taken that gives way to all others.
+    const SPARE_FRAMES_MAX: usize = 32;
+    /// The same in bytes.
+    const SPARE_BYTES_MAX: usize = 64 << 10;
 
     pub(super) fn of_bytes(bytes_max: usize) -> Self {
         Self { bytes_max, waiting: RefCell::default(), filled: Notify::new() }
@@ -52,6 +56,17 @@ impl Outbox {
         drop(waiting);
         self.filled.notify_one();
         Ok(())
+    }
+
+    /// Takes a frame that gives way to all others: only if hardly anything waits.
+    pub(super) fn push_spare(&self, frame: Encoded) -> Result<(), Full> {
+        let waiting = self.waiting.borrow();
+        let (frames, bytes) = (waiting.frames, waiting.bytes);
+        drop(waiting);
+        if frames >= Self::SPARE_FRAMES_MAX || bytes >= Self::SPARE_BYTES_MAX {
+            return Err(Full);
+        }
+        self.push(frame)
     }
 
     /// Waits until there is something to take; `false` once closed, or finished with nothing left.
@@ -173,6 +188,19 @@ mod tests {
         assert_eq!(outbox.take(&mut batch).await, None);
         assert!(!outbox.filled().await);
         assert_eq!(outbox.close(), 0, "nothing is lost");
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_gives_way_is_taken_only_while_hardly_anything_waits() {
+        let outbox = Outbox::of_bytes(BYTES_MAX);
+        let accepted = (0..Outbox::FRAMES_MAX).filter(|_| outbox.push_spare(frame(1)).is_ok()).count();
+        assert_eq!(accepted, Outbox::SPARE_FRAMES_MAX);
+        assert_eq!(outbox.push(frame(1)), Ok(()), "others still find room");
+        let mut batch = Vec::new();
+        let (frames, bytes) = outbox.take(&mut batch).await.expect("it is open");
+        outbox.written(frames, bytes);
+        outbox.push(frame(Outbox::SPARE_BYTES_MAX)).expect("it is empty");
+        assert_eq!(outbox.push_spare(frame(1)), Err(Full));
     }
 
     fn frame(bytes: usize) -> Encoded {

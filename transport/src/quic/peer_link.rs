@@ -409,7 +409,9 @@ impl Link for QuicLink {
         let Ok(frame) = Encoder::new(self.shared.limits).speaking(carrier.version).message(&message) else {
             return dropped(DropReason::TooLong);
         };
-        if carrier.send(lane, frame).is_err() {
+        let gives_way = message.is_report();
+        let queued = if gives_way { carrier.send_spare(lane, frame) } else { carrier.send(lane, frame) };
+        if queued.is_err() {
             dropped(DropReason::QueueFull);
         }
     }

@@ -5,9 +5,9 @@
 use bytes::Bytes;
 use quorate_raft::{
     Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, ClusterId, Emptied, EntryId, ForwardedCommand,
-    ForwardedOutcome, Heartbeat, HeartbeatReply, Holdings, Index, Kind, Membership, Message, NodeId, Phase, Promise,
-    Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Repair, RepairOutcome, RepairReply, RequestVote,
-    Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, Vote,
+    ForwardedOutcome, Heartbeat, HeartbeatReply, Holdings, Index, Kind, Membership, Message, NodeId, Observe, Phase,
+    Promise, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Repair, RepairOutcome, RepairReply,
+    Report, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, Vote, Wanted,
 };
 use quorate_transport::{
     codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits, Version},
@@ -209,6 +209,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 outcome: SnapshotOutcome::Received { bytes: 9 },
             }),
             Body::SnapshotReply(SnapshotReply { epoch, last: at(2, 6), outcome: SnapshotOutcome::Refused }),
+        ],
+        vec![
+            Body::Observe(Observe {
+                every_ms: 100,
+                for_ms: 2000,
+                wanted: vec![Wanted { node: NodeId(1), incarnation: 300, events_after: 7 }],
+            }),
+            Body::Report(Report { of: NodeId(1), age_ms: 40, bytes: Bytes::from_static(b"a report") }),
         ],
         vec![
             Body::Repair(Repair { from: at(3, 7), to: Index(9) }),

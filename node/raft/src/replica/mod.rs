@@ -83,6 +83,7 @@ impl Replica {
             Body::Repair(repair) => return self.repair_asked(now, from, term, repair, out),
             Body::Emptied(emptied) => return self.told_data_lost(from, emptied, out),
             Body::Holdings(holdings) => return self.holdings_told(from, holdings, out),
+            Body::Observe(_) | Body::Report(_) => return,
             _ => {}
         }
         if term < self.term() {
@@ -107,6 +108,8 @@ impl Replica {
             Body::Propose(_) | Body::ProposeReply(_) => {}
             Body::ReadIndex(_) | Body::ReadIndexReply(_) => {}
             Body::Administer(_) | Body::Administered(_) => {}
+            // For operators: the runtime handles them, and their term means nothing.
+            Body::Observe(_) | Body::Report(_) => {}
         }
     }
 

@@ -85,10 +85,10 @@ impl Replica {
         if self.proves_terms(from) {
             self.shown_term = self.shown_term.max(term);
         }
-        // Pre-votes, and `Removed`, `Emptied` and `Holdings`, do not raise the term.
+        // Pre-votes, `Removed`, `Emptied`, `Holdings` and reports do not raise the term.
         let is_about_terms = match body {
             Body::RequestVote(request) => request.phase == Phase::Vote,
-            Body::Removed(_) | Body::Emptied(_) | Body::Holdings(_) => false,
+            Body::Removed(_) | Body::Emptied(_) | Body::Holdings(_) | Body::Observe(_) | Body::Report(_) => false,
             _ => true,
         };
         if may_rise || !is_about_terms {

@@ -3,8 +3,8 @@
 
 use quorate_raft::{
     AdministerOutcome, Administered, Administration, AppendOutcome, AppendReply, Body, Change, Effect, Emptied,
-    Holdings, Index, Membership, Message, MessageRefusal, NodeId, Phase, Propose, ProposeReply, ReadIndex,
-    ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, Replica, RequestVote, Role, SnapshotOutcome,
+    Holdings, Index, Membership, Message, MessageRefusal, NodeId, Observe, Phase, Propose, ProposeReply, ReadIndex,
+    ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, Replica, Report, RequestVote, Role, SnapshotOutcome,
     SnapshotReply, Term, TimeoutNow,
 };
 use quorate_world::{
@@ -129,6 +129,8 @@ fn messages(replica: &Replica) -> Vec<Body> {
             what: Administration::Change(Change::remove(NodeId(1))),
         }),
         Body::Administered(Administered { request: 1, outcome: AdministerOutcome::Changed(Index(u64::MAX)) }),
+        Body::Observe(Observe { every_ms: 100, for_ms: 2000, wanted: Vec::new() }),
+        Body::Report(Report { of: NodeId(1), age_ms: 0, bytes: Default::default() }),
     ]
 }
 
@@ -155,10 +157,12 @@ fn kind(body: &Body) -> usize {
         Body::Administer(_) => 17,
         Body::Administered(_) => 18,
         Body::Holdings(_) => 19,
+        Body::Observe(_) => 20,
+        Body::Report(_) => 21,
     }
 }
 
-const KINDS: usize = 20;
+const KINDS: usize = 22;
 
 fn ends(effects: &[Effect]) -> bool {
     effects.iter().any(|effect| matches!(effect, Effect::Halt(_) | Effect::Removed { .. }))

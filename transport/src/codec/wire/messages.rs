@@ -3,9 +3,10 @@
 use super::{wire_enum, wire_number, wire_struct};
 use quorate_raft::{
     Administer, Administered, Append, AppendOutcome, AppendReply, Body, ClusterId, Emptied, EntryId, ForwardedCommand,
-    ForwardedOutcome, Heartbeat, HeartbeatReply, Holdings, Index, Kind, Membership, Message, NodeId, Phase, Promise,
-    Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply,
-    RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, TimeoutNow, Vote,
+    ForwardedOutcome, Heartbeat, HeartbeatReply, Holdings, Index, Kind, Membership, Message, NodeId, Observe, Phase,
+    Promise, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome,
+    RepairReply, Report, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term,
+    TimeoutNow, Vote, Wanted,
 };
 
 wire_number!(NodeId(u64), Term(u64), Index(u64), Promise(u32), ClusterId(u128));
@@ -35,6 +36,8 @@ wire_enum!(Body {
     17 => Administer(message: Administer),
     18 => Administered(message: Administered),
     19 => Holdings(message: Holdings),
+    20 => Observe(message: Observe),
+    21 => Report(message: Report),
 });
 
 // Elections.
@@ -131,3 +134,11 @@ wire_enum!(RepairOutcome {
     1 => Absent,
     2 => Lost,
 });
+
+// Reports for operators.
+
+wire_struct!(Observe { every_ms: u32, for_ms: u32, wanted: Vec<Wanted> });
+
+wire_struct!(Wanted { node: NodeId, incarnation: u64, events_after: u64 });
+
+wire_struct!(Report { of: NodeId, age_ms: u32 }, body bytes);
