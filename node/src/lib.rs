@@ -59,6 +59,7 @@ mod machine;
 mod node;
 mod observe;
 mod propose;
+mod reports;
 mod results;
 #[doc(hidden)]
 pub mod service;
@@ -87,6 +88,15 @@ pub use quorate_raft::{
 };
 pub use quorate_storage as storage;
 pub use quorate_transport as transport;
+pub use reports::{
+    events::{BallotMessage, Happened, ReportedEvent},
+    report::{
+        Campaign, Doing, ElectionDeadline, LinkReport, Members, NodeReport, ReplicationReport, ReportedTiming,
+        SyncTimes,
+    },
+    view::{ClusterView, Seen},
+    watch::ClusterWatch,
+};
 pub use results::{Applied, Consistency, MembersChanged, Read, SnapshotTaken};
 pub use service::{
     call::{Ask, Call, ServiceNode},

@@ -4,7 +4,8 @@ use crate::{
     actors::{
         applier::{Applier, Query, Unreadable},
         clock::Clock,
-        messages::{Administer, ReadCaller, Request, SnapshotCaller},
+        messages::{Administer, Look, ReadCaller, Request, SnapshotCaller},
+        reporter::Reporter,
     },
     admission::{Admission, ClientQuota, Permit},
     builder::Builder,
@@ -18,6 +19,7 @@ use crate::{
     events::{EventReader, Events},
     lifecycle::{End, Lifecycle},
     machine::{At, StateMachine},
+    reports::watch::{ClusterWatch, Views},
     results::{Consistency, MembersChanged, Read, SnapshotTaken},
     status::Status,
     turns::{Pulse, Turns},
@@ -54,6 +56,9 @@ pub(crate) struct Shared<M: StateMachine> {
     pub(crate) status: watch::Receiver<Status>,
     /// The leadership of this node, while it leads.
     pub(crate) leading: watch::Receiver<Option<Leading>>,
+    pub(crate) reporter: Addr<Reporter>,
+    /// The views of the cluster, while this node is watched.
+    pub(crate) views: watch::Receiver<Views>,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) closed: watch::Receiver<bool>,
     pub(crate) pulse: Pulse,
@@ -93,6 +98,12 @@ impl<M: StateMachine> Node<M> {
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.shared.id
+    }
+
+    /// The name of its cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.shared.cluster
     }
 
     /// A handle for one more client: requests through it, its clones and its sessions are also
@@ -351,6 +362,16 @@ impl<M: StateMachine> Node<M> {
     #[must_use]
     pub fn uptime(&self) -> Duration {
         self.shared.clock.now().0
+    }
+
+    /// Watches the cluster: this node collects the states of all members, about ten times a second,
+    /// while a watch exists. For operators: nothing that the views say is linearizable, and they are
+    /// dropped before any message of Raft is.
+    #[must_use]
+    pub fn watch_cluster(&self) -> ClusterWatch {
+        let watch = ClusterWatch::new(self.shared.views.clone());
+        self.shared.reporter.do_send(Look);
+        watch
     }
 
     /// Takes no more requests, waits for the ones under way (at most

@@ -1,14 +1,20 @@
 //! The observers of the storage and the network, which record their reports in the metrics
 //! of the node.
 
-use crate::events::{Events, trackers};
+use crate::{
+    events::{Events, trackers},
+    reports::sync_times::SyncRecord,
+};
 use quorate_metrics::{self as metrics, NodeMetrics, PeerMetrics};
 use quorate_raft::NodeId;
 use quorate_storage::contract::{StorageObserver, StorageOp};
 use quorate_transport::network::{ConnectionResult, Direction, DropReason, Lane, NetworkObserver, ReloadResult};
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,11 +23,13 @@ pub(crate) struct ObservedStorage {
     metrics: NodeMetrics,
     /// The time of syncs, for events.
     disk: Option<(Events, Mutex<trackers::Disk>)>,
+    /// The time of syncs, for reports.
+    syncs: Arc<SyncRecord>,
 }
 
 impl ObservedStorage {
-    pub(crate) fn new(metrics: NodeMetrics, events: Option<Events>) -> Self {
-        Self { metrics, disk: events.map(|events| (events, Mutex::default())) }
+    pub(crate) fn new(metrics: NodeMetrics, events: Option<Events>, syncs: Arc<SyncRecord>) -> Self {
+        Self { metrics, disk: events.map(|events| (events, Mutex::default())), syncs }
     }
 }
 
@@ -33,6 +41,7 @@ impl StorageObserver for ObservedStorage {
             let told = disk.lock().unwrap_or_else(PoisonError::into_inner).synced(took_us, || events.now_ms());
             told.into_iter().for_each(|what| events.tell(what));
         }
+        self.syncs.synced(took);
     }
 
     fn wrote(&self, bytes: u64) {
@@ -56,7 +65,13 @@ impl StorageObserver for ObservedStorage {
 pub(crate) struct ObservedNetwork {
     node: NodeMetrics,
     /// The metrics of each member, so that a write needs no lookup by name.
-    peers: RwLock<BTreeMap<NodeId, PeerMetrics>>,
+    peers: RwLock<BTreeMap<NodeId, Peer>>,
+}
+
+struct Peer {
+    metrics: PeerMetrics,
+    /// In nanoseconds; 0 before the first measurement.
+    round_trip: AtomicU64,
 }
 
 impl ObservedNetwork {
@@ -71,11 +86,20 @@ impl ObservedNetwork {
             self.node.forget_peer(gone.0);
         }
         for peer in members {
-            peers.entry(*peer).or_insert_with(|| self.node.add_peer(peer.0));
+            peers
+                .entry(*peer)
+                .or_insert_with(|| Peer { metrics: self.node.add_peer(peer.0), round_trip: AtomicU64::new(0) });
         }
     }
 
-    fn with(&self, peer: NodeId, record: impl FnOnce(&PeerMetrics)) {
+    /// The latest round trip to each member that has one.
+    pub(crate) fn round_trips(&self) -> BTreeMap<NodeId, Duration> {
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+        let measured = peers.iter().map(|(peer, of)| (*peer, of.round_trip.load(Ordering::Relaxed)));
+        measured.filter(|(_, nanos)| *nanos > 0).map(|(peer, nanos)| (peer, Duration::from_nanos(nanos))).collect()
+    }
+
+    fn with(&self, peer: NodeId, record: impl FnOnce(&Peer)) {
         if let Some(peer) = self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&peer) {
             record(peer);
         }
@@ -93,7 +117,7 @@ impl NetworkObserver for ObservedNetwork {
             Lane::Append => metrics::Lane::Append,
             Lane::Snapshot => metrics::Lane::Snapshot,
         };
-        self.with(peer, |peer| peer.net_bytes(direction, lane, bytes));
+        self.with(peer, |peer| peer.metrics.net_bytes(direction, lane, bytes));
     }
 
     fn connection(&self, peer: Option<NodeId>, result: ConnectionResult) {
@@ -105,7 +129,10 @@ impl NetworkObserver for ObservedNetwork {
     }
 
     fn round_trip(&self, peer: NodeId, took: Duration) {
-        self.with(peer, |peer| peer.round_trip(took));
+        self.with(peer, |peer| {
+            peer.round_trip.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            peer.metrics.round_trip(took);
+        });
     }
 
     fn certificate_expires(&self, at_unix_seconds: u64) {

@@ -175,6 +175,12 @@ impl Progress {
         self.log_last.since(self.matched)
     }
 
+    /// When the follower last answered a heartbeat; until the first, when the replication began.
+    #[must_use]
+    pub fn heard_at(&self) -> Moment {
+        self.heard_at
+    }
+
     /// Bytes sent and not acknowledged.
     #[must_use]
     pub fn in_flight_bytes(&self) -> usize {

@@ -11,13 +11,14 @@
 //! may have arrived during the stall, and are handled first.
 
 use super::{
-    messages::{Arm, ElectionTimeout, LeaderHeard, Stalled, Stop},
+    messages::{Arm, Describe, ElectionTimeout, LeaderHeard, Stalled, Stop, TimerDescribed},
     stalls::{LATE_MIN, Stalls},
 };
 use crate::{
     config::Timing,
     events::{Events, What, millis},
     lifecycle::PanicGuard,
+    reports::report::ElectionDeadline,
 };
 use actix::prelude::*;
 use quorate_metrics::NodeMetrics;
@@ -150,6 +151,18 @@ impl Handler<LeaderHeard> for ElectionTimer {
 
     fn handle(&mut self, LeaderHeard { term }: LeaderHeard, _: &mut Self::Context) {
         self.arm(term, true);
+    }
+}
+
+impl Handler<Describe> for ElectionTimer {
+    type Result = ();
+
+    fn handle(&mut self, Describe { to }: Describe, _: &mut Self::Context) {
+        let now = Instant::now();
+        to.do_send(TimerDescribed(self.armed.map(|armed| ElectionDeadline {
+            left: armed.deadline.saturating_duration_since(now),
+            of: armed.deadline.saturating_duration_since(armed.at),
+        })));
     }
 }
 

@@ -2,7 +2,10 @@
 //! leadership carries it, and is dropped when it comes too late. The first line of each says which
 //! actor sends it to which.
 
-use super::stages::{Measured, Way};
+use super::{
+    reporter::Reporter,
+    stages::{Measured, Way},
+};
 use crate::{
     admission::Permit,
     comparison::Comparison,
@@ -15,18 +18,25 @@ use crate::{
     },
     error::{ProposeError, ReadError, RestoreError, SnapshotError},
     machine::WriteState,
+    reports::{
+        compose::Facts,
+        report::{ElectionDeadline, ReplicationReport},
+    },
     status::Halted,
 };
-use actix::Message;
+use actix::{Addr, Message};
 use bytes::Bytes;
 use quorate_raft::{
-    AdministerOutcome, Administration, Batch, EntryId, Index, Kind, NodeId, Skip, SnapshotBase, SnapshotChunk,
+    AdministerOutcome, Administration, Batch, Body, EntryId, Index, Kind, NodeId, Skip, SnapshotBase, SnapshotChunk,
     SnapshotReply, Term,
 };
 use quorate_storage::{SnapshotSource, StorageError};
 use quorate_transport::network::Event;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::Instant,
+};
 
 /// A handle → `Consensus`, through the stream of requests. Proposals, reads and snapshots have
 /// passed admission control, which bounds them.
@@ -424,7 +434,56 @@ pub(crate) struct SnapshotArrived {
     pub(crate) base: SnapshotBase,
 }
 
-/// The node → `Consensus` and `Applier`, `Consensus` → `ElectionTimer`: the node has ended: stop.
+/// `Node::watch_cluster` → `Reporter`: a watch has begun.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Look;
+
+/// `Consensus` → `Reporter`: a member asks for reports, or reports.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ReportArrived {
+    pub(crate) from: NodeId,
+    pub(crate) body: Body,
+    /// The inbox's credit for it, returned once it is handled.
+    pub(crate) credit: Option<OwnedSemaphorePermit>,
+}
+
+/// `Reporter` → `Consensus`: send this to a member, if it still is one.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Transmit {
+    pub(crate) to: NodeId,
+    pub(crate) body: Body,
+}
+
+/// `Reporter` → `Consensus` → `ElectionTimer` and every `Replicator`: state your facts for a report.
+#[derive(Message, Clone)]
+#[rtype(result = "()")]
+pub(crate) struct Describe {
+    pub(crate) to: Addr<Reporter>,
+}
+
+/// `Consensus` → `Reporter`: the facts about the node.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Described(pub(crate) Box<Facts>);
+
+/// `ElectionTimer` → `Reporter`: the deadline, while the timer is armed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct TimerDescribed(pub(crate) Option<ElectionDeadline>);
+
+/// `Replicator` → `Reporter`: the replication to its peer.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct PeerDescribed {
+    pub(crate) peer: NodeId,
+    pub(crate) replication: ReplicationReport,
+}
+
+/// The node → `Consensus` and `Applier`, `Consensus` → `ElectionTimer` and `Reporter`: the node has
+/// ended: stop.
 /// `Consensus` → `Replicator`: the leadership has ended: stop.
 #[derive(Message)]
 #[rtype(result = "()")]

@@ -22,6 +22,7 @@ pub(crate) mod election_timer;
 pub(crate) mod messages;
 mod recovery;
 pub(crate) mod replicator;
+pub(crate) mod reporter;
 pub(crate) mod requests;
 pub(crate) mod snapshot_receiver;
 pub(crate) mod stages;
@@ -39,7 +40,8 @@ use crate::{
     losses,
     machine::StateMachine,
     node::{Node, Shared},
-    observe::ObservedNetwork,
+    observe::{ObservedNetwork, ObservedStorage},
+    reports::sync_times::SyncRecord,
     settings::Compared,
     turns::{Probe, Pulse},
 };
@@ -58,6 +60,7 @@ use rand::{
     Rng, SeedableRng,
     rngs::{SmallRng, StdRng},
 };
+use reporter::{Identity, Outlets, Reporter, Sources};
 use requests::Requests;
 use snapshot_receiver::SnapshotReceiver;
 use std::{
@@ -138,19 +141,13 @@ pub(crate) async fn launch<M: StateMachine>(
         false => storage.start_here(),
     };
     let mut held = Threads { storage: storage.take_thread(), applier: None };
-    let mut recovered = match recovery::recover(
-        &storage,
-        &cluster,
-        id,
-        Completions::to(&consensus),
-        (&metrics, &events),
-        threads,
-    )
-    .await
-    {
-        Ok(recovered) => recovered,
-        Err(error) => return Err(held.end_for(error)),
-    };
+    let syncs = Arc::new(SyncRecord::default());
+    let observer = ObservedStorage::new(metrics.clone(), threads.then(|| events.clone()), Arc::clone(&syncs));
+    let mut recovered =
+        match recovery::recover(&storage, &cluster, id, Completions::to(&consensus), observer, &events).await {
+            Ok(recovered) => recovered,
+            Err(error) => return Err(held.end_for(error)),
+        };
     let discarded = discards_state.then(|| recovery::discard_state(&events, &mut recovered)).flatten();
     // The log need not have the configuration any more.
     let membership = discarded.map_or(membership, |base| base.membership);
@@ -273,6 +270,17 @@ pub(crate) async fn launch<M: StateMachine>(
     let (requests, received) = mpsc::unbounded_channel();
     let (status, watched) = watch::channel(status_of(&replica));
     let (leading, leads) = watch::channel(None);
+    let (views, viewed) = watch::channel(None);
+    let reporter = Reporter::new(
+        Identity { node: id, incarnation, recovered: replica.log().last().index },
+        clock,
+        timing,
+        Sources { sync: syncs, events: events.clone() },
+        Outlets { describe: consensus.clone().recipient(), transmit: consensus.clone().recipient() },
+        views,
+        lifecycle.panic_guard("Reporter"),
+    )
+    .start();
     context.run(Consensus::new(Parts {
         replica,
         node: NodeContext {
@@ -287,7 +295,7 @@ pub(crate) async fn launch<M: StateMachine>(
         requests: Requests::new(received, timing.busy_poll),
         preferred: preferred_leaders,
         connections: Connections::new(peers, observed, introduction),
-        roles: Roles::new(timer, storage),
+        roles: Roles::new(timer, reporter.clone(), storage),
         snapshots: SnapshotsUnderWay::new(
             snapshots,
             (applier.clone().recipient(), applier.clone().recipient(), applier.clone().recipient()),
@@ -317,6 +325,8 @@ pub(crate) async fn launch<M: StateMachine>(
         events: events.clone(),
         status: watched,
         leading: leads,
+        reporter,
+        views: viewed,
         lifecycle: lifecycle.clone(),
         closed,
         metrics,

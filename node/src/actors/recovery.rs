@@ -8,7 +8,6 @@ use crate::{
     observe::ObservedStorage,
 };
 use actix::prelude::*;
-use quorate_metrics::NodeMetrics;
 use quorate_raft::{Faulty, Index, Log, NodeId, Replica, Skip, SnapshotBase};
 use quorate_storage::{Completions, OpenSnapshot, Recover, Recovered, Storage, StorageError};
 use std::collections::BTreeSet;
@@ -22,11 +21,10 @@ pub(super) async fn recover(
     cluster: &str,
     member: NodeId,
     completions: Completions,
-    (metrics, events): (&NodeMetrics, &Events),
-    is_timed: bool,
+    observer: ObservedStorage,
+    events: &Events,
 ) -> Result<quorate_raft::Recovered, StartError> {
-    let observer = Arc::new(ObservedStorage::new(metrics.clone(), is_timed.then(|| events.clone())));
-    let request = Recover { cluster: cluster.to_owned(), member, completions, observer };
+    let request = Recover { cluster: cluster.to_owned(), member, completions, observer: Arc::new(observer) };
     let recovered = storage
         .recover
         .send(request)

@@ -122,6 +122,11 @@ impl Events {
         EventReader { recent: state.recent.iter().cloned().collect(), receiver }
     }
 
+    /// The last events, oldest first, without a reader.
+    pub(crate) fn recent(&self) -> Vec<Arc<Event>> {
+        self.state().recent.iter().cloned().collect()
+    }
+
     /// The present on the clock of the events.
     pub(crate) fn now_ms(&self) -> u64 {
         millis(self.0.clock.now().0)

@@ -53,6 +53,7 @@ impl Consensus {
             Effect::OpenBallot(ballot) => {
                 self.node.events.term_is(self.replica.term());
                 self.status.ballot_opened(&ballot, self.replica.log().last());
+                self.noted.ballot_opened(ballot.campaign, ballot.phase);
                 let panic_guard = self.node.lifecycle.panic_guard("VoteCollector");
                 self.roles.collector = Some(
                     VoteCollector::new(ballot, ctx.address().recipient(), ctx.address().recipient(), panic_guard)
@@ -62,6 +63,7 @@ impl Consensus {
             Effect::CountVote { campaign, voter, granted } => self.count_vote(campaign, voter, granted),
             Effect::CloseBallot => {
                 self.status.ballot_closed();
+                self.noted.ballot_closed();
                 self.roles.collector = None;
             }
             Effect::StartReplicators { log_last, .. } => {
@@ -174,6 +176,7 @@ impl Consensus {
 
     pub(super) fn count_vote(&mut self, campaign: u64, voter: NodeId, granted: bool) {
         self.status.vote_received(voter, granted, voter == self.replica.id());
+        self.noted.voted(campaign, voter, granted);
         if let Some(collector) = &self.roles.collector {
             if granted {
                 collector.do_send(VoteGranted { campaign, voter });

@@ -22,6 +22,7 @@ mod network_events;
 mod peers;
 mod read_requests;
 mod repairs;
+mod reporting;
 mod requests;
 mod roles;
 mod snapshots;
@@ -42,8 +43,9 @@ pub(crate) use ticks::Ticking;
 use super::{
     clock::Clock,
     messages::{
-        Administer, Applied, Arm, ElectionLost, ElectionTimeout, ElectionWon, Fetch, GivenUp, Matched, NetworkEvent,
-        OperatorAnswer, Request, SnapshotArrived, SnapshotProgress, SnapshotWanted, Stalled, StateTaken, Stop,
+        Administer, Applied, Arm, Describe, ElectionLost, ElectionTimeout, ElectionWon, Fetch, GivenUp, Matched,
+        NetworkEvent, OperatorAnswer, Request, SnapshotArrived, SnapshotProgress, SnapshotWanted, Stalled, StateTaken,
+        Stop, Transmit,
     },
     requests::Requests,
 };
@@ -72,6 +74,7 @@ use quorate_metrics::{Mailbox, NodeMetrics};
 use quorate_raft::{Effect, Index, NodeId, Replica};
 use quorate_storage::contract::{EntriesRead, Persisted, StorageFailed, StorageFull};
 use quorate_transport::network::Event;
+use reporting::Noted;
 use status_publisher::StatusPublisher;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -96,6 +99,7 @@ pub(crate) struct Consensus {
     claims: Claims,
     warnings: Warnings,
     told: Told,
+    noted: Noted,
     stopping: Stopping,
     /// The entry at which the state machine halted.
     halted: Option<Arc<Halted>>,
@@ -175,6 +179,7 @@ impl Consensus {
             claims: Claims::default(),
             warnings: Warnings::default(),
             told: Told::default(),
+            noted: Noted::default(),
             stopping: Stopping::default(),
             halted: None,
             _panic_guard: node.lifecycle.panic_guard("Consensus"),
@@ -315,6 +320,7 @@ impl Actor for Consensus {
         self.stop_replicators();
         self.snapshots.stop();
         self.roles.timer.do_send(Stop);
+        self.roles.reporter.do_send(Stop);
     }
 }
 
@@ -433,4 +439,6 @@ hear! {
     GivenUp: |this, given_up, _ctx| this.given_up(given_up);
     SnapshotProgress: |this, progress, _ctx| this.snapshot_progressed(progress);
     SnapshotArrived: |this, arrived, ctx| this.snapshot_arrived(arrived, ctx);
+    Describe: |this, describe, _ctx| this.describe(describe);
+    Transmit: |this, transmit, _ctx| this.transmit(transmit);
 }

@@ -15,6 +15,9 @@ impl Consensus {
         if self.connections.skips_of_others.contains_key(&from) {
             return self.node.metrics.dropped(Some(from.0), DropReason::SkipList);
         }
+        if message.is_report() {
+            return self.report_arrived(from, message.body, credit);
+        }
         if message.is_forwarded() {
             self.forwarded(from, message, ctx);
         } else {

@@ -1,6 +1,8 @@
 //! The other actors of the node that `Consensus` sends to.
 
-use crate::actors::{election_timer::ElectionTimer, replicator::Replicator, vote_collector::VoteCollector};
+use crate::actors::{
+    election_timer::ElectionTimer, replicator::Replicator, reporter::Reporter, vote_collector::VoteCollector,
+};
 use actix::prelude::*;
 use quorate_raft::{EntryId, NodeId, Repair, Term};
 use quorate_storage::contract::Storage;
@@ -9,6 +11,7 @@ use std::collections::BTreeMap;
 /// Addresses of actors, and the reads of entries that the storage has not answered yet.
 pub(crate) struct Roles {
     pub(super) timer: Addr<ElectionTimer>,
+    pub(super) reporter: Addr<Reporter>,
     /// While a ballot is open.
     pub(super) collector: Option<Addr<VoteCollector>>,
     /// While this node leads: one for each peer.
@@ -27,9 +30,9 @@ pub(super) enum LoadFor {
 }
 
 impl Roles {
-    pub(crate) fn new(timer: Addr<ElectionTimer>, storage: Storage) -> Self {
+    pub(crate) fn new(timer: Addr<ElectionTimer>, reporter: Addr<Reporter>, storage: Storage) -> Self {
         let (replicators, loads) = (BTreeMap::new(), BTreeMap::new());
-        Self { timer, collector: None, replicators, storage, loads, last_load: 0 }
+        Self { timer, reporter, collector: None, replicators, storage, loads, last_load: 0 }
     }
 
     pub(super) fn tell_replicator<T>(&self, peer: NodeId, message: T)

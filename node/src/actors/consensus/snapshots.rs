@@ -221,18 +221,21 @@ impl Consensus {
 
     /// A chunk of a snapshot that this node needs. None is taken before the last
     /// snapshot is restored; a machine that halted restores none.
-    pub(super) fn chunk_arrived(&self, from: NodeId, chunk: SnapshotChunk) {
+    pub(super) fn chunk_arrived(&mut self, from: NodeId, chunk: SnapshotChunk) {
         if self.snapshots.restoring.is_some() && self.halted.is_none() {
             return self.node.metrics.dropped(Some(from.0), DropReason::SnapshotBusy);
         }
+        self.noted.chunk_arrived(chunk.snapshot.bytes);
         self.snapshots.receiver.do_send(ChunkArrived { term: self.replica.term(), from, chunk });
     }
 
     pub(super) fn snapshot_progressed(&mut self, SnapshotProgress { to, reply }: SnapshotProgress) {
+        self.noted.chunk_answered(&reply);
         self.say(to, Body::SnapshotReply(reply));
     }
 
     pub(super) fn snapshot_arrived(&mut self, arrived: SnapshotArrived, ctx: &mut Context<Self>) {
+        self.noted.snapshot_arrived();
         let (now, SnapshotArrived { from, epoch, base }) = (self.node.clock.now(), arrived);
         self.rule(ctx, |replica, out| replica.snapshot_received(now, from, epoch, &base, out));
     }

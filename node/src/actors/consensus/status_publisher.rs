@@ -136,6 +136,11 @@ impl StatusPublisher {
         change
     }
 
+    /// The status as it was last published.
+    pub(super) fn current(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
     /// Another configuration is in force, or it is committed.
     pub(super) fn members_changed(&self, replica: &Replica) {
         self.status.send_modify(|status| {

@@ -10,13 +10,14 @@ use super::{
     blocking::Blocking,
     clock::Clock,
     messages::{
-        Acknowledged, CommitAdvanced, Fetch, Fetched, GivenUp, HeartbeatNow, LinkChanged, Matched, NeedsSnapshot,
-        PeerHeard, Rejected, Replicate, ReplicateTo, SnapshotWanted, Stop,
+        Acknowledged, CommitAdvanced, Describe, Fetch, Fetched, GivenUp, HeartbeatNow, LinkChanged, Matched,
+        NeedsSnapshot, PeerDescribed, PeerHeard, Rejected, Replicate, ReplicateTo, SnapshotWanted, Stop,
     },
 };
 use crate::{
     events::Events,
     lifecycle::{Lifecycle, PanicGuard},
+    reports::{compose::thousandths, report::ReplicationReport},
 };
 use actix::prelude::*;
 use quorate_metrics::{NodeMetrics, PeerMetrics, PeerState};
@@ -300,6 +301,21 @@ impl Handler<NeedsSnapshot> for Replicator {
 
     fn handle(&mut self, NeedsSnapshot { epoch, at_least }: NeedsSnapshot, ctx: &mut Self::Context) {
         self.rule_now(ctx, |replication, now, out| replication.needs_snapshot(now, epoch, at_least, out));
+    }
+}
+
+impl Handler<Describe> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, Describe { to }: Describe, _: &mut Self::Context) {
+        let (progress, transfer) = (self.replication.progress(), self.replication.transfer());
+        let replication = ReplicationReport {
+            matched: progress.matched(),
+            next: progress.next(),
+            silent: self.clock.now().since(progress.heard_at()),
+            snapshot_part: transfer.map(|transfer| thousandths(transfer.received_bytes(), transfer.snapshot().bytes)),
+        };
+        to.do_send(PeerDescribed { peer: self.peer, replication });
     }
 }
 

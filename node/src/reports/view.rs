@@ -1,0 +1,291 @@
+//! The view of the cluster: the latest report of each node, merged as reports arrive.
+
+use super::{
+    UNHEARD_AFTER,
+    events::{Happened, MergedEvents},
+    report::{Members, NodeReport},
+};
+use quorate_raft::{Moment, NodeId};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// The cluster, as one node sees it at one moment.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct ClusterView {
+    /// The node that made the view.
+    pub node: NodeId,
+    /// The members, by the newest configuration that a report states.
+    pub members: Members,
+    /// The latest report of each node that was heard and is a member, or is the one that made the
+    /// view. A member without one has not answered since the watch began.
+    pub nodes: BTreeMap<NodeId, Seen>,
+    /// The last events of all nodes; [`ClusterView::after`] gives those that are new to a caller.
+    pub happened: Vec<Happened>,
+    /// The number of everything that happened since the watch began.
+    pub happened_count: u64,
+}
+
+/// The latest report of a node.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct Seen {
+    /// The report.
+    pub report: Arc<NodeReport>,
+    /// Its age, without the time that it was on its way.
+    pub age: Duration,
+    /// The member that passed it on, if the node itself is not heard.
+    pub via: Option<NodeId>,
+}
+
+impl ClusterView {
+    /// Everything that happened after the first `known`, as [`ClusterView::happened_count`] of an
+    /// earlier view counts it; and how many in between are left out, because the caller was slow.
+    #[must_use]
+    pub fn after(&self, known: u64) -> (u64, &[Happened]) {
+        let news = self.happened_count.saturating_sub(known);
+        let here = usize::try_from(news).unwrap_or(usize::MAX).min(self.happened.len());
+        (news - here as u64, &self.happened[self.happened.len() - here..])
+    }
+
+    /// The leader of the highest term that a report less than `within` old states.
+    #[must_use]
+    pub fn leader(&self, within: Duration) -> Option<NodeId> {
+        let fresh = self.nodes.values().filter(|seen| seen.age < within);
+        let leading = fresh.filter(|seen| seen.report.leader == Some(seen.report.node));
+        leading.max_by_key(|seen| seen.report.term).map(|seen| seen.report.node)
+    }
+}
+
+/// The reports that a watching node has, merged.
+///
+/// Of two reports of one incarnation the later one counts, by its sequence. Of two incarnations the
+/// one that started later counts: a report of the earlier process may still be on its way.
+#[derive(Debug)]
+pub(crate) struct Merge {
+    this: NodeId,
+    known: BTreeMap<NodeId, Known>,
+    events: MergedEvents,
+}
+
+#[derive(Debug)]
+struct Known {
+    report: Arc<NodeReport>,
+    made_at: Moment,
+    /// When a report came from the node itself.
+    direct_at: Option<Moment>,
+    via: Option<NodeId>,
+}
+
+impl Merge {
+    pub(crate) fn new(this: NodeId) -> Self {
+        Self { this, known: BTreeMap::new(), events: MergedEvents::default() }
+    }
+
+    /// Takes a report that is `age` old, from its node or from one that passed it on.
+    pub(crate) fn heard(&mut self, now: Moment, via: Option<NodeId>, age: Duration, mut report: NodeReport) {
+        let (node, made_at) = (report.node, Moment(now.0.saturating_sub(age)));
+        let (incarnation, events) = (report.incarnation, std::mem::take(&mut report.events));
+        self.state_heard(now, via, made_at, report);
+        // One that is late, or was passed on too, may have events that are missing.
+        if self.known.get(&node).is_some_and(|known| known.report.incarnation == incarnation) {
+            self.events.heard(node, incarnation, events);
+        }
+    }
+
+    fn state_heard(&mut self, now: Moment, via: Option<NodeId>, made_at: Moment, report: NodeReport) {
+        let node = report.node;
+        let known = self.known.get(&node);
+        if let Some(known) = known.filter(|known| !is_later((made_at, &report), (known.made_at, &known.report))) {
+            if via.is_none() && known.report.incarnation == report.incarnation {
+                let direct_at = Some(now);
+                self.known.entry(node).and_modify(|known| known.direct_at = direct_at);
+            }
+            return;
+        }
+        let direct_at = if via.is_none() { Some(now) } else { known.and_then(|known| known.direct_at) };
+        self.known.insert(node, Known { report: Arc::new(report), made_at, direct_at, via });
+        let members = self.members().clone();
+        let this = self.this;
+        let stays = |node: NodeId| node == this || members.contains(node);
+        self.known.retain(|node, _| stays(*node));
+        self.events.retain(stays);
+    }
+
+    /// Whether no report was taken yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// The incarnation of a node whose events are known, and the last one of them.
+    pub(crate) fn events_of(&self, node: NodeId) -> (u64, u64) {
+        self.events.known(node)
+    }
+
+    /// The members of which no report has come directly for a while.
+    pub(crate) fn unheard(&self, now: Moment) -> Vec<NodeId> {
+        let is_heard = |node: &NodeId| {
+            let known = self.known.get(node).and_then(|known| known.direct_at);
+            known.is_some_and(|at| now.since(at) < UNHEARD_AFTER)
+        };
+        self.members().iter().filter(|node| *node != self.this && !is_heard(node)).collect()
+    }
+
+    /// The newest configuration that a report states; of two equally new ones, this node's own.
+    fn members(&self) -> &Members {
+        static NONE: Members = Members {
+            voters: Vec::new(),
+            learners: Vec::new(),
+            witness: None,
+            addresses: BTreeMap::new(),
+            index: quorate_raft::Index(0),
+            is_settled: false,
+        };
+        let newest = self.known.iter().max_by_key(|(node, known)| (known.report.members.index, **node == self.this));
+        newest.map_or(&NONE, |(_, known)| &known.report.members)
+    }
+
+    /// The view at this moment.
+    pub(crate) fn view(&self, now: Moment) -> ClusterView {
+        let seen =
+            |known: &Known| Seen { report: Arc::clone(&known.report), age: now.since(known.made_at), via: known.via };
+        let nodes = self.known.iter().map(|(node, known)| (*node, seen(known))).collect();
+        let (happened, happened_count) = self.events.view();
+        ClusterView { node: self.this, members: self.members().clone(), nodes, happened, happened_count }
+    }
+}
+
+/// Whether a report replaces another one of its node.
+fn is_later((made_at, report): (Moment, &NodeReport), (known_at, known): (Moment, &NodeReport)) -> bool {
+    if report.incarnation == known.incarnation {
+        return report.sequence > known.sequence;
+    }
+    // started = made - up, compared without going below zero.
+    made_at.0.saturating_add(known.up) > known_at.0.saturating_add(report.up)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::report::tests::full, *};
+    use quorate_raft::{Index, Term};
+
+    const THIS: NodeId = NodeId(1);
+
+    #[test]
+    fn the_newest_report_of_an_incarnation_wins_however_it_came() {
+        let mut merge = Merge::new(THIS);
+        merge.heard(at(1_000), None, ms(0), report(2, 5, 10, 900));
+        merge.heard(at(1_001), Some(NodeId(3)), ms(50), report(2, 5, 9, 800));
+        assert_eq!(sequence(&merge, 2), 10);
+        merge.heard(at(1_500), Some(NodeId(3)), ms(50), report(2, 5, 14, 1_300));
+        let view = merge.view(at(1_600));
+        let seen = &view.nodes[&NodeId(2)];
+        assert_eq!((seen.report.sequence, seen.via, seen.age), (14, Some(NodeId(3)), ms(150)));
+        merge.heard(at(1_700), None, ms(0), report(2, 5, 15, 1_600));
+        assert_eq!(merge.view(at(1_700)).nodes[&NodeId(2)].via, None, "it is heard again");
+    }
+
+    #[test]
+    fn of_two_incarnations_the_one_that_started_later_wins_in_either_order() {
+        let old = || report(2, 5, 900, 60_000);
+        let new = || report(2, 6, 1, 20);
+        let mut merge = Merge::new(THIS);
+        merge.heard(at(1_000), None, ms(0), old());
+        merge.heard(at(1_500), None, ms(0), new());
+        merge.heard(at(1_501), Some(NodeId(3)), ms(0), old());
+        assert_eq!(sequence(&merge, 2), 1);
+        let mut merge = Merge::new(THIS);
+        merge.heard(at(1_500), None, ms(0), new());
+        merge.heard(at(1_501), Some(NodeId(3)), ms(0), old());
+        assert_eq!(sequence(&merge, 2), 1, "the report of the dead process was on its way");
+    }
+
+    #[test]
+    fn a_report_grows_old_until_another_comes() {
+        let mut merge = Merge::new(THIS);
+        merge.heard(at(1_000), None, ms(40), report(2, 5, 1, 0));
+        assert_eq!(merge.view(at(3_000)).nodes[&NodeId(2)].age, ms(2_040));
+    }
+
+    #[test]
+    fn a_member_is_unheard_until_it_reports_itself() {
+        let mut merge = Merge::new(THIS);
+        merge.heard(at(0), None, ms(0), report(1, 5, 1, 0));
+        assert_eq!(merge.unheard(at(0)), [NodeId(2), NodeId(3), NodeId(4)], "not this node");
+        merge.heard(at(10), None, ms(0), report(2, 5, 1, 0));
+        merge.heard(at(10), Some(NodeId(2)), ms(0), report(3, 5, 1, 0));
+        assert_eq!(merge.unheard(at(20)), [NodeId(3), NodeId(4)], "3 is heard through 2 alone");
+        assert_eq!(merge.unheard(at(410)), [NodeId(2), NodeId(3), NodeId(4)]);
+        // A report that came through another node first proves that it is heard, too.
+        merge.heard(at(500), Some(NodeId(2)), ms(0), report(3, 5, 2, 0));
+        merge.heard(at(501), None, ms(0), report(3, 5, 2, 0));
+        assert_eq!(merge.unheard(at(502)), [NodeId(2), NodeId(4)]);
+    }
+
+    #[test]
+    fn a_node_that_left_the_newest_configuration_goes() {
+        let mut merge = Merge::new(THIS);
+        for node in [1, 2, 3] {
+            merge.heard(at(0), None, ms(0), report(node, 5, 1, 0));
+        }
+        let mut removed = report(2, 5, 2, 100);
+        removed.members.index = Index(90);
+        removed.members.voters.retain(|node| *node != NodeId(3));
+        merge.heard(at(100), None, ms(0), removed);
+        let view = merge.view(at(100));
+        assert_eq!(view.nodes.keys().copied().collect::<Vec<_>>(), [NodeId(1), NodeId(2)]);
+        assert_eq!(view.members.index, Index(90));
+        merge.heard(at(110), None, ms(0), report(3, 5, 2, 100));
+        assert!(!merge.view(at(110)).nodes.contains_key(&NodeId(3)), "its late report counts for nothing");
+    }
+
+    #[test]
+    fn the_leader_is_that_of_the_highest_term_that_was_heard_lately() {
+        let mut merge = Merge::new(THIS);
+        let leads = |node, term, leader: Option<u64>| {
+            let mut report = report(node, 5, term, 0);
+            (report.term, report.leader) = (Term(term), leader.map(NodeId));
+            report
+        };
+        merge.heard(at(0), None, ms(0), leads(1, 9, None));
+        merge.heard(at(0), None, ms(0), leads(2, 7, Some(2)));
+        assert_eq!(merge.view(at(10)).leader(ms(1_000)), Some(NodeId(2)));
+        merge.heard(at(500), None, ms(0), leads(3, 9, Some(3)));
+        assert_eq!(merge.view(at(510)).leader(ms(1_000)), Some(NodeId(3)));
+        assert_eq!(merge.view(at(1_500)).leader(ms(1_000)), None);
+    }
+
+    #[test]
+    fn a_caller_gets_what_is_new_to_it_and_is_told_what_it_missed() {
+        let view = |happened: usize, count| ClusterView {
+            happened: vec![Happened::Lost { node: THIS, count: 1 }; happened],
+            happened_count: count,
+            ..Merge::new(THIS).view(at(0))
+        };
+        let after = |view: &ClusterView, known| {
+            let (missed, news) = view.after(known);
+            (missed, news.len())
+        };
+        assert_eq!(after(&view(0, 0), 0), (0, 0));
+        assert_eq!(after(&view(5, 5), 0), (0, 5));
+        assert_eq!(after(&view(5, 5), 3), (0, 2));
+        assert_eq!(after(&view(5, 5), 5), (0, 0));
+        assert_eq!(after(&view(5, 20), 3), (12, 5));
+        assert_eq!(after(&view(5, 5), 9), (0, 0), "a watch that began anew counts anew");
+    }
+
+    fn sequence(merge: &Merge, node: u64) -> u64 {
+        merge.view(at(10_000)).nodes[&NodeId(node)].report.sequence
+    }
+
+    fn report(node: u64, incarnation: u64, sequence: u64, up_ms: u64) -> NodeReport {
+        NodeReport { node: NodeId(node), incarnation, sequence, up: ms(up_ms), ..full() }
+    }
+
+    fn at(at: u64) -> Moment {
+        Moment(ms(at))
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+}
