@@ -24,6 +24,7 @@ mod environment;
 pub mod exit;
 mod host;
 pub mod http;
+pub mod live;
 pub mod load;
 mod logging;
 pub mod machine;

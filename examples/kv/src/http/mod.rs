@@ -17,6 +17,7 @@ mod health;
 mod linger;
 mod list;
 pub mod listen;
+mod live;
 mod members;
 pub mod messages;
 mod permission;
@@ -33,6 +34,7 @@ mod versions;
 mod watch;
 
 pub use list::{LIMIT_MAX, Listing};
+pub use live::STREAMS_MAX;
 pub use permission::{ENDPOINTS, Permission, required};
 pub use refusal::Refusal;
 pub use strict::refuse_unknown;
@@ -90,6 +92,7 @@ pub struct Api {
     backups: backup::BackupPermits,
     versions: versions::Versions,
     watches: watch::Watches,
+    streams: live::Streams,
     stopping: Arc<AtomicBool>,
 }
 
@@ -103,6 +106,7 @@ impl Api {
         let share_min = TxnRequest::body_bytes_max(value_bytes_max).max(limits.max_in_flight_bytes);
         let bodies = Budget::of_bytes(BODIES_BYTES_MAX.max(share_min * 2), share_min);
         Self {
+            streams: live::Streams::of(&node),
             node,
             metrics,
             value_bytes_max,

@@ -26,6 +26,7 @@ pub const ENDPOINTS: &[(&str, &str, Permission)] = &[
     ("GET", "/readyz", Permission::Open),
     ("GET", "/metrics", Permission::Monitor),
     ("GET", "/v1/status", Permission::Monitor),
+    ("GET", "/live", Permission::Monitor),
     ("GET", "/v1/kv", Permission::Read),
     ("GET", "/v1/kv/{key}", Permission::Read),
     ("GET", "/v1/watch", Permission::Read),

@@ -3,8 +3,8 @@
 use super::{
     Api, Refusal,
     access::{Denials, authorize},
-    backup, cas, delete, health, list, members, method_not_allowed, metrics, put, read, snapshot, status, strict, txn,
-    watch,
+    backup, cas, delete, health, list, live, members, method_not_allowed, metrics, put, read, snapshot, status, strict,
+    txn, watch,
 };
 use axum::{
     Router,
@@ -31,6 +31,7 @@ impl Api {
             .route("/v1/transfer", post(members::transfer).fallback(method_not_allowed))
             .route("/v1/snapshot", post(snapshot).fallback(method_not_allowed))
             .route("/v1/backup", get(backup::backup).fallback(method_not_allowed))
+            .route("/live", get(live::live).fallback(method_not_allowed))
             .route("/livez", get(health::livez).fallback(method_not_allowed))
             .route("/readyz", get(health::readyz).fallback(method_not_allowed))
             .route("/metrics", get(metrics).fallback(method_not_allowed))

@@ -55,6 +55,7 @@ const ACCEPTED: &[Accepts] = &[
     accepts("POST", "/v1/members/{id}/promote", EXPECT, &[], false),
     accepts("POST", "/v1/snapshot", &[], &[], false),
     accepts("GET", "/v1/backup", &[], &[], false),
+    accepts("GET", "/live", &[], &[], false),
     accepts("GET", "/livez", &[], &[], false),
     accepts("GET", "/readyz", &[], &[], false),
     accepts("GET", "/metrics", &[], &[], false),

@@ -16,6 +16,7 @@ mod http;
 mod kills;
 mod leases;
 mod list;
+mod live;
 mod lost_data;
 mod members;
 mod permissions;

@@ -78,6 +78,7 @@ const REQUESTS: &[(&str, &str, &str, &str, Least)] = &[
     ("GET", "/readyz", "/readyz", "", Least::Nothing),
     ("GET", "/metrics", "/metrics", "", Least::Monitor),
     ("GET", "/v1/status", "/v1/status", "", Least::Monitor),
+    ("GET", "/live", "/live", "", Least::Monitor),
     ("GET", "/v1/kv", "/v1/kv?limit=1", "", Least::Client),
     ("GET", "/v1/kv/{key}", "/v1/kv/CALLER", "", Least::Client),
     ("GET", "/v1/watch", "/v1/watch?prefix=", "", Least::Client),

@@ -1,0 +1,332 @@
+//! `GET /live`: the streams of the live page's data. [`live`](crate::live) makes the messages.
+//!
+//! **Bounded:** at most [`STREAMS_MAX`] streams, half of them of one client. Their messages are
+//! shared. A stream whose connection does not take them misses some, is told how many, and gets the
+//! whole page again.
+
+use super::{
+    Api, Refusal,
+    body::{Caller, Pool},
+    connections::Client,
+};
+use crate::{
+    live::{Hub, Joined, message},
+    machine::Kv,
+};
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    extract::State,
+    http::header::{CACHE_CONTROL, CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use hyper::body::Frame;
+use quorate::ServiceNode;
+use serde_json::json;
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{self, Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    sync::broadcast::{Receiver, error::RecvError},
+    time::timeout,
+};
+
+/// The most streams of a node.
+pub const STREAMS_MAX: usize = 64;
+/// After this long without a message a comment shows that the connection works.
+const QUIET: Duration = Duration::from_secs(5);
+/// The time after which a browser connects again.
+const RETRY: &[u8] = b"retry: 1000\n\n";
+
+/// The streams of a node.
+#[derive(Clone)]
+pub(super) struct Streams {
+    hub: Hub,
+    places: Arc<Mutex<Pool>>,
+}
+
+impl Streams {
+    pub(super) fn of(node: &ServiceNode<Kv>) -> Self {
+        let places = Arc::new(Mutex::new(Pool::of(STREAMS_MAX, STREAMS_MAX / 2)));
+        Self { hub: Hub::new(node.cluster().to_owned()), places }
+    }
+
+    fn take(&self, client: Client) -> Result<Place, Refusal> {
+        if !self.places.lock().unwrap_or_else(PoisonError::into_inner).take(client, 1) {
+            return Err(Refusal::Overloaded(QUIET));
+        }
+        Ok(Place { places: Arc::clone(&self.places), client })
+    }
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams").finish_non_exhaustive()
+    }
+}
+
+/// A stream's place, returned on drop.
+struct Place {
+    places: Arc<Mutex<Pool>>,
+    client: Client,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).give_back(self.client, 1);
+    }
+}
+
+/// Answers with the state of the cluster, until the client or the node leaves.
+pub(super) async fn live(State(api): State<Api>, Caller(client): Caller) -> Result<Response, Refusal> {
+    api.open()?;
+    let place = api.streams.take(client)?;
+    let Joined { messages, snapshot, is_first } = api.streams.hub.join();
+    if is_first {
+        tokio::spawn(api.streams.hub.clone().run(api.node.watch_cluster()));
+    }
+    let waiting = [Some(Bytes::from_static(RETRY)), snapshot].into_iter().flatten().collect();
+    let source = Source { hub: api.streams.hub, messages, waiting, _place: place };
+    let head = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
+    Ok((head, Body::new(Messages { next: Some(Box::pin(source.next())) })).into_response())
+}
+
+struct Source {
+    hub: Hub,
+    messages: Receiver<Bytes>,
+    /// Messages that come before those of the hub.
+    waiting: VecDeque<Bytes>,
+    _place: Place,
+}
+
+impl Source {
+    /// The next message, and the source of those after it; `None` once the node has ended.
+    async fn next(mut self) -> Option<(Bytes, Self)> {
+        if let Some(message) = self.waiting.pop_front() {
+            return Some((message, self));
+        }
+        match timeout(QUIET, self.messages.recv()).await {
+            Ok(Ok(message)) => Some((message, self)),
+            Ok(Err(RecvError::Closed)) => None,
+            Ok(Err(RecvError::Lagged(lost))) => {
+                let Joined { messages, snapshot, .. } = self.hub.join_again()?;
+                self.messages = messages;
+                self.waiting.extend(snapshot);
+                Some((message("gap", &json!({ "lost": lost })), self))
+            }
+            Err(_) => Some((Bytes::from_static(b":\n\n"), self)),
+        }
+    }
+}
+
+type Next = Pin<Box<dyn Future<Output = Option<(Bytes, Source)>> + Send>>;
+
+/// The body of an answer. The next message is looked for once the connection has fewer bytes queued
+/// than it buffers.
+struct Messages {
+    next: Option<Next>,
+}
+
+impl HttpBody for Messages {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(looking) = &mut self.next else { return Poll::Ready(None) };
+        let Some((message, source)) = task::ready!(looking.as_mut().poll(cx)) else {
+            self.next = None;
+            return Poll::Ready(None);
+        };
+        self.next = Some(Box::pin(source.next()));
+        Poll::Ready(Some(Ok(Frame::data(message))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Limits, live::patch};
+    use http_body_util::BodyExt;
+    use quorate::{Node, NodeId, Timing, metrics::Metrics, storage::Memory, transport::MemoryNetwork};
+    use serde_json::Value;
+    use std::{collections::BTreeMap, net::IpAddr};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stream_shows_the_death_of_the_leader_the_election_and_the_new_leader() {
+        let nodes = three().await;
+        let (old, at) = roles(&nodes);
+        let mut stream = Stream::open(&api(&nodes[&at])).await;
+        let nodes_of = |page: &Value| page["nodes"].as_object().map_or(0, serde_json::Map::len);
+        stream
+            .until("all nodes", |stream| nodes_of(&stream.page) == 3 && stream.page["verdict"]["level"] == "ok")
+            .await;
+        assert_eq!(stream.page["leader"], old.0);
+        assert_eq!(stream.page["cluster"], "testing");
+        assert_eq!(stream.page["served_by"], at.0);
+        let links = stream.page["links"].as_object().expect("links");
+        assert!(links.keys().all(|name| name.starts_with(&format!("{old}>"))) && links.len() == 2, "{links:?}");
+
+        nodes[&old].shutdown().await;
+        stream.until("a new leader", |stream| stream.page["leader"].as_u64().is_some_and(|new| new != old.0)).await;
+        let new = stream.page["leader"].as_u64().expect("a leader");
+        let is = |of: &Value, kind: &str| of["kind"] == kind;
+        stream
+            .until("its election", |stream| {
+                let mut elected = stream.events.iter().filter(|event| is(event, "leader_elected"));
+                let mut votes = stream.ballots.iter().filter(|ballot| is(ballot, "vote") && ballot["to"] == new);
+                elected.any(|event| event["node"] == new) && votes.any(|ballot| ballot["answer"] == "yes")
+            })
+            .await;
+        stream
+            .until("the node that is gone", |stream| {
+                let needs = stream.page["needs"].as_array().expect("a list");
+                stream.page["nodes"][old.to_string()]["up"] == false && needs.iter().any(|need| need["node"] == old.0)
+            })
+            .await;
+        assert_eq!(stream.page["verdict"]["word"], "Degraded");
+
+        nodes[&at].shutdown().await;
+        while stream.next().await {}
+        for node in nodes.values() {
+            node.shutdown().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_late_stream_begins_with_the_page_that_the_others_have() {
+        let nodes = three().await;
+        let api = api(&nodes[&NodeId(1)]);
+        let mut first = Stream::open(&api).await;
+        first.until("all nodes", |stream| stream.page["nodes"].as_object().is_some_and(|nodes| nodes.len() == 3)).await;
+        let mut second = Stream::open(&api).await;
+        second.until("a page", |stream| stream.page.is_object()).await;
+        assert_eq!(second.page["nodes"].as_object().map(serde_json::Map::len), Some(3), "{}", second.page);
+        assert!(second.page["events"].as_array().is_some_and(|events| !events.is_empty()));
+        assert!(second.page["history"]["spans"].as_array().is_some_and(|spans| !spans.is_empty()));
+        for node in nodes.values() {
+            node.shutdown().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_slow_reader_is_told_what_it_missed_and_gets_the_whole_page_again() {
+        let nodes = three().await;
+        let api = api(&nodes[&NodeId(1)]);
+        let (mut slow, mut quick) = (Stream::open(&api).await, Stream::open(&api).await);
+        slow.until("a page", |stream| stream.page.is_object()).await;
+        // More messages than wait for a stream; this one does not read them.
+        quick.until("many messages", |stream| stream.messages > 2 * crate::live::MESSAGES_MAX).await;
+        slow.until("a gap", |stream| stream.lost > 0).await;
+        let snapshots = slow.snapshots;
+        slow.until("the page again", |stream| stream.snapshots > snapshots).await;
+        slow.until("a patch of it", |stream| stream.last == "delta").await;
+        for node in nodes.values() {
+            node.shutdown().await;
+        }
+    }
+
+    #[test]
+    fn the_places_are_bounded_and_given_back() {
+        let places = Arc::new(Mutex::new(Pool::of(STREAMS_MAX, STREAMS_MAX / 2)));
+        let streams = Streams { hub: Hub::new("testing".into()), places };
+        let client = |nth: u8| Client::from(IpAddr::from([10, 0, 0, nth]));
+        let of_one: Vec<_> = (0..STREAMS_MAX / 2).map(|_| streams.take(client(1)).expect("a place")).collect();
+        assert!(streams.take(client(1)).is_err(), "its share");
+        let rest: Vec<_> = (0..STREAMS_MAX / 2).map(|_| streams.take(client(2)).expect("a place")).collect();
+        assert!(streams.take(client(3)).is_err());
+        drop(of_one);
+        assert!(streams.take(client(1)).is_ok());
+        drop(rest);
+    }
+
+    /// A reader of a stream, which keeps the page as a browser does.
+    struct Stream {
+        body: Body,
+        page: Value,
+        events: Vec<Value>,
+        ballots: Vec<Value>,
+        messages: usize,
+        snapshots: usize,
+        lost: u64,
+        last: String,
+    }
+
+    impl Stream {
+        async fn open(api: &Api) -> Self {
+            let client = Client::from(IpAddr::from([10, 0, 0, 1]));
+            let body = live(State(api.clone()), Caller(client)).await.expect("a stream").into_body();
+            let (events, ballots, last) = (Vec::new(), Vec::new(), String::new());
+            Self { body, page: Value::Null, events, ballots, messages: 0, snapshots: 0, lost: 0, last }
+        }
+
+        /// Takes the next message; `false` at the end.
+        async fn next(&mut self) -> bool {
+            let Some(frame) = timeout(PATIENCE, self.body.frame()).await.expect("in time") else { return false };
+            let bytes = frame.expect("it is whole").into_data().expect("data");
+            let text = std::str::from_utf8(&bytes).expect("text");
+            let Some(message) = text.strip_prefix("event: ") else { return true };
+            let (event, data) = message.split_once("\ndata: ").expect("data");
+            let data: Value = serde_json::from_str(data.strip_suffix("\n\n").expect("an end")).expect("JSON");
+            self.messages += 1;
+            self.last = event.to_owned();
+            match event {
+                "snapshot" => {
+                    self.snapshots += 1;
+                    self.events = data["events"].as_array().expect("events").clone();
+                    self.page = data;
+                }
+                "delta" => patch::apply(&mut self.page, &data),
+                "event" => self.events.push(data),
+                "ballot" => self.ballots.push(data),
+                "gap" => self.lost += data["lost"].as_u64().expect("a number"),
+                other => panic!("{other}: {data}"),
+            }
+            true
+        }
+
+        async fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
+            let waiting = async {
+                while !holds(self) {
+                    assert!(self.next().await, "the stream ended before {what}");
+                }
+            };
+            let found = timeout(PATIENCE, waiting).await;
+            assert!(found.is_ok(), "{what}: not within {PATIENCE:?}; the page is {:#}", self.page);
+        }
+    }
+
+    fn api(node: &ServiceNode<Kv>) -> Api {
+        Api::new(node.clone(), Metrics::new(), &Limits::default())
+    }
+
+    /// Three nodes with a leader. They share processors with other tests, so elections take longer.
+    async fn three() -> BTreeMap<NodeId, ServiceNode<Kv>> {
+        let (network, mut nodes) = (MemoryNetwork::new(), BTreeMap::new());
+        let ms = Duration::from_millis;
+        for id in [1, 2, 3].map(NodeId) {
+            let node = Node::builder(id, "testing").voters([1, 2, 3].map(|id| (NodeId(id), "")));
+            let node = node.network(network.endpoint(id)).storage(Memory::new());
+            let node = node.timing(Timing::default().with_election_timeout((ms(600), ms(1_200))));
+            nodes.insert(id, node.serve(Kv::default).start().await.expect("a node"));
+        }
+        for node in nodes.values() {
+            let mut status = node.status();
+            let led = timeout(PATIENCE, status.wait_for(|status| status.leader.is_some())).await;
+            led.expect("in time").expect("it runs");
+        }
+        nodes
+    }
+
+    /// The leader and another node.
+    fn roles(nodes: &BTreeMap<NodeId, ServiceNode<Kv>>) -> (NodeId, NodeId) {
+        let leader = nodes[&NodeId(1)].status().borrow().leader.expect("a leader");
+        (leader, *nodes.keys().find(|id| **id != leader).expect("another"))
+    }
+}

@@ -1,0 +1,37 @@
+//! The live page's data: `GET /live`, the state of the whole cluster as server-sent events.
+//!
+//! The node that serves a stream collects the states of the others
+//! ([`Node::watch_cluster`](quorate::Node::watch_cluster)), makes one page of them ten times a
+//! second for all streams, and sends what changed.
+//!
+//! | event | when | content |
+//! | --- | --- | --- |
+//! | `snapshot` | first, and after a gap | the page, with the history of the last 15 minutes |
+//! | `delta` | up to ten times a second | a merge patch (RFC 7396) of the page; nothing changed, nothing sent |
+//! | `event` | a node states an event | its sentence, the reason, and the section of the paper |
+//! | `ballot` | a message of an election | `{"from", "to", "kind": "pre_vote" or "vote", "answer", "reason"}` |
+//! | `lost` | events were lost on the way here | `{"count"}`, and the node if it no longer had them |
+//! | `gap` | the reader was too slow | `{"lost": N}`, the number of messages; a snapshot follows |
+//!
+//! A member that is absent from the JSON is `null` in `PAGE.md`: a merge patch says absence by
+//! `null`. The history is recorded while there is a stream, and does not travel in patches.
+//!
+//! **Bounds.** Messages are shared by all streams, and at most 128 of them wait for the slowest. A
+//! snapshot has the last 200 events, 15 minutes of points and 2,000 spans. Without a stream nothing is
+//! collected.
+//!
+//! - [`page`]: the page out of a view of the cluster.
+//! - [`verdict`]: its sentences: how the cluster is, and what needs attention.
+//! - [`patch`]: merge patches.
+//! - [`history`]: roles, leaders and throughput of the last 15 minutes.
+//! - [`hub`]: one page for all streams. Their endpoint is `http/live.rs`.
+
+mod history;
+mod hub;
+mod page;
+pub mod patch;
+mod verdict;
+
+#[cfg(test)]
+pub(crate) use hub::MESSAGES_MAX;
+pub(crate) use hub::{Hub, Joined, message};
