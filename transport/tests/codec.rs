@@ -1,17 +1,23 @@
 //! Frames: what goes in comes out, in whatever pieces it travels, and nothing else does.
 
 use bytes::Bytes;
-use proptest::{collection::vec, prelude::*};
+use proptest::{
+    collection::{btree_map, vec},
+    option,
+    prelude::*,
+};
 use quorate_raft::{
     Administer, AdministerOutcome, Administered, Administration, Append, AppendOutcome, AppendReply, Batch,
     BatchBuilder, Body, Change, ClusterId, Emptied, EntryId, ForwardedCommand, ForwardedOutcome, Heartbeat,
-    HeartbeatReply, Holdings, Index, Kind, Membership, Message, NodeId, Observe, Phase, Promise, Propose,
-    ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, Report,
-    RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, TimeoutNow, Vote, Wanted,
+    HeartbeatReply, Holdings, Index, Kind, MemberDescription, MemberMetadata, Membership, Message, NodeId, Observe,
+    Phase, Promise, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome,
+    RepairReply, Report, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term,
+    TimeoutNow, Vote, Wanted,
     session::{Request, SessionKey},
 };
 use quorate_transport::codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits, Version};
 use quorate_transport::network::Introduction;
+use std::collections::BTreeMap;
 
 /// The version in the headers of this release's frames; a hello's header has that of its form.
 const SPOKEN: u8 = Version::CURRENT.number();
@@ -188,6 +194,31 @@ fn a_membership_from_the_wire_has_addresses_of_members_alone() {
     };
     let members = Membership::of_voters([NodeId(1), NodeId(5)]);
     assert_eq!(chunk.snapshot.base.membership, members.with_addresses([(NodeId(1), "a".into())].into()));
+}
+
+#[test]
+fn metadata_from_the_wire_is_of_members_alone_and_within_its_bounds() {
+    let metadata = MemberMetadata::new(Some("http://b".into()), [("a".into(), "1".into())].into()).unwrap();
+    let described = MemberDescription { metadata, ..MemberDescription::default() };
+    let membership = Membership::of_voters([NodeId(1), NodeId(5)]).with_descriptions([(NodeId(5), described)].into());
+    let base = SnapshotBase { membership, ..SnapshotBase::default() };
+    let snapshot = Snapshot { base, ..Snapshot::default() };
+    let chunk = SnapshotChunk { epoch: 1, snapshot: snapshot.into(), offset: 0, bytes: Bytes::new() };
+    let message = Message { term: Term(3), body: Body::SnapshotChunk(chunk) };
+    let metadata = Encoder::default().message(&message).unwrap().head[HEADER_BYTES..].to_vec();
+    let at = metadata.windows(5).position(|map| map == [1, 5, 1, 8, b'h']).expect("the description");
+    let with = |from: usize, byte: u8| {
+        let mut metadata = metadata.clone();
+        metadata[at + from] = byte;
+        decode(&sealed(2, 0, &metadata, &[]), &[usize::MAX]).0
+    };
+    let Some(Frame::Message(Message { body: Body::SnapshotChunk(chunk), .. })) = with(1, 6).unwrap().pop() else {
+        panic!("it was a piece of a snapshot")
+    };
+    assert_eq!(chunk.snapshot.base.membership, Membership::of_voters([NodeId(1), NodeId(5)]));
+    for (from, byte) in [(4, b'f'), (11, b'/'), (14, b'A'), (16, b'\n')] {
+        assert_eq!(with(from, byte), Err(FrameError::Metadata), "byte {from}");
+    }
 }
 
 #[test]
@@ -393,10 +424,20 @@ fn message() -> impl Strategy<Value = Message> {
         Just(SnapshotOutcome::Refused),
     ];
     let ids = || vec(any::<u64>().prop_map(NodeId), 0..6);
+    let metadata = || {
+        let labels = btree_map("[a-z0-9._-]{1,63}", "[ -~]{0,255}", 0..=16);
+        (option::of("https?://[a-z0-9-]{1,40}(:[1-9][0-9]{0,3})?"), labels)
+            .prop_map(|(address, labels)| MemberMetadata::new(address, labels).expect("within bounds"))
+    };
     let membership = prop_oneof![
         (ids(), ids(), ids())
             .prop_map(|(incoming, outgoing, learners)| Membership::joint(incoming, outgoing).with_learners(learners)),
         vec((any::<u64>().prop_map(NodeId), "[a-z0-9.:-]{0,40}"), 0..6).prop_map(Membership::of_addresses),
+        vec((any::<u64>().prop_map(NodeId), metadata(), metadata()), 0..6).prop_map(|members| {
+            let described = |(id, metadata, published)| (id, MemberDescription { metadata, published });
+            let descriptions: BTreeMap<_, _> = members.into_iter().map(described).collect();
+            Membership::of_voters(descriptions.keys().copied()).with_descriptions(descriptions)
+        }),
     ];
     let snapshot = (id(), any::<u32>(), membership, any::<u64>(), any::<u32>()).prop_map(
         |(last, last_checksum, membership, bytes, checksum)| Snapshot {

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use quorate_raft::{
     Administer, AdministerOutcome, Administered, Administration, Append, AppendOutcome, AppendReply, BatchBuilder,
     Body, Change, ChangeRefused, ClusterId, Emptied, EntryId, ForwardedCommand, ForwardedOutcome, Heartbeat,
-    HeartbeatReply, Holdings, Index, Kind, Member, MemberKind, Membership, Message, NodeId, Observe, Phase, Promise,
-    Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply,
-    Report, RequestVote, Skip, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, TimeoutNow,
-    TransferRefused, Vote, Wanted,
+    HeartbeatReply, Holdings, Index, Kind, Member, MemberDescription, MemberKind, MemberMetadata, Membership, Message,
+    MetadataFlaw, MetadataUpdate, NodeId, Observe, Phase, Promise, Propose, ProposeOutcome, ProposeReply, ReadIndex,
+    ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, Report, RequestVote, Skip, Snapshot, SnapshotBase,
+    SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, TimeoutNow, TransferRefused, Vote, Wanted,
 };
 use quorate_transport::{
     codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits},
@@ -424,7 +424,8 @@ fn snapshot_chunk() {
         .with_addresses(addresses.into())
         .with_given_addresses([NodeId(2)])
         .with_witness(Some(NodeId(5)))
-        .with_cluster_id(Some(ClusterId(300)));
+        .with_cluster_id(Some(ClusterId(300)))
+        .with_descriptions([(NodeId(4), described())].into());
     let base = SnapshotBase { last: at(2, 6), last_checksum: 9, membership, membership_index: Index(3) };
     let snapshot = Snapshot { base, bytes: 70_000, checksum: 8 };
     is_message(
@@ -452,6 +453,16 @@ fn snapshot_chunk() {
          01 02    | one address was given by an operator
          01 05    | witness: Some
          01 ac 02 | cluster_id: Some
+         01       | one description
+         04       | of node
+         01 08 68 74 74 70 3a 2f 2f 63 | client address: Some
+         02       | two labels
+         01 64    | key
+         02 65 66 | value
+         01 67    | key
+         00       | value
+         00       | published client address: None
+         00       | no published label
          03       | base.membership_index
          f0 a2 04 | bytes of the whole snapshot
          08       | their checksum
@@ -670,8 +681,43 @@ fn administer_with_a_change() {
          03 04 | Promote
          00    | expected: Any",
     );
-    is_refused("11 01 00 01 06 | no step");
+    let update = MetadataUpdate::default().with_client_address(None).with_label("d", "ef").without_label("g");
+    is_change(
+        Change::describe(NodeId(4), update),
+        "01    | one step
+         06    | Describe
+         04    | id
+         01 00 | client address: Some(None)
+         02    | two labels
+         01 64 | key
+         01 02 65 66 | value: Some
+         01 67 | key
+         00    | value: None
+         00    | expected: Any",
+    );
+    is_change(
+        Change::publish(NodeId(4), described().metadata),
+        "01    | one step
+         07    | Publish
+         04    | id
+         01 08 68 74 74 70 3a 2f 2f 63 | client address: Some
+         02    | two labels
+         01 64 02 65 66 | key, value
+         01 67 00       | key, value
+         00    | expected: Any",
+    );
+    is_refused("11 01 00 01 08 | no step");
+    is_refused("11 01 00 01 07 04 01 01 63 00 | no client address");
+    is_refused("11 01 00 01 07 04 00 01 01 44 00 | no key of a label");
+    is_refused("11 01 00 01 07 04 00 01 01 64 01 0a | no value of a label");
     is_refused("11 01 00 00 02 | no expectation");
+}
+
+/// A client address, two labels, and nothing published.
+fn described() -> MemberDescription {
+    let labels = [("d".into(), "ef".into()), ("g".into(), String::new())].into();
+    let metadata = MemberMetadata::new(Some("http://c".into()), labels).expect("within bounds");
+    MemberDescription { metadata, ..MemberDescription::default() }
 }
 
 #[test]
@@ -700,6 +746,7 @@ fn administered() {
 #[test]
 fn refusals_of_a_change() {
     let id = NodeId(2);
+    let bad_metadata = |flaw| ChangeRefused::BadMetadata { id, flaw };
     let member = |kind, address: Option<&str>| ChangeRefused::Member { id, kind, address: address.map(Into::into) };
     for (refused, bytes) in [
         (ChangeRefused::NotLeader, "00 |"),
@@ -722,10 +769,16 @@ fn refusals_of_a_change() {
         (ChangeRefused::NotWitness { id }, "0e 02 | id"),
         (ChangeRefused::TooFewFull, "0f |"),
         (ChangeRefused::Behind { id, entries: 300 }, "10 02 ac 02 | id, entries"),
+        (bad_metadata(MetadataFlaw::ClientAddress { address: "a".into() }), "11 02 00 01 61 | id, flaw, address"),
+        (bad_metadata(MetadataFlaw::Key { key: "a".into() }), "11 02 01 01 61 | id, flaw, key"),
+        (bad_metadata(MetadataFlaw::Value { key: "a".into() }), "11 02 02 01 61 | id, flaw, key"),
+        (bad_metadata(MetadataFlaw::TooManyLabels), "11 02 03 | id, flaw"),
+        (bad_metadata(MetadataFlaw::Total), "11 02 04 | id, flaw"),
     ] {
         is_administered(AdministerOutcome::ChangeRefused(refused), &format!("01 | ChangeRefused\n{bytes}"));
     }
-    is_refused("12 01 01 11 | no refusal of a change");
+    is_refused("12 01 01 12 | no refusal of a change");
+    is_refused("12 01 01 11 02 05 | no bound of metadata");
     is_refused("12 01 01 07 02 04 | no kind");
 }
 

@@ -10,6 +10,7 @@ use crate::{
     address::{self, are_same, is_dialable},
     ids::{ClusterId, Index, NodeId},
     membership::{self, Membership},
+    metadata::{MemberDescription, MemberMetadata, MetadataFlaw, MetadataUpdate},
     refused::{ChangeRefused, MemberKind},
 };
 use alloc::{
@@ -53,6 +54,10 @@ pub enum ChangeStep {
     Remove(NodeId),
     /// A member gets another address: see [`Change::move_to`].
     Move(NodeId, String),
+    /// An operator changes a member's metadata: see [`Change::describe`].
+    Describe(NodeId, MetadataUpdate),
+    /// A member states its own metadata: see [`Change::publish`].
+    Publish(NodeId, MemberMetadata),
 }
 
 /// A member and the address at which it is dialled; the address of a known member may be left out.
@@ -120,6 +125,22 @@ impl Change {
     #[must_use]
     pub fn move_to(id: NodeId, address: impl Into<String>) -> Self {
         Self::of(ChangeStep::Move(id, address.into()))
+    }
+
+    /// Changes the metadata of a member. It is as safe as the change of an address: it is a
+    /// configuration of its own, accepted when no other one is pending, and has the same voters, so
+    /// every quorum before it is one after it, and it needs no joint configuration.
+    #[must_use]
+    pub fn describe(id: NodeId, update: MetadataUpdate) -> Self {
+        Self::of(ChangeStep::Describe(id, update))
+    }
+
+    /// States a member's own metadata, from its settings: only the fields in which it differs from
+    /// what the member published last are changed. So the last change of a field counts, the
+    /// member's or an operator's. A node does this by itself ([`Change::describe`] is for others).
+    #[must_use]
+    pub fn publish(id: NodeId, metadata: MemberMetadata) -> Self {
+        Self::of(ChangeStep::Publish(id, metadata))
     }
 
     /// Replaces a voter by a node that is not a member yet.
@@ -196,8 +217,18 @@ impl Change {
         self.steps.iter().flat_map(|step| match step {
             ChangeStep::SetVoters(voters) => voters.as_slice(),
             ChangeStep::Add(member) | ChangeStep::AddWitness(member) => core::slice::from_ref(member),
-            ChangeStep::Promote(_) | ChangeStep::Remove(_) | ChangeStep::Move(..) => &[],
+            ChangeStep::Promote(_)
+            | ChangeStep::Remove(_)
+            | ChangeStep::Move(..)
+            | ChangeStep::Describe(..)
+            | ChangeStep::Publish(..) => &[],
         })
+    }
+
+    /// Whether it changes nothing but metadata: it then takes one commit.
+    #[must_use]
+    pub fn is_of_metadata(&self) -> bool {
+        self.steps.iter().all(|step| matches!(step, ChangeStep::Describe(..) | ChangeStep::Publish(..)))
     }
 
     /// A change of these steps, in order: the inverse of
@@ -238,6 +269,7 @@ struct Target {
     witness: Option<NodeId>,
     resumes: bool,
     cluster_id: Option<ClusterId>,
+    descriptions: BTreeMap<NodeId, MemberDescription>,
 }
 
 impl From<&Membership> for Target {
@@ -250,6 +282,7 @@ impl From<&Membership> for Target {
             witness: current.witness(),
             resumes: false,
             cluster_id: current.cluster_id(),
+            descriptions: current.descriptions().clone(),
         }
     }
 }
@@ -298,9 +331,17 @@ impl Target {
                 self.addresses.remove(id);
                 self.know(*id, address)?;
             }
-            ChangeStep::Promote(id) | ChangeStep::Remove(id) | ChangeStep::Move(id, _) => {
-                return Err(ChangeRefused::Unknown { id: *id });
+            ChangeStep::Describe(id, update) if self.contains(*id) => {
+                self.describe(*id, |description| description.updated(update))?;
             }
+            ChangeStep::Publish(id, metadata) if self.contains(*id) => {
+                self.describe(*id, |description| description.republished(metadata))?;
+            }
+            ChangeStep::Promote(id)
+            | ChangeStep::Remove(id)
+            | ChangeStep::Move(id, _)
+            | ChangeStep::Describe(id, _)
+            | ChangeStep::Publish(id, _) => return Err(ChangeRefused::Unknown { id: *id }),
         }
         Ok(())
     }
@@ -335,6 +376,20 @@ impl Target {
         Ok(())
     }
 
+    fn describe(
+        &mut self,
+        id: NodeId,
+        change: impl FnOnce(&MemberDescription) -> Result<MemberDescription, MetadataFlaw>,
+    ) -> Result<(), ChangeRefused> {
+        let description = self.descriptions.entry(id).or_default();
+        *description = change(description).map_err(|flaw| ChangeRefused::BadMetadata { id, flaw })?;
+        let total: usize = self.descriptions.values().map(MemberDescription::bytes).sum();
+        if total > MemberMetadata::TOTAL_BYTES_MAX {
+            return Err(ChangeRefused::BadMetadata { id, flaw: MetadataFlaw::Total });
+        }
+        Ok(())
+    }
+
     fn contains(&self, id: NodeId) -> bool {
         self.voters.contains(&id) || self.learners.contains(&id)
     }
@@ -350,7 +405,7 @@ impl Target {
     }
 
     fn finish(self) -> Result<Membership, ChangeRefused> {
-        let Self { voters, learners, mut addresses, given, witness, cluster_id, .. } = self;
+        let Self { voters, learners, mut addresses, given, witness, cluster_id, descriptions, .. } = self;
         if voters.is_empty() {
             return Err(ChangeRefused::NoVoters);
         }
@@ -362,6 +417,7 @@ impl Target {
         }
         addresses.retain(|id, _| voters.contains(id) || learners.contains(id));
         let membership = Membership::of_voters(voters).with_learners(learners).with_addresses(addresses);
-        Ok(membership.with_given_addresses(given).with_witness(witness).with_cluster_id(cluster_id))
+        let membership = membership.with_given_addresses(given).with_witness(witness).with_cluster_id(cluster_id);
+        Ok(membership.with_descriptions(descriptions))
     }
 }

@@ -13,7 +13,8 @@
 //! 1. `ids`, `entry`, [`record`], `batch`, [`session`], [`tick`], [`internal`], `message` and
 //!    `forwarded`: terms, entries and messages.
 //! 2. `membership` and [`quorum`]: the voters, and how many of them make a quorum.
-//!    `change` and `refused`: membership changes, and why the leader refuses one.
+//!    `metadata`: facts about members that no rule reads. `change` and `refused`: membership
+//!    changes, and why the leader refuses one.
 //! 3. `replica`: one node's term, vote, log and role, and every rule that changes them.
 //! 4. `snapshot`: the state that takes the place of a log's beginning.
 //! 5. `ballot`, `replication` (with `progress` and `snapshot_transfer`) and `reads`: small state
@@ -38,6 +39,7 @@ mod log;
 mod machine;
 mod membership;
 mod message;
+mod metadata;
 mod progress;
 mod reads;
 mod refused;
@@ -70,6 +72,7 @@ pub use message::{
     Append, AppendOutcome, AppendReply, Body, Emptied, Heartbeat, HeartbeatReply, Holdings, Message, Observe, Outgoing,
     Phase, Removed, Repair, RepairOutcome, RepairReply, Report, RequestVote, TimeoutNow, Vote, Wanted,
 };
+pub use metadata::{MemberDescription, MemberMetadata, MetadataFlaw, MetadataUpdate};
 pub use progress::{Credit, NextAppend, Progress, ProgressState, Want};
 pub use reads::{ReadToken, Reads};
 pub use refused::{ChangeRefused, MemberKind, TransferRefused};

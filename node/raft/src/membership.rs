@@ -1,4 +1,4 @@
-//! Cluster configurations: the members, their capacities and addresses.
+//! Cluster configurations: the members, their capacities, addresses and metadata.
 
 mod history;
 
@@ -7,6 +7,7 @@ pub(crate) use history::History;
 use crate::{
     entry::Malformed,
     ids::{ClusterId, NodeId},
+    metadata::{MemberDescription, MemberMetadata},
 };
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -22,7 +23,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 /// stated it. So the id is in the log, in snapshots and on the wire, wherever a configuration is.
 ///
 /// **Invariant:** the three lists are sorted and free of duplicates, and no learner is a voter. The
-/// witness is a member. Every id in `given` has an address.
+/// witness is a member. Every id in `given` has an address. Only members have a description, and
+/// none of them is empty.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Membership {
     incoming: Vec<NodeId>,
@@ -32,13 +34,11 @@ pub struct Membership {
     given: Vec<NodeId>,
     witness: Option<NodeId>,
     cluster_id: Option<ClusterId>,
+    descriptions: BTreeMap<NodeId, MemberDescription>,
 }
 
 /// Most members of a configuration, voters and learners together.
 pub(crate) const MEMBERS_MAX: usize = 64;
-/// Tag of the cluster's id at the end of an encoded membership.
-const CLUSTER_ID: u8 = 1;
-const CLUSTER_ID_BYTES: usize = 17;
 
 impl Membership {
     /// An ordinary configuration of these voters, without addresses.
@@ -74,9 +74,8 @@ impl Membership {
     #[must_use]
     pub fn with_addresses(mut self, addresses: BTreeMap<NodeId, String>) -> Self {
         self.addresses = addresses;
-        self.addresses.retain(|id, _| {
-            [&self.incoming, &self.outgoing, &self.learners].iter().any(|list| list.binary_search(id).is_ok())
-        });
+        let (incoming, outgoing, learners) = (&self.incoming, &self.outgoing, &self.learners);
+        self.addresses.retain(|id, _| is_in([incoming, outgoing, learners], *id));
         self
     }
 
@@ -101,18 +100,33 @@ impl Membership {
         Self { cluster_id, ..self }
     }
 
+    /// The same with this metadata; that of non-members and empty descriptions are left out.
+    #[must_use]
+    pub fn with_descriptions(mut self, descriptions: BTreeMap<NodeId, MemberDescription>) -> Self {
+        self.descriptions = descriptions;
+        let (incoming, outgoing, learners) = (&self.incoming, &self.outgoing, &self.learners);
+        let is_kept = |id, description: &MemberDescription| {
+            is_in([incoming, outgoing, learners], id) && *description != MemberDescription::default()
+        };
+        self.descriptions.retain(|id, description| is_kept(*id, description));
+        self
+    }
+
     /// The joint configuration that leads from `self` to `target`, neither of which is joint (paper
     /// §6, C-old,new). Its learners are the target's.
     #[must_use]
     pub fn toward(&self, target: &Self) -> Self {
         let mut addresses = self.addresses.clone();
         addresses.extend(target.addresses.clone());
+        let mut descriptions = self.descriptions.clone();
+        descriptions.extend(target.descriptions.clone());
         Self::joint(target.incoming.iter().copied(), self.incoming.iter().copied())
             .with_learners(target.learners.iter().copied())
             .with_addresses(addresses)
             .with_given_addresses(self.given.iter().chain(&target.given).copied())
             .with_witness(self.witness.or(target.witness))
             .with_cluster_id(self.cluster_id)
+            .with_descriptions(descriptions)
     }
 
     /// The configuration that a joint one leads to: its new half alone (paper §6, C-new). An
@@ -125,6 +139,7 @@ impl Membership {
             .with_given_addresses(self.given.iter().copied())
             .with_witness(self.witness)
             .with_cluster_id(self.cluster_id)
+            .with_descriptions(self.descriptions.clone())
     }
 
     /// Whether decisions need two majorities.
@@ -190,6 +205,18 @@ impl Membership {
         own.filter(|_| !given).or(self.address(id))
     }
 
+    /// The metadata of a member, if it has any.
+    #[must_use]
+    pub fn metadata(&self, id: NodeId) -> Option<&MemberMetadata> {
+        self.descriptions.get(&id).map(|description| &description.metadata).filter(|metadata| !metadata.is_empty())
+    }
+
+    /// The metadata of all members that have any, with what each has published itself.
+    #[must_use]
+    pub fn descriptions(&self) -> &BTreeMap<NodeId, MemberDescription> {
+        &self.descriptions
+    }
+
     /// Whether it has no voters: all that a node knows while it waits to be added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -224,31 +251,35 @@ impl Membership {
 
 impl Membership {
     /// The payload of a membership entry: for each of the three lists a count (4 bytes) and ids (8
-    /// bytes each); then a count of addresses, each an id, a length (4 bytes) and text; then, if
-    /// there is a witness or a given address, the witness (8 bytes; 0 for none) and the ids whose
-    /// address was given (8 bytes each); then, if the cluster has an id, a 1 (1 byte) and the id
-    /// (16 bytes). Little-endian.
+    /// bytes each); a count of addresses, each an id, a length (4 bytes) and text; a count of ids
+    /// whose address was given, and those ids; the witness (8 bytes; 0 for none); a 1 (1 byte) and
+    /// the cluster's id (16 bytes), or a 0; a count of descriptions, each an id and
+    /// [`MemberDescription::encode`]. Little-endian.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let count = |length| u32::try_from(length).unwrap_or(u32::MAX);
+        let put_ids = |bytes: &mut BytesMut, ids: &[NodeId]| {
+            bytes.put_u32_le(count(ids.len()));
+            ids.iter().for_each(|id| bytes.put_u64_le(id.0));
+        };
         let mut bytes = BytesMut::new();
-        for list in [&self.incoming, &self.outgoing, &self.learners] {
-            bytes.put_u32_le(count(list.len()));
-            list.iter().for_each(|id| bytes.put_u64_le(id.0));
-        }
+        [&self.incoming, &self.outgoing, &self.learners].into_iter().for_each(|list| put_ids(&mut bytes, list));
         bytes.put_u32_le(count(self.addresses.len()));
         for (id, address) in &self.addresses {
             bytes.put_u64_le(id.0);
             bytes.put_u32_le(count(address.len()));
             bytes.put_slice(address.as_bytes());
         }
-        if self.witness.is_some() || !self.given.is_empty() {
-            bytes.put_u64_le(self.witness.map_or(0, |witness| witness.0));
-            self.given.iter().for_each(|id| bytes.put_u64_le(id.0));
-        }
+        put_ids(&mut bytes, &self.given);
+        bytes.put_u64_le(self.witness.map_or(0, |witness| witness.0));
+        bytes.put_u8(u8::from(self.cluster_id.is_some()));
         if let Some(id) = self.cluster_id {
-            bytes.put_u8(CLUSTER_ID);
             bytes.put_u128_le(id.0);
+        }
+        bytes.put_u32_le(count(self.descriptions.len()));
+        for (id, description) in &self.descriptions {
+            bytes.put_u64_le(id.0);
+            description.encode(&mut bytes);
         }
         bytes.freeze()
     }
@@ -259,58 +290,68 @@ impl Membership {
     /// If it is anything else.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut rest = bytes;
-        let at = |rest: &[u8], what| Malformed { offset: bytes.len() - rest.len(), what };
-        let mut lists: [Vec<NodeId>; 3] = Default::default();
-        for list in &mut lists {
-            let count = rest.try_get_u32_le().map_err(|_| at(rest, "count of members"))?;
-            for _ in 0..count {
-                list.push(NodeId(rest.try_get_u64_le().map_err(|_| at(rest, "member"))?));
-            }
+        Self::take(&mut rest).map_err(|what| Malformed { offset: bytes.len() - rest.len(), what })
+    }
+
+    /// Decodes all of `rest`, and leaves the bytes from the fault on.
+    fn take(rest: &mut &[u8]) -> Result<Self, &'static str> {
+        let [mut incoming, mut outgoing, mut learners] = <[Vec<NodeId>; 3]>::default();
+        for list in [&mut incoming, &mut outgoing, &mut learners] {
+            *list = take_ids(rest).ok_or("list of members")?;
         }
         let mut addresses = BTreeMap::new();
-        for _ in 0..rest.try_get_u32_le().map_err(|_| at(rest, "count of addresses"))? {
-            let id = NodeId(rest.try_get_u64_le().map_err(|_| at(rest, "member"))?);
-            let length = rest.try_get_u32_le().map_err(|_| at(rest, "length of an address"))? as usize;
-            let text = rest.split_at_checked(length).ok_or(at(rest, "address"))?;
-            let address = core::str::from_utf8(text.0).map_err(|_| at(rest, "address"))?;
-            addresses.insert(id, address.into());
-            rest = text.1;
+        for _ in 0..rest.try_get_u32_le().map_err(|_| "count of addresses")? {
+            let id = NodeId(rest.try_get_u64_le().map_err(|_| "member with an address")?);
+            let length = rest.try_get_u32_le().map_err(|_| "length of an address")? as usize;
+            let (text, after) = rest.split_at_checked(length).ok_or("address")?;
+            addresses.insert(id, core::str::from_utf8(text).map_err(|_| "address")?.into());
+            *rest = after;
         }
-        // All fields before the cluster id have a length that is a multiple of 8 bytes.
-        let cluster_id = match rest.split_last_chunk::<CLUSTER_ID_BYTES>() {
-            Some((before, [CLUSTER_ID, id @ ..])) if before.len() % 8 == 0 => {
-                rest = before;
-                Some(ClusterId(u128::from_le_bytes(*id)))
-            }
-            _ => None,
-        };
-        let end = bytes.len() - cluster_id.map_or(0, |_| CLUSTER_ID_BYTES);
-        let at = |rest: &[u8], what| Malformed { offset: end - rest.len(), what };
-        let tail = at(rest, "witness");
-        let witness = match rest.try_get_u64_le() {
-            Ok(0) if !rest.is_empty() => None,
-            Ok(id) => Some(NodeId(id)),
-            Err(_) if rest.is_empty() => None,
-            Err(_) => return Err(at(rest, "trailing bytes")),
-        };
-        let mut given: Vec<NodeId> = Vec::new();
-        while !rest.is_empty() {
-            let here = at(rest, "member with a given address");
-            let id = NodeId(rest.try_get_u64_le().map_err(|_| at(rest, "trailing bytes"))?);
-            if !addresses.contains_key(&id) || given.last().is_some_and(|before| *before >= id) {
-                return Err(here);
-            }
-            given.push(id);
+        let given = take_ids(rest).ok_or("list of given addresses")?;
+        if !given.is_sorted_by(|one, other| one < other) || given.iter().any(|id| !addresses.contains_key(id)) {
+            return Err("list of given addresses");
         }
-        let [incoming, outgoing, learners] = lists;
-        let membership = Self { incoming: sorted(incoming), outgoing: sorted(outgoing), addresses, ..Self::default() }
+        let witness = rest.try_get_u64_le().map_err(|_| "witness")?;
+        let cluster_id = match rest.try_get_u8() {
+            Ok(0) => None,
+            Ok(1) => Some(ClusterId(rest.try_get_u128_le().map_err(|_| "cluster id")?)),
+            _ => return Err("cluster id"),
+        };
+        let membership = Self { incoming: sorted(incoming), outgoing: sorted(outgoing), ..Self::default() }
             .with_learners(learners)
-            .with_given_addresses(given);
+            .with_addresses(addresses)
+            .with_given_addresses(given)
+            .with_cluster_id(cluster_id);
+        let witness = (witness != 0).then_some(NodeId(witness));
         if witness.is_some_and(|id| !membership.contains(id)) {
-            return Err(tail);
+            return Err("witness");
         }
-        Ok(membership.with_witness(witness).with_cluster_id(cluster_id))
+        let mut descriptions = BTreeMap::new();
+        for _ in 0..rest.try_get_u32_le().map_err(|_| "count of descriptions")? {
+            let id = NodeId(rest.try_get_u64_le().map_err(|_| "member with a description")?);
+            if !membership.contains(id) || descriptions.last_key_value().is_some_and(|(before, _)| *before >= id) {
+                return Err("member with a description");
+            }
+            descriptions.insert(id, MemberDescription::decode(rest)?);
+        }
+        match rest.is_empty() {
+            true => Ok(membership.with_witness(witness).with_descriptions(descriptions)),
+            false => Err("trailing bytes"),
+        }
     }
+}
+
+/// Takes a count and so many ids off the front; `None` if they are not there.
+fn take_ids(from: &mut &[u8]) -> Option<Vec<NodeId>> {
+    let count = from.try_get_u32_le().ok()? as usize;
+    let (ids, rest) = from.split_at_checked(count.checked_mul(8)?)?;
+    *from = rest;
+    let (ids, _) = ids.as_chunks();
+    Some(ids.iter().map(|id| NodeId(u64::from_le_bytes(*id))).collect())
+}
+
+fn is_in(lists: [&Vec<NodeId>; 3], id: NodeId) -> bool {
+    lists.iter().any(|list| list.binary_search(&id).is_ok())
 }
 
 fn sorted(ids: impl IntoIterator<Item = NodeId>) -> Vec<NodeId> {

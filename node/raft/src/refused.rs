@@ -4,6 +4,7 @@ use crate::{
     address,
     ids::{Index, NodeId},
     membership,
+    metadata::MetadataFlaw,
 };
 use alloc::string::String;
 use core::fmt;
@@ -97,6 +98,13 @@ pub enum ChangeRefused {
         /// Number of entries that it lacks; all of them, if it was not heard lately.
         entries: u64,
     },
+    /// The metadata of a member would be out of bounds.
+    BadMetadata {
+        /// Id of the member.
+        id: NodeId,
+        /// The bound.
+        flaw: MetadataFlaw,
+    },
 }
 
 impl core::error::Error for ChangeRefused {}
@@ -162,6 +170,7 @@ impl fmt::Display for ChangeRefused {
                      reachable, and try again"
                 )
             }
+            Self::BadMetadata { id, flaw } => write!(f, "node {id} can't have this metadata: {flaw}"),
         }
     }
 }

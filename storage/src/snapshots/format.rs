@@ -23,7 +23,7 @@ pub const CHECKSUM_BYTES: usize = 4;
 
 const MAGIC_HEAD: [u8; 8] = *b"QUORSNAP";
 const MAGIC_FOOT: [u8; 8] = *b"QUORDONE";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Alignment of the first chunk.
 const PAGE_BYTES: usize = 4096;
 

@@ -436,7 +436,7 @@ fn snapshots_are_written_side_by_side() {
 }
 
 #[test]
-fn snapshots_of_another_member_or_of_a_newer_program_are_refused() {
+fn snapshots_of_another_member_or_of_another_program_are_refused() {
     let disk = SimulatedDisk::new();
     save(&open(&disk).0, 9, 100).expect("saved");
     for (cluster, member, wanted) in [("c", 2, "member 2"), ("d", 1, "\"d\"")] {
@@ -445,15 +445,15 @@ fn snapshots_of_another_member_or_of_a_newer_program_are_refused() {
         assert!(error.contains("belongs to member 1 of cluster \"c\"") && error.contains(wanted), "{error}");
     }
     let path = Path::new(DIR).join(name_of(base(9).last));
-    for at in [8, 12] {
-        let mut newer = disk.contents(&path).expect("a file");
-        newer[at] += 1;
-        let sum = crate::checksum(0, &newer[..508]);
-        newer[508..512].copy_from_slice(&sum.to_le_bytes());
+    for (at, value) in [(8, 1), (8, 3), (12, 1)] {
+        let mut other = disk.contents(&path).expect("a file");
+        other[at] = value;
+        let sum = crate::checksum(0, &other[..508]);
+        other[508..512].copy_from_slice(&sum.to_le_bytes());
         let disk = disk.fork();
-        disk.put(&path, newer);
+        disk.put(&path, other);
         let opened = SnapshotStore::open(Arc::new(disk), DIR, "c", NodeId(1), Arc::new(Unobserved));
-        let error = opened.expect_err("a newer program's").to_string();
+        let error = opened.expect_err("another program's").to_string();
         assert!(error.contains("start it with the program that wrote it"), "{error}");
     }
 }

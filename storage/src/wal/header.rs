@@ -73,7 +73,7 @@ impl Layout {
 
 impl Header {
     const MAGIC: [u8; 8] = *b"QUORSEGM";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     /// Feature: slots, and a second copy of the header.
     const SLOTS: u32 = 1;
     /// Feature: no older segment counts.

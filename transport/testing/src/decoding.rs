@@ -5,9 +5,10 @@
 use bytes::Bytes;
 use quorate_raft::{
     Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, ClusterId, Emptied, EntryId, ForwardedCommand,
-    ForwardedOutcome, Heartbeat, HeartbeatReply, Holdings, Index, Kind, Membership, Message, NodeId, Observe, Phase,
-    Promise, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Repair, RepairOutcome, RepairReply,
-    Report, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, Vote, Wanted,
+    ForwardedOutcome, Heartbeat, HeartbeatReply, Holdings, Index, Kind, MemberDescription, MemberMetadata, Membership,
+    Message, NodeId, Observe, Phase, Promise, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Repair,
+    RepairOutcome, RepairReply, Report, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome,
+    SnapshotReply, Term, Vote, Wanted,
 };
 use quorate_transport::{
     codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits, Version},
@@ -271,5 +272,8 @@ fn snapshot() -> Snapshot {
 
 fn membership() -> Membership {
     let addressed = Membership::of_addresses([(NodeId(1), "127.0.0.1:7001".into()), (NodeId(2), "[::1]:7002".into())]);
-    addressed.with_learners([NodeId(4)])
+    let metadata = MemberMetadata::new(Some("https://[::1]:8001".into()), [("zone".into(), "a".into())].into());
+    let metadata = metadata.expect("within bounds");
+    let described = MemberDescription { published: metadata.clone(), metadata };
+    addressed.with_learners([NodeId(4)]).with_descriptions([(NodeId(4), described)].into())
 }

@@ -176,6 +176,7 @@ impl From<ChangeError> for Refusal {
             | ChangeRefused::NoVoters
             | ChangeRefused::TooMany
             | ChangeRefused::NotWitness { .. }
+            | ChangeRefused::BadMetadata { .. }
             | ChangeRefused::TooFewFull => Self::BadRequest(why.to_string()),
             ChangeRefused::NotReady
             | ChangeRefused::Pending { .. }

@@ -3,7 +3,7 @@
 //! ```text
 //!                 change                    commit                       commit
 //!   C-old ──────────────────▶ C-old,new ───────────────▶ C-new ───────────────────────▶ done; a leader that
-//!     │   only learners change                             ▲                            is not in it transfers
+//!     │   only learners, addresses or metadata change      ▲                            is not in it transfers
 //!     └────────────────────────────────────────────────────┘                            its leadership
 //! ```
 //!

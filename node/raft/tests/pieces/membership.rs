@@ -1,6 +1,6 @@
 //! Configurations as payloads of entries.
 
-use quorate_raft::{ClusterId, Membership, NodeId};
+use quorate_raft::{ClusterId, MemberDescription, MemberMetadata, Membership, NodeId};
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -21,30 +21,77 @@ fn the_learners_of_a_membership_that_fills_an_entry_are_told_from_its_voters_in_
 
 #[test]
 fn a_membership_is_read_as_it_was_written_and_cut_short_is_refused() {
-    let addresses = || BTreeMap::from([(NodeId(1), "one".to_owned()), (NodeId(2), "two".to_owned())]);
-    let plain = || Membership::of_voters([1, 2, 3].map(NodeId)).with_addresses(addresses());
+    let addresses = BTreeMap::from([(NodeId(1), "one".to_owned()), (NodeId(2), "two".to_owned())]);
+    let plain = || Membership::of_voters([1, 2, 3].map(NodeId)).with_addresses(addresses.clone());
     for membership in [
+        Membership::default(),
         plain(),
         plain().with_witness(Some(NodeId(3))),
-        plain().with_given_addresses([NodeId(2)]),
-        plain().with_given_addresses([NodeId(1), NodeId(2)]).with_witness(Some(NodeId(3))),
+        plain().with_given_addresses([NodeId(1), NodeId(2)]).with_cluster_id(Some(ClusterId(7))),
+        plain().with_descriptions([(NodeId(1), described("a")), (NodeId(3), described("b"))].into()),
+        Membership::joint([1, 2].map(NodeId), [2, 3].map(NodeId))
+            .with_learners([NodeId(4)])
+            .with_witness(Some(NodeId(4)))
+            .with_descriptions([(NodeId(3), described("a")), (NodeId(4), described("b"))].into()),
     ] {
         let bytes = membership.encode();
         assert_eq!(Membership::decode(&bytes).as_ref(), Ok(&membership));
-        let whole = plain().encode().len();
-        for length in (0..bytes.len()).filter(|length| *length != whole && (*length - whole.min(*length)) % 8 != 0) {
+        for length in 0..bytes.len() {
             assert!(Membership::decode(&bytes[..length]).is_err(), "{length} bytes of {membership:?}");
         }
+        assert!(Membership::decode(&[&bytes[..], &[0]].concat()).is_err(), "trailing bytes");
     }
-    let tail = |ids: &[u64]| {
-        let mut bytes = plain().encode().to_vec();
-        ids.iter().for_each(|id| bytes.extend_from_slice(&id.to_le_bytes()));
+}
+
+#[test]
+fn a_membership_that_contradicts_itself_is_refused() {
+    let addresses = BTreeMap::from([(NodeId(1), "one".to_owned()), (NodeId(2), "two".to_owned())]);
+    let membership = Membership::of_voters([1, 2, 3].map(NodeId))
+        .with_addresses(addresses)
+        .with_given_addresses([NodeId(1), NodeId(2)])
+        .with_witness(Some(NodeId(3)))
+        .with_cluster_id(Some(ClusterId(7)))
+        .with_descriptions([(NodeId(1), described("a")), (NodeId(3), described("b"))].into());
+    let bytes = membership.encode();
+    // Lists of members, two addresses of 15 bytes, and the count of given ones.
+    let given = 4 + 3 * 8 + 4 + 4 + 4 + 2 * 15 + 4;
+    let (witness, descriptions) = (given + 2 * 8, given + 2 * 8 + 8 + 17 + 4);
+    let second = descriptions + (bytes.len() - descriptions) / 2;
+    let with = |at: usize, id: u64| {
+        let mut bytes = bytes.to_vec();
+        bytes[at..at + 8].copy_from_slice(&id.to_le_bytes());
         Membership::decode(&bytes)
     };
-    for nonsense in [&[0][..], &[9], &[0, 9], &[0, 3], &[0, 2, 1], &[0, 1, 1]] {
-        assert!(tail(nonsense).is_err(), "{nonsense:?}");
+    assert_eq!(with(witness, 3), Ok(membership.clone()));
+    for (at, id) in
+        [(given, 2), (given, 3), (given + 8, 1), (witness, 9), (descriptions, 9), (descriptions, 3), (second, 1)]
+    {
+        assert!(with(at, id).is_err(), "{id} at byte {at}");
     }
-    assert_eq!(tail(&[3, 1]), Ok(plain().with_given_addresses([NodeId(1)]).with_witness(Some(NodeId(3)))));
+    assert_eq!(
+        with(descriptions, 2).map(|other| other.metadata(NodeId(2)).cloned()),
+        Ok(Some(described("a").metadata))
+    );
+}
+
+#[test]
+fn only_members_have_metadata_and_a_joint_configuration_has_that_of_both_halves() {
+    let of = |ids: &[u64]| ids.iter().map(|id| (NodeId(*id), described("a"))).collect::<BTreeMap<_, _>>();
+    let mut descriptions = of(&[1, 2, 9]);
+    descriptions.insert(NodeId(3), MemberDescription::default());
+    let old = Membership::of_voters([1, 2, 3].map(NodeId)).with_descriptions(descriptions);
+    assert_eq!(old.descriptions(), &of(&[1, 2]));
+    let new = Membership::of_voters([2, 4].map(NodeId)).with_descriptions(of(&[2, 4]));
+    let joint = old.toward(&new);
+    assert_eq!(joint.descriptions(), &of(&[1, 2, 4]));
+    assert_eq!(joint.settled(), new);
+}
+
+/// A member with a client address and this label, as it published them.
+fn described(label: &str) -> MemberDescription {
+    let labels = [("label".to_owned(), label.to_owned())].into();
+    let metadata = MemberMetadata::new(Some("http://h:80".into()), labels).expect("within bounds");
+    MemberDescription { published: metadata.clone(), metadata }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Membership changes: joint configurations, learners, removed nodes.
 
 use quorate_raft::{
-    Body, Change, ChangeRefused, Effect, Index, Member, MemberKind, Membership, NodeId, Phase, Removed,
+    Body, Change, ChangeRefused, Effect, Index, Member, MemberKind, MemberMetadata, Membership, MetadataFlaw,
+    MetadataUpdate, NodeId, Phase, Removed,
 };
 use quorate_world::{
     disk::Disk,
@@ -218,6 +219,95 @@ fn a_member_that_was_moved_is_dialled_at_its_new_address_by_every_node() {
     change(&mut world, 1, Change::remove(NodeId(3))).expect("one is there");
     world.settle();
     assert_eq!(world.replica(1).membership().given_addresses(), []);
+}
+
+/// A change of metadata is one configuration with the same voters; the rules for every other change
+/// hold for it, too.
+#[test]
+fn metadata_changes_at_once_reaches_every_node_and_stays_through_other_changes() {
+    let mut world = world(4, 3);
+    let zone = |value: &str| MetadataUpdate::default().with_label("zone", value);
+    let index = change(&mut world, 1, Change::describe(NodeId(2), zone("a"))).expect("it leads");
+    assert!(!world.replica(1).membership().is_joint(), "no voter changes");
+    let second = change(&mut world, 1, Change::describe(NodeId(3), zone("a")));
+    assert_eq!(second, Err(ChangeRefused::Pending { index }), "one change at a time");
+    assert_eq!(change(&mut world, 2, Change::describe(NodeId(3), zone("a"))), Err(ChangeRefused::NotLeader));
+    world.settle();
+    let again = change(&mut world, 1, Change::describe(NodeId(2), zone("a")));
+    assert_eq!(again, Ok(index), "it is there already: nothing to do");
+    let expecting = Change::describe(NodeId(3), zone("b")).expecting(Index(0));
+    assert!(matches!(change(&mut world, 1, expecting), Err(ChangeRefused::Moved { .. })));
+    let added = Change::add(NodeId(4), "four").and(Change::describe(NodeId(4), zone("d")));
+    change(&mut world, 1, added).expect("it leads");
+    world.settle();
+    world.beat(1);
+    let zone_of = |world: &World, on: u64, id: u64| {
+        let metadata = world.replica(on).membership().metadata(NodeId(id)).cloned();
+        metadata.and_then(|metadata| metadata.labels().get("zone").cloned())
+    };
+    for on in 1..=4 {
+        assert_eq!([1, 2, 4].map(|id| zone_of(&world, on, id)), [None, Some("a".into()), Some("d".into())], "on {on}");
+    }
+    change(&mut world, 1, Change::set_voters([1, 2, 4].map(NodeId))).expect("it has caught up");
+    assert!(world.replica(1).membership().is_joint());
+    world.settle();
+    assert_eq!((zone_of(&world, 1, 2), zone_of(&world, 1, 4)), (Some("a".into()), Some("d".into())));
+    world.beat(1);
+    change(&mut world, 1, Change::set_voters([1, 4].map(NodeId))).expect("they keep up");
+    world.settle();
+    assert_eq!(world.replica(1).membership().descriptions().len(), 1, "a node that left has none");
+}
+
+#[test]
+fn a_member_that_publishes_the_same_metadata_again_changes_nothing() {
+    let mut world = world(3, 3);
+    let stated =
+        |zone: &str| MemberMetadata::new(None, [("zone".to_owned(), zone.to_owned())].into()).expect("in bounds");
+    let publish = |world: &mut World, zone: &str| {
+        let index = change(world, 1, Change::publish(NodeId(2), stated(zone))).expect("it leads");
+        world.settle();
+        index
+    };
+    let first = publish(&mut world, "a");
+    assert_eq!(publish(&mut world, "a"), first, "at its next start");
+    let update = MetadataUpdate::default().with_label("zone", "b");
+    let second = change(&mut world, 1, Change::describe(NodeId(2), update)).expect("it leads");
+    world.settle();
+    assert_eq!(publish(&mut world, "a"), second, "an operator's change is not taken back");
+    assert!(publish(&mut world, "c") > second);
+    assert_eq!(world.replica(1).membership().metadata(NodeId(2)), Some(&stated("c")), "its settings were changed");
+}
+
+#[test]
+fn metadata_out_of_bounds_is_refused_by_the_leader() {
+    let mut world = world(3, 3);
+    let no = |world: &mut World, wish: Change| change(world, 1, wish).expect_err("out of bounds");
+    let one = || MetadataUpdate::default();
+    let key = MetadataFlaw::Key { key: "Zone".into() };
+    let id = NodeId(2);
+    let refused = no(&mut world, Change::describe(id, one().with_label("Zone", "a")));
+    assert_eq!(refused, ChangeRefused::BadMetadata { id, flaw: key });
+    let address = "javascript:alert(1)".to_owned();
+    let refused = no(&mut world, Change::describe(id, one().with_client_address(Some(address.clone()))));
+    assert_eq!(refused, ChangeRefused::BadMetadata { id, flaw: MetadataFlaw::ClientAddress { address } });
+    let labels = (0..17).fold(one(), |update, at| update.with_label(format!("k{at}"), ""));
+    let refused = no(&mut world, Change::describe(id, labels));
+    assert_eq!(refused, ChangeRefused::BadMetadata { id, flaw: MetadataFlaw::TooManyLabels });
+    assert_eq!(no(&mut world, Change::describe(NodeId(9), one())), ChangeRefused::Unknown { id: NodeId(9) });
+    assert_eq!(
+        no(&mut world, Change::publish(NodeId(9), MemberMetadata::default())),
+        ChangeRefused::Unknown { id: NodeId(9) }
+    );
+    // 61 members with the longest metadata of their own, the most that a cluster has.
+    let longest = || (0..16).map(|at| (format!("{:->63}", at), "v".repeat(255))).collect();
+    let longest = MemberMetadata::new(None, longest()).expect("in bounds");
+    let add = |id: u64| Change::add(NodeId(id), format!("node-{id}")).and(Change::publish(NodeId(id), longest.clone()));
+    let many = (10..71).map(add).reduce(Change::and).expect("some");
+    let refused = no(&mut world, many);
+    assert!(matches!(refused, ChangeRefused::BadMetadata { flaw: MetadataFlaw::Total, .. }), "{refused}");
+    let few = (10..30).map(add).reduce(Change::and).expect("some");
+    change(&mut world, 1, few).expect("they fit");
+    assert!(world.replica(1).membership().encode().len() < 257 << 10);
 }
 
 /// "The leader dies between the joint configuration and the final one: the next leader completes

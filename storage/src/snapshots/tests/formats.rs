@@ -9,15 +9,15 @@ const MEMBER: NodeId = NodeId(0x7877_7675_7473_7271);
 #[test]
 fn a_snapshot_of_three_chunks() {
     let fields = [
-        (0, "51 55 4f 52 53 4e 41 50  01 00 00 00  00 00 00 00"), // QUORSNAP, version, features
+        (0, "51 55 4f 52 53 4e 41 50  02 00 00 00  00 00 00 00"), // QUORSNAP, version, features
         (16, "11 12 13 14 15 16 17 18  01 02 03 04 05 06 07 08"), // index, term
         (32, "71 72 73 74 75 76 77 78  a1 a2 a3 a4"),             // member, checksum of the last record
         // bytes of state in a chunk, bytes of the membership, chunks_at
-        (44, "04 00 00 00  18 00 00 00  00 10 00 00"),
+        (44, "04 00 00 00  29 00 00 00  00 10 00 00"),
         (56, "04 74 65 73 74"),           // cluster
         (312, "21 22 23 24 25 26 27 28"), // index of the membership
-        (508, "70 88 16 df"),             // checksum
-        (512, "01 00 00 00 09 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00"), // membership
+        (508, "fe 47 64 63"),             // checksum
+        (512, "01 00 00 00 09"),          // membership
         // the head's checksum, chunk, checksum of the state up to here
         (4092, "46 f3 2b 48  61 62 63 64  31 0a c8 92"),
         (4104, "65 66 67 68  b7 21 94 0a  69 6a"), // chunk, checksum of the state up to here, chunk
@@ -32,15 +32,15 @@ fn a_snapshot_of_three_chunks() {
 #[test]
 fn a_snapshot_of_one_chunk_of_the_real_size() {
     let fields = [
-        (0, "51 55 4f 52 53 4e 41 50  01 00 00 00  00 00 00 00"), // QUORSNAP, version, features
+        (0, "51 55 4f 52 53 4e 41 50  02 00 00 00  00 00 00 00"), // QUORSNAP, version, features
         (16, "11 12 13 14 15 16 17 18  01 02 03 04 05 06 07 08"), // index, term
         (32, "71 72 73 74 75 76 77 78  a1 a2 a3 a4"),             // member, checksum of the last record
         // bytes of state in a chunk, bytes of the membership, chunks_at
-        (44, "00 00 04 00  18 00 00 00  00 10 00 00"),
+        (44, "00 00 04 00  29 00 00 00  00 10 00 00"),
         (56, "04 74 65 73 74"),           // cluster
         (312, "21 22 23 24 25 26 27 28"), // index of the membership
-        (508, "02 59 ca fa"),             // checksum
-        (512, "01 00 00 00 09 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00"), // membership
+        (508, "8c 96 b8 46"),             // checksum
+        (512, "01 00 00 00 09"),          // membership
         // the head's checksum, chunk, checksum of the state up to here
         (4092, "46 f3 2b 48  61 62 63  b7 3f 4b 36"),
         // QUORDONE, the head's checksum, checksum of the state

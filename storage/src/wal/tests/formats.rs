@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{disk::Disk, expected::assert_bytes};
 use quorate_raft::{
-    ClusterId, Membership, Promise,
+    ClusterId, MemberDescription, MemberMetadata, Membership, Promise,
     session::{LogTime, Request, SessionKey, Stamp},
     tick::{Bounds, Tick},
 };
@@ -39,14 +39,14 @@ fn a_header_of_a_segment() {
         published_bytes: 0x5857_5655_5453_5251,
     };
     let fields = [
-        (0, "51 55 4f 52 53 45 47 4d  03 00 00 00  03 00 00 00"), // QUORSEGM, version, features
+        (0, "51 55 4f 52 53 45 47 4d  04 00 00 00  03 00 00 00"), // QUORSEGM, version, features
         (16, "11 12 13 14 15 16 17 18  71 72 73 74 75 76 77 78"), // sequence, member
         (32, "21 22 23 24 25 26 27 28  01 02 03 04 05 06 07 08"), // first index, term of the entry before
         (48, "a1 a2 a3 a4"),                                      // checksum of the record before
         (56, "00 20 00 00 00 00 00 00  00 32 33 34 35 36 37 38"), // slots_at, slots_bytes
         (72, "41 42 43 44 45 46 47 48  51 52 53 54 55 56 57 58"), // records_at, published_bytes
         (88, "61 62 63 64 65 66 67 68  04 74 65 73 74"),          // length of the file, the cluster's name
-        (508, "a7 f8 f3 7a"),                                     // checksum
+        (508, "23 79 48 36"),                                     // checksum
     ];
     assert_bytes(&header.encode(), 512, &fields);
     assert_eq!(Header::decode(&header.encode()).as_ref(), Ok(&header));
@@ -57,14 +57,14 @@ fn a_header_of_a_segment() {
     (header.starts_over, header.published_bytes) = (false, 0);
     header.layout = Layout { slots_at: 0, slots_bytes: 0, records_at: 4096, capacity: 9000 };
     let fields = [
-        (0, "51 55 4f 52 53 45 47 4d  03 00 00 00  00 00 00 00"), // QUORSEGM, version, features
+        (0, "51 55 4f 52 53 45 47 4d  04 00 00 00  00 00 00 00"), // QUORSEGM, version, features
         (16, "01 00 00 00 00 00 00 00  07 00 00 00 00 00 00 00"), // sequence, member
         (32, "01 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // first index, term of the entry before
         (48, "00 00 00 00"),                                      // checksum of the record before
         (56, "00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // slots_at, slots_bytes
         (72, "00 10 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // records_at, published_bytes
         (88, "28 23 00 00 00 00 00 00  00"),                      // length of the file, the cluster's name
-        (508, "8f c7 84 26"),                                     // checksum
+        (508, "0b 46 3f 6a"),                                     // checksum
     ];
     assert_bytes(&header.encode(), 512, &fields);
     assert_eq!(Header::decode(&header.encode()), Ok(header));
@@ -139,16 +139,16 @@ fn a_segment_of_two_groups_and_a_proof() {
     log.prove().expect("the proof is written");
     let file = disk.contents(&in_log("00000000000000000001.segment")).expect("the first segment");
     let fields = [
-        (0, "51 55 4f 52 53 45 47 4d  03 00 00 00  01 00 00 00"), // QUORSEGM, version, features
+        (0, "51 55 4f 52 53 45 47 4d  04 00 00 00  01 00 00 00"), // QUORSEGM, version, features
         (16, "01 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00"), // sequence, member
         (32, "01 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // first index, term of the entry before
         (48, "00 00 00 00"),                                      // checksum of the record before
         (56, "00 20 00 00 00 00 00 00  00 08 00 00 00 00 00 00"), // slots_at, slots_bytes
         (72, "00 2a 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // records_at, published_bytes
         (88, "00 62 00 00 00 00 00 00  04 74 65 73 74"),          // length of the file, the cluster's name
-        (508, "2f ec 67 26"),                                     // checksum
+        (508, "ab 6d dc 6a"),                                     // checksum
         // copy: QUORSEGM, copy: version, copy: features
-        (4096, "51 55 4f 52 53 45 47 4d  03 00 00 00  01 00 00 00"),
+        (4096, "51 55 4f 52 53 45 47 4d  04 00 00 00  01 00 00 00"),
         (4112, "01 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00"), // copy: sequence, copy: member
         // copy: first index, copy: term of the entry before
         (4128, "01 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"),
@@ -156,7 +156,7 @@ fn a_segment_of_two_groups_and_a_proof() {
         (4152, "00 20 00 00 00 00 00 00  00 08 00 00 00 00 00 00"), // copy: slots_at, copy: slots_bytes
         (4168, "00 2a 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // copy: records_at, copy: published_bytes
         (4184, "00 62 00 00 00 00 00 00  04 74 65 73 74"), // copy: length of the file, copy: the cluster's name
-        (4604, "2f ec 67 26"), // copy: checksum
+        (4604, "ab 6d dc 6a"), // copy: checksum
         (8192, "da f9 d2 c2  20 2a 00 00"), // slot 1: checksum of the record, slot 1: offset of the record
         // slot 1: term, slot 1: index, slot 1: payload length
         (8200, "01 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00  00 00 00 00"),
@@ -340,34 +340,34 @@ fn records_of_every_kind() {
         // index, kind, zero, checksum of the record before it
         (56, "12 12 13 14 15 16 17 18  01  00 00 00  9d 42 b8 de"),
         (72, "ac 33 fa 50  73 65 74  7e 91 b6 97"), // checksum of bytes 0..32, payload, the record's checksum
-        (83, "18 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"), // membership: payload length, group, term
+        (83, "29 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"), // membership: payload length, group, term
         // index, kind, zero, checksum of the record before it
         (99, "13 12 13 14 15 16 17 18  02  00 00 00  7e 91 b6 97"),
-        (115, "9f ba 07 54"), // checksum of bytes 0..32
-        (119, "01 00 00 00 09 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00"), // payload
+        (115, "40 a4 a7 10"),    // checksum of bytes 0..32
+        (119, "01 00 00 00 09"), // payload
         // the record's checksum, session: payload length, group, term
-        (143, "95 7f d6 71  1f 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
+        (160, "c4 09 de 24  1f 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
         // index, kind, zero, checksum of the record before it
-        (163, "14 12 13 14 15 16 17 18  03  00 00 00  95 7f d6 71"),
-        (179, "f5 ff 19 c3"), // checksum of bytes 0..32
+        (180, "14 12 13 14 15 16 17 18  03  00 00 00  c4 09 de 24"),
+        (196, "b0 46 6c 22"), // checksum of bytes 0..32
         // payload
-        (183, "31 32 33 34 35 36 37 38 41 42 43 44 51 52 53 54 02 02 61 62 63 64 65 66 67 68 78 79 70 75 74"),
+        (200, "31 32 33 34 35 36 37 38 41 42 43 44 51 52 53 54 02 02 61 62 63 64 65 66 67 68 78 79 70 75 74"),
         // the record's checksum, tick: payload length, group, term
-        (214, "f1 ab 27 3c  28 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
+        (231, "a9 aa df 06  28 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
         // index, kind, zero, checksum of the record before it
-        (234, "15 12 13 14 15 16 17 18  05 00 00 00  f1 ab 27 3c"),
-        (250, "be c5 f2 47"), // checksum of bytes 0..32
+        (251, "15 12 13 14 15 16 17 18  05 00 00 00  a9 aa df 06"),
+        (267, "b3 56 ba d4"), // checksum of bytes 0..32
         // payload: log time, wall clock, random bytes
-        (254, "01 02 03 04 05 06 07 08  11 12 13 14 15 16 17 18  21 22 23 24 25 26 27 28"),
+        (271, "01 02 03 04 05 06 07 08  11 12 13 14 15 16 17 18  21 22 23 24 25 26 27 28"),
         // bounds of history and outbox
-        (278, "31 32 33 34  41 42 43 44  51 52 53 54  61 62 63 64"),
+        (295, "31 32 33 34  41 42 43 44  51 52 53 54  61 62 63 64"),
         // the record's checksum, internal: payload length, group, term
-        (294, "d0 49 08 49  02 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
+        (311, "ee fa f6 2c  02 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
         // index, kind, zero, checksum of the record before it
-        (314, "16 12 13 14 15 16 17 18  06 00 00 00  d0 49 08 49"),
-        (330, "f2 63 14 85  03 09  95 ff 7d ac"), // checksum of bytes 0..32, payload, the record's checksum
+        (331, "16 12 13 14 15 16 17 18  06 00 00 00  ee fa f6 2c"),
+        (347, "f4 bd cd 9d  03 09  f2 e8 19 ba"), // checksum of bytes 0..32, payload, the record's checksum
     ];
-    assert_bytes(batch.bytes(), 340, &fields);
+    assert_bytes(batch.bytes(), 357, &fields);
     assert_eq!(Batch::parse(batch.bytes().clone(), crate::checksum), Ok(batch.clone()));
 
     // The same records as a witness keeps them.
@@ -383,32 +383,32 @@ fn records_of_every_kind() {
         (56, "12 12 13 14 15 16 17 18  04  00 00 00  9d 42 b8 de"),
         // checksum of bytes 0..32, payload, the record's checksum
         (72, "12 4d ea 96  7e 91 b6 97 93 54 ca c2  7e 91 b6 97"),
-        (88, "18 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"), // membership: payload length, group, term
+        (88, "29 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"), // membership: payload length, group, term
         // index, kind, zero, checksum of the record before it
         (104, "13 12 13 14 15 16 17 18  02  00 00 00  7e 91 b6 97"),
-        (120, "9f ba 07 54"), // checksum of bytes 0..32
-        (124, "01 00 00 00 09 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00"), // payload
-        (148, "95 7f d6 71"), // the record's checksum
+        (120, "40 a4 a7 10"),    // checksum of bytes 0..32
+        (124, "01 00 00 00 09"), // payload
+        (165, "c4 09 de 24"),    // the record's checksum
         // stub of the session's command: payload length, group, term
-        (152, "08 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
+        (169, "08 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
         // index, kind, zero, checksum of the record before it
-        (168, "14 12 13 14 15 16 17 18  04  00 00 00  95 7f d6 71"),
+        (185, "14 12 13 14 15 16 17 18  04  00 00 00  c4 09 de 24"),
         // checksum of bytes 0..32, payload, the record's checksum
-        (184, "23 5f 69 5d  f1 ab 27 3c 52 de 79 3c  f1 ab 27 3c"),
+        (201, "66 e6 1c bc  a9 aa df 06 a0 d2 0b d6  a9 aa df 06"),
         // stub of the tick: payload length, group, term
-        (200, "08 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
+        (217, "08 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
         // index, kind, zero, checksum of the record before it
-        (216, "15 12 13 14 15 16 17 18  04  00 00 00  f1 ab 27 3c"),
+        (233, "15 12 13 14 15 16 17 18  04  00 00 00  a9 aa df 06"),
         // checksum of bytes 0..32, payload, the record's checksum
-        (232, "2e e1 91 a3  d0 49 08 49 3a 6b 71 2d  d0 49 08 49"),
+        (249, "23 72 d9 30  ee fa f6 2c 74 8d db 97  ee fa f6 2c"),
         // stub of the internal entry: payload length, group, term
-        (248, "08 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
+        (265, "08 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
         // index, kind, zero, checksum of the record before it
-        (264, "16 12 13 14 15 16 17 18  04  00 00 00  d0 49 08 49"),
+        (281, "16 12 13 14 15 16 17 18  04  00 00 00  ee fa f6 2c"),
         // checksum of bytes 0..32, payload, the record's checksum
-        (280, "83 c8 fb 84  95 ff 7d ac a5 77 38 b8  95 ff 7d ac"),
+        (297, "85 16 22 9c  f2 e8 19 ba 1e a0 65 1f  f2 e8 19 ba"),
     ];
-    assert_bytes(stubs.bytes(), 296, &fields);
+    assert_bytes(stubs.bytes(), 313, &fields);
     assert_eq!(Batch::parse(stubs.bytes().clone(), crate::checksum), Ok(stubs));
 }
 
@@ -416,12 +416,16 @@ fn records_of_every_kind() {
 #[test]
 fn a_membership() {
     let addresses = [(NodeId(1), "a:70".to_owned()), (NodeId(5), "b:7".to_owned())].into();
+    let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+    let metadata = MemberMetadata::new(Some("http://c".into()), labels(&[("d", "ef"), ("g", "")])).expect("in bounds");
+    let published = MemberMetadata::new(None, labels(&[("d", "h")])).expect("in bounds");
     let membership = Membership::joint([1, 2, 0x2827_2625_2423_2221].map(NodeId), [NodeId(4)])
         .with_learners([NodeId(5)])
         .with_addresses(addresses)
         .with_given_addresses([NodeId(5)])
         .with_witness(Some(NodeId(2)))
-        .with_cluster_id(Some(ClusterId(0x504f_4e4d_4c4b_4a49_4847_4645_4443_4241)));
+        .with_cluster_id(Some(ClusterId(0x504f_4e4d_4c4b_4a49_4847_4645_4443_4241)))
+        .with_descriptions([(NodeId(5), MemberDescription { metadata, published })].into());
     let fields = [
         (0, "03 00 00 00  01 00 00 00 00 00 00 00  02 00 00 00 00 00 00 00"), // incoming voters: how many, id, id
         // id, outgoing voters: how many, id
@@ -429,11 +433,18 @@ fn a_membership() {
         (40, "01 00 00 00  05 00 00 00 00 00 00 00  02 00 00 00"), // learners: how many, id, addresses: how many
         (56, "01 00 00 00 00 00 00 00  04 00 00 00  61 3a 37 30"), // id, length, address
         (72, "05 00 00 00 00 00 00 00  03 00 00 00  62 3a 37"),    // id, length, address
-        // witness, an address that was given: id, there is a cluster id
-        (87, "02 00 00 00 00 00 00 00  05 00 00 00 00 00 00 00  01"),
-        (104, "41 42 43 44 45 46 47 48 49 4a 4b 4c 4d 4e 4f 50"), // cluster id
+        (87, "01 00 00 00  05 00 00 00 00 00 00 00"),              // addresses that were given: how many, id
+        (99, "02 00 00 00 00 00 00 00  01"),                       // witness, there is a cluster id
+        (108, "41 42 43 44 45 46 47 48 49 4a 4b 4c 4d 4e 4f 50"),  // cluster id
+        (124, "01 00 00 00  05 00 00 00 00 00 00 00"),             // descriptions: how many, id
+        // client address: length, text, labels: how many
+        (136, "08 00 00 00  68 74 74 70 3a 2f 2f 63  02 00 00 00"),
+        (152, "01 00 00 00  64  02 00 00 00  65 66"), // key, value
+        (163, "01 00 00 00  67  00 00 00 00"),        // key, value
+        (172, "00 00 00 00  01 00 00 00"),            // published: no client address, labels: how many
+        (180, "01 00 00 00  64  01 00 00 00  68"),    // key, value
     ];
-    assert_bytes(&membership.encode(), 120, &fields);
+    assert_bytes(&membership.encode(), 190, &fields);
     assert_eq!(Membership::decode(&membership.encode()), Ok(membership));
 }
 

@@ -23,7 +23,9 @@ pub mod seeds {
 }
 
 use bytes::Bytes;
-use quorate_raft::{Batch, BatchBuilder, EntryId, Index, Kind, Membership, NodeId, Term, record};
+use quorate_raft::{
+    Batch, BatchBuilder, EntryId, Index, Kind, MemberDescription, MemberMetadata, Membership, NodeId, Term, record,
+};
 use quorate_storage::{
     checksum,
     internals::{BLOCK_BYTES, read_u32},
@@ -124,6 +126,10 @@ fn seal_block(bytes: &mut [u8], at: usize) {
 pub fn record_seeds() -> Vec<Vec<u8>> {
     let joint = Membership::joint([NodeId(1), NodeId(2)], [NodeId(2), NodeId(3)]).with_learners([NodeId(9)]);
     let addressed = Membership::of_addresses([(NodeId(1), "127.0.0.1:7001".into()), (NodeId(7), "n7:1".into())]);
+    let metadata = MemberMetadata::new(Some("http://n7:80".into()), [("zone".into(), "a".into())].into());
+    let metadata = metadata.expect("within bounds");
+    let described = MemberDescription { published: metadata.clone(), metadata };
+    let described = addressed.clone().with_descriptions([(NodeId(7), described)].into());
     let batch = |entries: &[(Kind, &[u8])]| {
         let mut builder = BatchBuilder::new(checksum, Term(3), Index(7), 9, 0);
         entries.iter().for_each(|(kind, payload)| builder.push(*kind, payload));
@@ -147,5 +153,6 @@ pub fn record_seeds() -> Vec<Vec<u8>> {
         with(1, &batch(&[(Kind::Membership, &addressed.encode())])),
         with(0, &joint.encode()),
         with(0, &addressed.encode()),
+        with(0, &described.encode()),
     ]
 }

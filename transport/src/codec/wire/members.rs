@@ -4,7 +4,8 @@ use super::{Reader, Wire, Writer, wire_enum, wire_struct, write_list};
 use postcard::{Error, Result};
 use quorate_raft::{
     Administer, AdministerOutcome, Administered, Administration, Change, ChangeRefused, ChangeStep, ClusterId, Emptied,
-    ExpectedConfiguration, Holdings, Index, Member, MemberKind, Membership, NodeId, Removed, TransferRefused,
+    ExpectedConfiguration, Holdings, Index, Member, MemberDescription, MemberKind, MemberMetadata, Membership,
+    MetadataFlaw, MetadataUpdate, NodeId, Removed, TransferRefused,
 };
 use std::collections::BTreeMap;
 
@@ -38,9 +39,15 @@ wire_enum!(ChangeStep {
     3 => Promote(id: NodeId),
     4 => Remove(id: NodeId),
     5 => Move(id: NodeId, address: String),
+    6 => Describe(id: NodeId, update: MetadataUpdate),
+    7 => Publish(id: NodeId, metadata: MemberMetadata),
 });
 
 wire_struct!(Member { id: NodeId, address: Option<String> });
+
+wire_struct!(MetadataUpdate { client_address: Option<Option<String>>, labels: BTreeMap<String, Option<String>> });
+
+wire_struct!(MemberDescription { metadata: MemberMetadata, published: MemberMetadata });
 
 wire_enum!(ChangeRefused {
     0 => NotLeader,
@@ -60,6 +67,15 @@ wire_enum!(ChangeRefused {
     14 => NotWitness { id: NodeId },
     15 => TooFewFull,
     16 => Behind { id: NodeId, entries: u64 },
+    17 => BadMetadata { id: NodeId, flaw: MetadataFlaw },
+});
+
+wire_enum!(MetadataFlaw {
+    0 => ClientAddress { address: String },
+    1 => Key { key: String },
+    2 => Value { key: String },
+    3 => TooManyLabels,
+    4 => Total,
 });
 
 wire_enum!(MemberKind {
@@ -77,6 +93,19 @@ wire_enum!(TransferRefused {
     4 => Unreachable,
     5 => GivenUp { to: NodeId },
 });
+
+/// The client address and the labels; out of bounds they are refused.
+impl Wire for MemberMetadata {
+    fn write(&self, to: &mut Writer) -> Result<()> {
+        self.client_address().map(ToOwned::to_owned).write(to)?;
+        self.labels().write(to)
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self> {
+        let (address, labels) = (Option::read(from)?, BTreeMap::read(from)?);
+        Self::new(address, labels).map_err(|_| Error::DeserializeBadEncoding)
+    }
+}
 
 /// Its steps, and the configurations to which it may be applied.
 impl Wire for Change {
@@ -114,8 +143,8 @@ impl Wire for ExpectedConfiguration {
 }
 
 /// Three lists of ids (incoming voters, outgoing voters, learners), the addresses by id, the ids
-/// with an address given by an operator, the witness, and the cluster's id. Lists from a peer are
-/// put in order; addresses of no member are dropped.
+/// with an address given by an operator, the witness, the cluster's id, and the descriptions by id.
+/// Lists from a peer are put in order; addresses and descriptions of no member are dropped.
 impl Wire for Membership {
     fn write(&self, to: &mut Writer) -> Result<()> {
         write_list(self.incoming(), to)?;
@@ -124,7 +153,8 @@ impl Wire for Membership {
         self.addresses().write(to)?;
         write_list(self.given_addresses(), to)?;
         self.witness().write(to)?;
-        self.cluster_id().write(to)
+        self.cluster_id().write(to)?;
+        self.descriptions().write(to)
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self> {
@@ -133,7 +163,9 @@ impl Wire for Membership {
         let addresses = BTreeMap::<NodeId, String>::read(from)?;
         let given = Vec::<NodeId>::read(from)?;
         let (witness, cluster_id) = (Option::<NodeId>::read(from)?, Option::<ClusterId>::read(from)?);
+        let descriptions = BTreeMap::<NodeId, MemberDescription>::read(from)?;
         let members = Self::joint(incoming, outgoing).with_learners(learners).with_addresses(addresses);
-        Ok(members.with_given_addresses(given).with_witness(witness).with_cluster_id(cluster_id))
+        let members = members.with_given_addresses(given).with_witness(witness).with_cluster_id(cluster_id);
+        Ok(members.with_descriptions(descriptions))
     }
 }
