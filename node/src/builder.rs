@@ -10,7 +10,7 @@ use crate::{
 };
 use quorate_metrics::Metrics;
 use quorate_raft::{
-    Change, Index, MachineVersions, Membership, NodeId, Skip, Term,
+    Change, Index, MachineVersions, MemberMetadata, Membership, NodeId, Skip, Term,
     address::{are_same, is_dialable},
     tick::Bounds,
 };
@@ -43,6 +43,7 @@ pub struct Builder {
     pub(crate) bounds: Bounds,
     skips: Vec<Skip>,
     discards_state: bool,
+    metadata: Option<MemberMetadata>,
     metrics: Metrics,
     seed: Option<u64>,
 }
@@ -70,6 +71,7 @@ impl Builder {
             bounds: Bounds::default(),
             skips: Vec::new(),
             discards_state: false,
+            metadata: None,
             metrics: Metrics::new(),
             seed: None,
         }
@@ -114,6 +116,16 @@ impl Builder {
     #[must_use]
     pub fn preferred_leaders(mut self, leaders: impl IntoIterator<Item = NodeId>) -> Self {
         self.preferred_leaders = leaders.into_iter().collect();
+        self
+    }
+
+    /// This node's own metadata, for clients and operators ([`Status::metadata`](crate::Status::metadata)).
+    /// The node publishes it once it is a member, at each start. Fields that differ from those that
+    /// it published last are changed in the configuration, so an operator's later
+    /// [`Change::describe`](crate::Change::describe) stays until these settings are changed. Default: it publishes nothing.
+    #[must_use]
+    pub fn metadata(mut self, metadata: MemberMetadata) -> Self {
+        self.metadata = Some(metadata);
         self
     }
 
@@ -358,6 +370,7 @@ impl Builder {
             bounds,
             skips,
             discards_state: self.discards_state,
+            metadata: self.metadata,
             metrics: metrics.node(id.0),
             seed,
             lifecycle: Lifecycle::new(),

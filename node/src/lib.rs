@@ -59,6 +59,7 @@ mod machine;
 mod node;
 mod observe;
 mod propose;
+mod publication;
 mod reports;
 mod results;
 #[doc(hidden)]
@@ -82,8 +83,8 @@ pub use node::Node;
 pub use propose::Proposing;
 pub use quorate_metrics::{self as metrics, NodeRole};
 pub use quorate_raft::{
-    Change, ChangeRefused, ClockDrift, ClusterId, EntryId, Index, Malformed, Member, MemberKind, Membership, NodeId,
-    Skip, Term, TransferRefused, Violation, address,
+    Change, ChangeRefused, ClockDrift, ClusterId, EntryId, Index, Malformed, Member, MemberKind, MemberMetadata,
+    Membership, MetadataFlaw, MetadataUpdate, NodeId, Skip, Term, TransferRefused, Violation, address,
     session::{LogTime, SessionKey},
 };
 pub use quorate_storage as storage;

@@ -52,11 +52,11 @@ fn loss(status: &Status, waited: Duration) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use quorate_metrics::NodeRole;
     use quorate_raft::{Index, NodeId, Term};
-    use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+    use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
     use tokio::task::{LocalSet, spawn_local};
 
     #[tokio::test(start_paused = true)]
@@ -128,7 +128,7 @@ mod tests {
     }
 
     /// A node that hears no leader, and lost nothing.
-    fn healthy() -> Status {
+    pub(crate) fn healthy() -> Status {
         Status {
             node: NodeId(1),
             role: NodeRole::Follower,
@@ -150,6 +150,7 @@ mod tests {
             learners: Vec::new(),
             witness: None,
             addresses: BTreeMap::new(),
+            metadata: Arc::default(),
             membership_index: Index(0),
             is_settled: true,
             cluster_id: None,

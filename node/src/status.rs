@@ -2,7 +2,7 @@
 
 use crate::{comparison::Disagreement, machine::HaltCause};
 use quorate_metrics::NodeRole;
-use quorate_raft::{ClusterId, Index, NodeId, Skip, Term};
+use quorate_raft::{ClusterId, Index, MemberMetadata, NodeId, Skip, Term};
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive, sync::Arc};
 
 /// The state of a node at one moment. Watch it through [`Node::status`](crate::Node::status).
@@ -52,6 +52,9 @@ pub struct Status {
     pub witness: Option<NodeId>,
     /// Addresses at which members are dialled, as far as the configuration has them.
     pub addresses: BTreeMap<NodeId, String>,
+    /// Client addresses and labels of the members that have any: see
+    /// [`Builder::metadata`](crate::Builder::metadata).
+    pub metadata: Arc<BTreeMap<NodeId, MemberMetadata>>,
     /// Index of the entry with the configuration in force; 0 for the one that the node was started
     /// with, until a leader's first entry adds the cluster's id to it.
     /// [`Change::expecting`](crate::Change::expecting) compares it.

@@ -3,16 +3,17 @@
 mod support;
 
 use quorate::{
-    Change, ChangeError, ChangeRefused, Consistency, Failure, Index, NodeId, NodeRole, ProposeError, Snapshots, Status,
+    Change, ChangeError, ChangeRefused, Consistency, Failure, Index, MemberMetadata, MetadataUpdate, NodeId, NodeRole,
+    ProposeError, Snapshots, Status,
 };
 use quorate_raft::{AppendOutcome, AppendReply, Body, EntryId, Message};
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     rc::Rc,
     time::Duration,
 };
-use support::{Cluster, Ledger, Plan, Puppet, View, run, seeds, simulate, soon};
+use support::{Cluster, Journal, Ledger, Plan, Puppet, View, run, seeds, simulate, soon};
 
 fn address(id: u64) -> String {
     format!("node-{id}")
@@ -52,6 +53,60 @@ async fn removed(cluster: &mut Cluster, id: u64) {
     let failure = soon("a removed node to stop", cluster.node(NodeId(id)).failed()).await;
     assert!(matches!(failure, Failure::Removed { .. }), "node {id}: {failure}");
     cluster.ended(NodeId(id));
+}
+
+fn metadata(id: u64, zone: &str) -> MemberMetadata {
+    let labels = [("zone".to_owned(), zone.to_owned())].into();
+    MemberMetadata::new(Some(format!("http://node-{id}:80")), labels).expect("within bounds")
+}
+
+/// Starts a node with metadata of its own.
+async fn start_described(cluster: &mut Cluster, id: u64, zone: &str) {
+    let own = metadata(id, zone);
+    cluster.start_as(NodeId(id), Journal::default(), |builder| builder.metadata(own)).await;
+}
+
+/// Waits until all running nodes know the members to be in these zones.
+async fn zones_are(cluster: &Cluster, zones: &[(u64, &str)]) {
+    let wanted: BTreeMap<_, _> = zones.iter().map(|(id, zone)| (NodeId(*id), metadata(*id, zone))).collect();
+    let agree = |view: &View| view.values().all(|status| *status.metadata == wanted && status.is_settled).then_some(());
+    cluster.until("all to know the metadata", agree).await;
+}
+
+/// All of them do so at once, and no operator is refused for it.
+#[test]
+fn nodes_publish_their_metadata_and_a_restart_takes_back_no_change_of_an_operator() {
+    simulate(async {
+        let mut cluster = Cluster::vacant(Plan { joiners: 1, ..Plan::default() });
+        for id in 1..=4 {
+            start_described(&mut cluster, id, "a").await;
+        }
+        cluster.leader_among(&[1, 2, 3].map(NodeId)).await;
+        change(&cluster, NodeId(1), Change::add(NodeId(4), address(4))).await.expect("it waits for theirs");
+        change(&cluster, NodeId(1), Change::promote(NodeId(4))).await.expect("it waits for that of node 4");
+        zones_are(&cluster, &[(1, "a"), (2, "a"), (3, "a"), (4, "a")]).await;
+
+        let zone = |value: &str| MetadataUpdate::default().with_label("zone", value);
+        change(&cluster, NodeId(1), Change::describe(NodeId(2), zone("b"))).await.expect("it is committed");
+        change(&cluster, NodeId(1), Change::describe(NodeId(3), zone("b"))).await.expect("it is committed");
+        cluster.stop(NodeId(2)).await;
+        cluster.stop(NodeId(3)).await;
+        start_described(&mut cluster, 2, "a").await;
+        start_described(&mut cluster, 3, "c").await;
+        zones_are(&cluster, &[(1, "a"), (2, "b"), (3, "c"), (4, "a")]).await;
+        let index = cluster.status(NodeId(1)).membership_index;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(cluster.status(NodeId(1)).membership_index, index, "nothing is published again");
+        zones_are(&cluster, &[(1, "a"), (2, "b"), (3, "c"), (4, "a")]).await;
+
+        // A node that leaves takes its metadata along, and publishes it when it comes back.
+        change(&cluster, NodeId(1), Change::remove(NodeId(4))).await.expect("three are there");
+        removed(&mut cluster, 4).await;
+        zones_are(&cluster, &[(1, "a"), (2, "b"), (3, "c")]).await;
+        change(&cluster, NodeId(1), Change::add(NodeId(4), address(4))).await.expect("it is a learner");
+        start_described(&mut cluster, 4, "d").await;
+        zones_are(&cluster, &[(1, "a"), (2, "b"), (3, "c"), (4, "d")]).await;
+    });
 }
 
 /// A member that took a part of a snapshot takes none of an earlier epoch in the same term.

@@ -41,6 +41,7 @@ use crate::{
     machine::StateMachine,
     node::{Node, Shared},
     observe::{ObservedNetwork, ObservedStorage},
+    publication,
     reports::sync_times::SyncRecord,
     settings::Compared,
     turns::{Probe, Pulse},
@@ -53,7 +54,9 @@ use consensus::{Connections, Consensus, NodeContext, Parts, Peers, Roles, Snapsh
 use election_timer::ElectionTimer;
 use messages::{NetworkEvent, Stop};
 use quorate_metrics::NodeMetrics;
-use quorate_raft::{ClusterId, Index, MachineVersions, Membership, NodeId, Replica, Settings, Skip, tick};
+use quorate_raft::{
+    ClusterId, Index, MachineVersions, MemberMetadata, Membership, NodeId, Replica, Settings, Skip, tick,
+};
 use quorate_storage::{Completions, StorageHandle, contract::StorageThread};
 use quorate_transport::network::{Inbox, Introduction, Links, Network, NetworkContext};
 use rand::{
@@ -94,6 +97,8 @@ pub(crate) struct Plan {
     pub(crate) skips: BTreeMap<Index, Skip>,
     /// Whether the state of the newest snapshot is left out.
     pub(crate) discards_state: bool,
+    /// The node's own metadata, to be published.
+    pub(crate) metadata: Option<MemberMetadata>,
     pub(crate) metrics: NodeMetrics,
     pub(crate) seed: Option<u64>,
     pub(crate) lifecycle: Lifecycle,
@@ -123,6 +128,7 @@ pub(crate) async fn launch<M: StateMachine>(
         bounds,
         skips,
         discards_state,
+        metadata,
         metrics,
         seed,
         lifecycle,
@@ -311,6 +317,12 @@ pub(crate) async fn launch<M: StateMachine>(
     }));
     let stuck = events.clone();
     actix::spawn(losses::watch(watched.clone(), timing, move |why| stuck.tell(What::StuckWithoutData { why })));
+    if let Some(metadata) = metadata {
+        let ask = publication::asker(requests.downgrade());
+        actix::spawn(publication::keep(metadata, watched.clone(), ask, move |flaw| {
+            tracing::error!(node = %id, "the metadata of this node can't be published: {flaw}");
+        }));
+    }
     let (closing, closed) = watch::channel(false);
     let node = Node::new(Shared {
         id,

@@ -65,6 +65,11 @@ impl ChangeUnderWay {
         Ok(Self { change: change.resumed(), deadline, appended: None, added: Vec::new(), undone_for: None })
     }
 
+    /// Whether it changes nothing but metadata: it is over after one commit.
+    pub fn is_of_metadata(&self) -> bool {
+        self.change.is_of_metadata()
+    }
+
     /// The next step; `None` if the last one was appended.
     pub fn next(&self, view: &View<'_>) -> Option<Next> {
         if self.appended.is_some() {

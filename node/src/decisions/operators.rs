@@ -3,7 +3,9 @@
 //!
 //! Any node takes a request and forwards it to the leader, which carries it out and answers when it
 //! is committed, refused, or its outcome is unknown. [`ChangeUnderWay`] decides the steps of a
-//! change. There is one change at a time: a second one is refused as pending.
+//! change. There is one change at a time: a second one is refused as pending. But members publish
+//! their metadata by themselves, which no operator expects, so a change waits for one of metadata
+//! alone.
 
 use super::{
     membership_change::{self, ChangeUnderWay, Next, Tried},
@@ -25,6 +27,8 @@ pub struct Operators<W> {
     /// The step of the change that the rules are asked to take.
     trying: Option<Next>,
     transfers: Vec<Transfer<W>>,
+    /// Changes that wait for the one under way, which is of metadata alone, until their deadlines.
+    waiting: Vec<(Change, Operator<W>, Moment)>,
     /// No leader can be reached: these wait for one, until their deadlines.
     deferred: Vec<(Administration, Operator<W>, Moment)>,
     /// The leader, the operator and the deadline, by the id of the request.
@@ -96,6 +100,7 @@ impl<W> Operators<W> {
             change: None,
             trying: None,
             transfers: Vec::new(),
+            waiting: Vec::new(),
             deferred: Vec::new(),
             at_leader: BTreeMap::new(),
             ended_transfer: None,
@@ -124,12 +129,16 @@ impl<W> Operators<W> {
         view: &View<'_>,
         out: &mut Effects<W>,
     ) {
-        if self.transfers.len() + self.deferred.len() + self.at_leader.len() >= OPERATORS_MAX {
+        let waiting = self.waiting.len() + self.deferred.len();
+        if self.transfers.len() + waiting + self.at_leader.len() >= OPERATORS_MAX {
             return answer(operator, refusal(&what), view, out);
         }
         match view.routing.route(matches!(operator, Operator::There { .. })) {
             Route::Here => match what {
-                Administration::Change(change) => self.begin_change(change, operator, now, view, out),
+                Administration::Change(change) => {
+                    let until = now.plus(self.timing.leader_wait);
+                    self.begin_change(change, (operator, until), now, view, out);
+                }
                 Administration::TransferLeadership(to) => out.push(Effect::Transfer { to, operator }),
             },
             Route::Forward(leader) => {
@@ -189,7 +198,7 @@ impl<W> Operators<W> {
     ) {
         let (Some(step), Some((change, _))) = (self.trying.take(), &mut self.change) else { return };
         match change.tried(step, outcome, now, now.plus(self.timing.leader_wait)) {
-            Tried::Over(outcome) => self.end_change(outcome, view, out),
+            Tried::Over(outcome) => self.end_change(outcome, now, view, out),
             Tried::Wait => self.end_change_if_done(now, view, out),
             Tried::Again => self.continue_change(now, view, out),
         }
@@ -258,6 +267,10 @@ impl<W> Operators<W> {
         for (what, operator, _) in self.deferred.extract_if(.., |(_, _, deadline)| *deadline <= now) {
             answer(operator, refusal(&what), view, out);
         }
+        for (_, operator, _) in self.waiting.extract_if(.., |(_, _, until)| *until <= now) {
+            let pending = ChangeRefused::Pending { index: view.change.index };
+            answer(operator, AdministerOutcome::ChangeRefused(pending), view, out);
+        }
         let late = self.transfers.extract_if(.., |transfer| transfer.deadline <= now);
         let lost = self.at_leader.extract_if(.., |_, (_, _, deadline)| *deadline <= now);
         for operator in late.map(|transfer| transfer.operator).chain(lost.map(|(_, (_, operator, _))| operator)) {
@@ -279,19 +292,23 @@ impl<W> Operators<W> {
         if self.trying.is_none()
             && let Some(outcome) = self.change.as_ref().and_then(|(change, _)| change.outcome(now, &view.change))
         {
-            self.end_change(outcome, view, out);
+            self.end_change(outcome, now, view, out);
         }
     }
 
+    /// Begins a change, or lets it wait until then for one of metadata alone.
     fn begin_change(
         &mut self,
         change: Change,
-        operator: Operator<W>,
+        (operator, until): (Operator<W>, Moment),
         now: Moment,
         view: &View<'_>,
         out: &mut Effects<W>,
     ) {
         let begun = match &self.change {
+            Some((under_way, _)) if under_way.is_of_metadata() && until > now => {
+                return self.waiting.push((change, operator, until));
+            }
             Some(_) => Err(ChangeRefused::Pending { index: view.change.index }),
             None => ChangeUnderWay::begin(change, now.plus(self.timing.catch_up_wait), &view.change),
         };
@@ -322,9 +339,15 @@ impl<W> Operators<W> {
         }
     }
 
-    fn end_change(&mut self, outcome: AdministerOutcome, view: &View<'_>, out: &mut Effects<W>) {
+    fn end_change(&mut self, outcome: AdministerOutcome, now: Moment, view: &View<'_>, out: &mut Effects<W>) {
         if let Some((_, operator)) = self.change.take() {
             answer(operator, outcome, view, out);
+        }
+        for (change, operator, until) in std::mem::take(&mut self.waiting) {
+            match view.routing.route(matches!(operator, Operator::There { .. })) {
+                Route::Here => self.begin_change(change, (operator, until), now, view, out),
+                _ => self.offered(Administration::Change(change), operator, now, view, out),
+            }
         }
     }
 }

@@ -402,6 +402,7 @@ pub(crate) fn status_of(replica: &Replica) -> Status {
         learners: Vec::new(),
         witness: None,
         addresses: BTreeMap::new(),
+        metadata: Arc::default(),
         membership_index: Index(0),
         is_settled: false,
         cluster_id: replica.cluster_id(),
@@ -433,6 +434,8 @@ fn show_members(status: &mut Status, replica: &Replica) {
     status.learners = membership.learners().to_vec();
     status.witness = membership.witness();
     status.addresses.clone_from(membership.addresses());
+    let described = membership.descriptions().keys().filter_map(|id| Some((*id, membership.metadata(*id)?.clone())));
+    status.metadata = Arc::new(described.collect());
     status.membership_index = replica.membership_index();
     status.is_settled = replica.is_settled();
 }

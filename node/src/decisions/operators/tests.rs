@@ -1,5 +1,5 @@
 use super::*;
-use quorate_raft::{Membership, Term};
+use quorate_raft::{Membership, MetadataUpdate, Term};
 use std::time::Duration;
 
 const THIS: NodeId = NodeId(1);
@@ -95,6 +95,44 @@ fn one_change_is_under_way_at_a_time() {
     let later = world.offer(add(NodeId(5)));
     assert_eq!(world.told[&later], pending);
     assert!(world.operators.has_change() && !world.told.contains_key(&first));
+}
+
+/// Nodes publish their metadata by themselves: an operator is not refused for that.
+#[test]
+fn a_change_waits_for_one_of_metadata_alone() {
+    let mut world = World::new(LEADING);
+    let operators = [describe(OTHER), add(NEW), describe(THIS)].map(|what| world.offer(what));
+    assert_eq!((world.changes.len(), world.told.len()), (1, 0));
+    (world.index, world.is_settled) = (Index(11), false);
+    world.tried(Ok(Index(11)));
+    assert_eq!((world.changes.len(), world.told.len()), (1, 0), "it is not committed");
+    world.is_settled = true;
+    world.event(|operators, now, view, out| operators.end_change_if_done(now, view, out));
+    let pending = AdministerOutcome::ChangeRefused(ChangeRefused::Pending { index: Index(11) });
+    assert_eq!(world.told[&operators[0]], AdministerOutcome::Changed(Index(11)));
+    assert_eq!(world.changes.last(), Some(&Change::add(NEW, "new").resumed()));
+    assert_eq!(world.told.get(&operators[1]), None, "it is under way");
+    assert_eq!(world.told[&operators[2]], pending, "and may take long");
+}
+
+#[test]
+fn a_change_waits_for_one_of_metadata_no_longer_than_for_a_leader() {
+    let mut world = World::new(LEADING);
+    world.offer(describe(OTHER));
+    world.is_settled = false;
+    world.tried(Ok(Index(11)));
+    let waits = world.offer(add(NEW));
+    let wait = world.timing().leader_wait;
+    world.expire_at(Moment::default().plus(wait - MS(1)));
+    assert!(world.told.is_empty());
+    world.expire_at(Moment::default().plus(wait));
+    let pending = AdministerOutcome::ChangeRefused(ChangeRefused::Pending { index: Index(10) });
+    assert_eq!(world.told[&waits], pending);
+    // The leadership ends: a change that still waits goes where others go.
+    let waits = world.offer(add(NEW));
+    world.routing = FOLLOWER;
+    world.event(|operators, now, view, out| operators.end_change_if_done(now, view, out));
+    assert_eq!((world.requests(), world.told.get(&waits)), (vec![LEADER], None));
 }
 
 #[test]
@@ -215,6 +253,10 @@ const FOLLOWER: routing::View = routing::View {
 };
 const LEADING: routing::View = routing::View { is_leader: true, known_leader: Some(THIS), leader: None, ..FOLLOWER };
 const LEADERLESS: routing::View = routing::View { known_leader: None, leader: None, ..FOLLOWER };
+
+fn describe(id: NodeId) -> Administration {
+    Administration::Change(Change::describe(id, MetadataUpdate::default().with_label("zone", "a")))
+}
 
 fn add(id: NodeId) -> Administration {
     Administration::Change(Change::add(id, "new"))
