@@ -122,7 +122,8 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     UdpSocket::bind(config.raft).map_err(|error| sources.locate(unbindable("raft", config.raft, &error)))?;
     let metrics = Metrics::new();
     let reloader = network.reloader();
-    let node = start(&config, network, &metrics).await.map_err(|error| match error {
+    let url = http.url(&access)?;
+    let node = start(&config, network, &metrics, &url).await.map_err(|error| match error {
         StartError::InDoubt(why) => ServeError::InDoubt { why, config: args.config.clone() },
         error => ServeError::Start(error),
     })?;
@@ -137,7 +138,7 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     if let (Some((_, access)), Some(HttpAdmin { listen })) = (&admin, &config.http_admin) {
         warn_of_open(&config, access, *listen);
     }
-    let (url, raft) = (http.url(&access)?, config.raft.to_string());
+    let raft = config.raft.to_string();
     let http_admin = admin.as_ref().map(|(admin, access)| admin.url(access)).transpose()?;
     let ready = Ready { node_id: config.node_id, http: url, raft, http_admin };
     let announced = announced(ready, config.cluster.clone(), json)?;
@@ -224,7 +225,15 @@ fn warn_of_open(config: &Config, access: &Access, address: SocketAddr) {
 fn hosts(config: &Config) -> Hosts {
     let own = config.peers.iter().find(|peer| peer.id == config.node_id);
     let own = own.and_then(|own| own.addr.rsplit_once(':')).map(|(host, _)| host.to_owned());
-    Hosts::new(config.http_hosts.iter().cloned().chain(own))
+    let advertised = config.advertise_http.as_deref().and_then(host_of).map(ToOwned::to_owned);
+    Hosts::new(config.http_hosts.iter().cloned().chain(own).chain(advertised))
+}
+
+/// The host in a URL without a path.
+fn host_of(url: &str) -> Option<&str> {
+    let (_, place) = url.split_once("://")?;
+    let end = place.find(']').map_or_else(|| place.find(':').unwrap_or(place.len()), |end| end + 1);
+    place.get(..end)
 }
 
 fn network(config: &Config) -> Result<Quic, NetworkError> {
@@ -236,8 +245,9 @@ fn network(config: &Config) -> Result<Quic, NetworkError> {
     Ok(network)
 }
 
-async fn start(config: &Config, network: Quic, metrics: &Metrics) -> Result<ServiceNode<Kv>, StartError> {
-    config.builder().network(network).metrics(metrics).serve(Kv::default).start().await
+async fn start(config: &Config, network: Quic, metrics: &Metrics, url: &str) -> Result<ServiceNode<Kv>, StartError> {
+    let metadata = config.metadata(url).map_err(|flaw| StartError::Config(flaw.to_string()))?;
+    config.builder().metadata(metadata).network(network).metrics(metrics).serve(Kv::default).start().await
 }
 
 /// Polls the node's threads once a second, so that a probe detects a stuck thread at once, and

@@ -14,7 +14,7 @@ use crate::{
     client::{ReadBounds, ReadMode},
     demo, discard, environment,
     exit::{Exit, Failure},
-    http::messages::{MembersAnswer, StatusAnswer, VoterRequest},
+    http::messages::{AddRequest, MemberAnswer, MembersAnswer, MetadataRequest, StatusAnswer, VoterRequest},
     logging, output, recover, restore, serve,
 };
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -167,6 +167,33 @@ enum MemberCommand {
         /// two full copies
         #[arg(long)]
         witness: bool,
+        /// The URL at which it serves clients, until it publishes one itself
+        #[arg(long, value_name = "URL")]
+        http: Option<String>,
+        /// A label of the node; repeatable
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+        labels: Vec<(String, String)>,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Change the URL at which a member serves clients, or its labels. The change lasts until the
+    /// same field is changed in the member's own configuration
+    #[command(group = clap::ArgGroup::new("update").required(true).multiple(true))]
+    Update {
+        /// The member's id
+        id: u64,
+        /// The URL, such as https://10.0.0.1:8001
+        #[arg(long, value_name = "URL", group = "update")]
+        http: Option<String>,
+        /// Remove the URL
+        #[arg(long, group = "update", conflicts_with = "http")]
+        no_http: bool,
+        /// Set a label; repeatable
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label, group = "update")]
+        labels: Vec<(String, String)>,
+        /// Remove a label; repeatable
+        #[arg(long = "no-label", value_name = "KEY", group = "update")]
+        no_labels: Vec<String>,
         #[command(flatten)]
         connection: Connection,
     },
@@ -206,6 +233,11 @@ enum MemberCommand {
         #[command(flatten)]
         connection: Connection,
     },
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn voter(text: &str) -> Result<VoterRequest, String> {
@@ -299,12 +331,19 @@ impl Cli {
                         let answer = connection.client()?.members().await?;
                         return Ok(show(members_table(&answer), json!(answer))?);
                     }
-                    MemberCommand::Add { id, addr, witness: true, connection } => (
-                        connection.client()?.add_witness(NodeId(id), &addr).await?,
-                        format!("node {id} is a learner, and a witness"),
-                    ),
-                    MemberCommand::Add { id, addr, witness: false, connection } => {
-                        (connection.client()?.add_member(NodeId(id), &addr).await?, format!("node {id} is a learner"))
+                    MemberCommand::Add { id, addr, witness, http, labels, connection } => {
+                        let labels = labels.into_iter().collect();
+                        let request = AddRequest { id: NodeId(id), addr, witness, client_addr: http, labels };
+                        let what = if witness { ", and a witness" } else { "" };
+                        (connection.client()?.add(&request).await?, format!("node {id} is a learner{what}"))
+                    }
+                    MemberCommand::Update { id, http, no_http, labels, no_labels, connection } => {
+                        let client_addr = if no_http { Some(None) } else { http.map(Some) };
+                        let set = labels.into_iter().map(|(key, value)| (key, Some(value)));
+                        let labels = no_labels.into_iter().map(|key| (key, None)).chain(set).collect();
+                        let request = MetadataRequest { client_addr, labels };
+                        let answer = connection.client()?.describe_member(NodeId(id), &request).await?;
+                        (answer, format!("node {id} is updated"))
                     }
                     MemberCommand::Promote { id, connection } => {
                         (connection.client()?.promote_member(NodeId(id)).await?, format!("node {id} is a voter"))
@@ -416,10 +455,20 @@ async fn snapshot(connection: &Connection, json: bool) -> Result<(), Failure> {
 }
 
 fn members_table(answer: &MembersAnswer) -> String {
-    let mut lines = vec![format!("{:<6}{:<18}addr", "node", "role")];
+    let addr = |member: &MemberAnswer| member.addr.clone().unwrap_or_else(|| "as configured".to_owned());
+    let http = |member: &MemberAnswer| member.client_addr.clone().unwrap_or_else(|| "-".to_owned());
+    let wide = |column: &dyn Fn(&MemberAnswer) -> String, title: &str| {
+        answer.members.iter().map(|member| column(member).len()).max().unwrap_or(0).max(title.len()) + 2
+    };
+    let (addr_width, http_width) = (wide(&addr, "addr"), wide(&http, "http"));
+    let line = |[node, role, addr, http, labels]: [&str; 5]| {
+        format!("{node:<6}{role:<18}{addr:<addr_width$}{http:<http_width$}{labels}").trim_end().to_owned()
+    };
+    let mut lines = vec![line(["node", "role", "addr", "http", "labels"])];
     lines.extend(answer.members.iter().map(|member| {
         let role = if member.witness { format!("{}, witness", member.role) } else { member.role.clone() };
-        format!("{:<6}{role:<18}{}", member.id, member.addr.as_deref().unwrap_or("as configured"))
+        let labels: Vec<_> = member.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        line([&member.id.to_string(), &role, &addr(member), &http(member), &labels.join(",")])
     }));
     let settled = if answer.settled { "" } else { ", a change is in progress" };
     lines.push(format!("configuration {}{settled}", answer.index));

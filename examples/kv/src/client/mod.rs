@@ -13,8 +13,8 @@ use crate::http::{
     headers::{SERIAL, SESSION},
     messages::{
         AddRequest, CasAnswer, CasRequest, ChangeAnswer, DeleteAnswer, ErrorAnswer, ListAnswer, MembersAnswer,
-        MoveRequest, PutAnswer, SnapshotAnswer, StatusAnswer, TransferAnswer, TransferRequest, TxnAnswer, TxnRequest,
-        VoterRequest, VotersRequest,
+        MetadataRequest, MoveRequest, PutAnswer, SnapshotAnswer, StatusAnswer, TransferAnswer, TransferRequest,
+        TxnAnswer, TxnRequest, VoterRequest, VotersRequest,
     },
 };
 use crate::object;
@@ -28,7 +28,7 @@ use hyper::{
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use quorate::{Index, NodeId};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{fmt, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 use tokio::time::{Instant, sleep};
 
 pub use connection::{Download, Trust};
@@ -322,19 +322,29 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn add_member(&mut self, id: NodeId, addr: &str) -> Result<ChangeAnswer, ClientError> {
-        self.add(AddRequest { id, addr: addr.to_owned(), witness: false }).await
+        let (addr, labels) = (addr.to_owned(), BTreeMap::new());
+        self.add(&AddRequest { id, addr, witness: false, client_addr: None, labels }).await
     }
 
-    /// Adds a member that joins as the witness: it stores no commands, and does not vote yet.
+    /// Adds a member that does not vote yet: with metadata, or as the witness, which stores no
+    /// commands.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn add_witness(&mut self, id: NodeId, addr: &str) -> Result<ChangeAnswer, ClientError> {
-        self.add(AddRequest { id, addr: addr.to_owned(), witness: true }).await
+    pub async fn add(&mut self, request: &AddRequest) -> Result<ChangeAnswer, ClientError> {
+        json(self.ask(&ApiRequest::json(Method::POST, "/v1/members".to_owned(), request)?).await?)
     }
 
-    async fn add(&mut self, request: AddRequest) -> Result<ChangeAnswer, ClientError> {
-        json(self.ask(&ApiRequest::json(Method::POST, "/v1/members".to_owned(), &request)?).await?)
+    /// Changes the metadata of a member.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn describe_member(
+        &mut self,
+        id: NodeId,
+        request: &MetadataRequest,
+    ) -> Result<ChangeAnswer, ClientError> {
+        json(self.ask(&ApiRequest::json(Method::PATCH, format!("/v1/members/{id}/metadata"), request)?).await?)
     }
 
     /// Changes the address at which the others dial a member.

@@ -16,10 +16,10 @@ pub use overrides::{KEYS, Key, Overrides};
 pub use source::Sources;
 
 use crate::object::{list, object, optional};
-use quorate::{Change, NodeId, Snapshots, address, storage::Wal};
+use quorate::{Change, MemberMetadata, MetadataFlaw, NodeId, Snapshots, address, storage::Wal};
 use serde::{Deserialize, Deserializer};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -43,6 +43,17 @@ pub struct Config {
     /// machines can reach it, it needs `http_tls` with `client_ca`, or with `http_auth.tokens`,
     /// unless `allow_plaintext_http` or `http_auth` says that callers need no identity.
     pub http: SocketAddr,
+    /// The URL at which clients and other nodes' pages reach `http`, `http://HOST:PORT` or
+    /// `https://HOST:PORT`; `member list` shows it. The node publishes it at its start, if it was
+    /// changed since the last one. Default: the address of `http`, unless it is `0.0.0.0` or `[::]`;
+    /// then none.
+    #[serde(default)]
+    pub advertise_http: Option<String>,
+    /// Labels of this node, which `member list` shows: at most 16; keys of 1 to 63 of a-z, 0-9, `-`,
+    /// `_` and `.`; values of at most 255 bytes without control characters. Published like
+    /// `advertise_http`. Default: none.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// Whether `http` may use plain text on an address that other machines can reach. Every caller
     /// there counts as an operator if no key of `http_auth` is written. Default: false.
     #[serde(default)]
@@ -374,6 +385,7 @@ impl Config {
             let remedy = "set http_tls.client_ca, or remove this key";
             return Err(ConfigError::new("http_tls.client_crl", problem, remedy));
         }
+        self.check_metadata()?;
         self.check_peers()?;
         self.check_numbers()?;
         // The bounds above name keys, and equal the library's. The builder checks everything else
@@ -400,6 +412,18 @@ impl Config {
             return Err(ConfigError::new(key, problem, remedy));
         }
         Ok(())
+    }
+
+    fn check_metadata(&self) -> Result<(), ConfigError> {
+        let Err(flaw) = MemberMetadata::new(self.advertise_http.clone(), self.labels.clone()) else { return Ok(()) };
+        let (key, remedy) = match &flaw {
+            MetadataFlaw::ClientAddress { .. } => {
+                ("advertise_http".to_owned(), "write a URL that clients can reach, for example https://10.0.0.1:8001")
+            }
+            MetadataFlaw::Value { key } => (format!("labels.{key}"), "write a shorter text on one line"),
+            _ => ("labels".to_owned(), "correct or remove labels"),
+        };
+        Err(ConfigError::new(key, flaw, remedy))
     }
 
     fn check_peers(&self) -> Result<(), ConfigError> {

@@ -3,7 +3,7 @@
 
 use super::{Config, Limits, SkippedEntry, State};
 use crate::machine::COMMAND_OVERHEAD_BYTES;
-use quorate::{Builder, Index, Node, Snapshots, Term, Timing, storage::Wal};
+use quorate::{Builder, Index, MemberMetadata, MetadataFlaw, Node, Snapshots, Term, Timing, storage::Wal};
 
 impl Config {
     /// A builder of the node with all settings of this configuration, except the network.
@@ -46,6 +46,17 @@ impl Config {
                     .with_max_in_flight_proposals(self.limits.max_in_flight_proposals)
                     .with_max_in_flight_bytes(self.limits.max_in_flight_bytes),
             )
+    }
+}
+
+impl Config {
+    /// The metadata that the node publishes, if `http` listens at the URL `listens_at`.
+    ///
+    /// # Errors
+    /// The bound that it breaks; none in a checked configuration.
+    pub fn metadata(&self, listens_at: &str) -> Result<MemberMetadata, MetadataFlaw> {
+        let own = || (!self.http.ip().is_unspecified()).then(|| listens_at.to_owned());
+        MemberMetadata::new(self.advertise_http.clone().or_else(own), self.labels.clone())
     }
 }
 

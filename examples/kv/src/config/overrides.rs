@@ -24,6 +24,8 @@ enum Kind {
     Ids,
     /// `ID=ADDR,ID=ADDR/witness`
     Peers,
+    /// `KEY=VALUE,KEY=VALUE`
+    Labels,
 }
 
 /// All keys, in the order of the file.
@@ -33,6 +35,8 @@ pub const KEYS: &[Key] = &[
     Key { path: "data_dir", kind: Kind::Text },
     Key { path: "raft", kind: Kind::Text },
     Key { path: "http", kind: Kind::Text },
+    Key { path: "advertise_http", kind: Kind::Text },
+    Key { path: "labels", kind: Kind::Labels },
     Key { path: "allow_plaintext_http", kind: Kind::Flag },
     Key { path: "http_hosts", kind: Kind::List },
     Key { path: "tls.ca", kind: Kind::Text },
@@ -94,6 +98,12 @@ impl Key {
             Kind::Peers => {
                 let peers = text.split(',').map(peer).collect::<Option<Vec<_>>>();
                 peers.map(Value::from).ok_or("give ID=ADDR,ID=ADDR, and append /witness to the address of a witness")
+            }
+            Kind::Labels => {
+                let labels =
+                    text.split(',').filter(|label| !label.trim().is_empty()).map(|label| label.split_once('='));
+                let labels = labels.map(|label| label.map(|(key, value)| (key.trim().to_owned(), Value::from(value))));
+                labels.collect::<Option<Table>>().map(Value::Table).ok_or("give KEY=VALUE,KEY=VALUE")
             }
         }
     }

@@ -49,6 +49,27 @@ fn the_environment_overrides_the_file_and_a_flag_overrides_both() {
     assert!(config.allow_plaintext_http);
 }
 
+/// Without `advertise_http`, other nodes' clients are told the address that the node listens at.
+#[test]
+fn a_node_publishes_the_url_that_it_is_told_or_the_one_that_it_listens_at() {
+    let text = format!("{EXAMPLE}[labels]\nzone = \"a\"\n\"kv.rack\" = \"\"\n");
+    let config = load(&text).expect("valid");
+    let metadata = config.metadata("http://127.0.0.1:8001").expect("within bounds");
+    assert_eq!(metadata.client_address(), Some("http://127.0.0.1:8001"));
+    let labels = |metadata: &quorate::MemberMetadata| format!("{:?}", metadata.labels());
+    assert_eq!(labels(&metadata), r#"{"kv.rack": "", "zone": "a"}"#);
+    let flags = ["--advertise-http=https://kv.example", "--labels=rack=7, zone=b=c"];
+    let metadata = load_with(&text, &[], &flags).expect("valid").metadata("http://127.0.0.1:8001").expect("in bounds");
+    assert_eq!(metadata.client_address(), Some("https://kv.example"));
+    assert_eq!(labels(&metadata), r#"{"rack": "7", "zone": "b=c"}"#, "a flag replaces all labels");
+    for any in ["0.0.0.0", "[::]"] {
+        let text = EXAMPLE.replace("http = \"127.0.0.1", &format!("allow_plaintext_http = true\nhttp = \"{any}"));
+        let metadata = load(&text).expect("valid").metadata(&format!("http://{any}:8001")).expect("within bounds");
+        assert!(metadata.is_empty(), "no other machine can reach {any}");
+    }
+    assert!(load_with(EXAMPLE, &[("QUORATE_LABELS", "")], &[]).expect("valid").labels.is_empty());
+}
+
 #[test]
 fn there_is_one_witness_beside_two_that_keep_all() {
     let as_witness = |peer: &str| EXAMPLE.replace(peer, &format!("{peer}\nwitness = true"));
@@ -100,6 +121,9 @@ fn an_error_names_the_true_place_of_a_value() {
         ("cluster", "De mo"),
         ("http", "0.0.0.0:1"),
         ("raft", "somewhere"),
+        ("advertise_http", "somewhere"),
+        ("labels", "zone"),
+        ("labels", "Zone=a"),
     ] {
         let key = KEYS.iter().find(|known| known.path == key).expect("a key");
         let error = load_with(EXAMPLE, &[(&key.variable(), value)], &[]).expect_err(value).to_string();
@@ -225,6 +249,15 @@ fn each_mistake_is_one_line_that_names_the_key_and_the_remedy() {
         ("max_value_bytes = 1048576", "max_value_bytes = 99999999", "limits.max_value_bytes: 99999999 is more"),
         ("n2.example:7001", "n2.example:+7001", "peers[1].addr: `n2.example:+7001` of peer 2"),
         ("node_id = 1", "node_id = 1\nprefers = [1, 2, 1]", "prefers: names node 1 twice"),
+        (
+            "node_id = 1",
+            "node_id = 1\nadvertise_http = \"10.0.0.1:8001\"",
+            "kv.toml:3: advertise_http: the client address",
+        ),
+        ("node_id = 1", "node_id = 1\nadvertise_http = \"http://0.0.0.0:1\"", "advertise_http: the client address"),
+        ("node_id = 1", "node_id = 1\nlabels.Zone = \"a\"", "kv.toml:3: labels: the label key `Zone`"),
+        ("node_id = 1", "node_id = 1\nlabels.zone = \"a\\nb\"", "kv.toml:3: labels.zone: the value of label `zone`"),
+        ("node_id = 1", "node_id = 1\nlabels.zone = 1", "labels.zone: invalid type: integer"),
         ("[limits]", "[[limits]]", "limits: invalid type: sequence"),
         (
             "[tls]\nca = \"certs/ca.pem\"\ncert = \"certs/node-1.pem\"\nkey = \"certs/node-1.key\"\n",

@@ -1,4 +1,4 @@
-//! The requests of operators: membership changes and leadership transfer.
+//! The requests of operators: membership changes, metadata of members, and leadership transfer.
 
 use super::{Api, Refusal, access::Asked, messages::*};
 use crate::{config::is_host_and_port, object};
@@ -7,9 +7,11 @@ use axum::{
     extract::{Path, Query, State, rejection::QueryRejection},
     http::Request,
 };
-use quorate::{Change, ChangeError, ChangeRefused, Member, NodeId, Status, TransferError, address};
+use quorate::{
+    Change, ChangeError, ChangeRefused, Member, MemberMetadata, MetadataUpdate, NodeId, Status, TransferError, address,
+};
 use serde::{Deserialize, de::DeserializeOwned};
-use std::fmt::Debug;
+use std::{collections::BTreeMap, fmt::Debug};
 
 /// The maximum length of a body: a list of the maximum number of members.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -26,10 +28,16 @@ fn answer_of(status: &Status) -> MembersAnswer {
         addr: status.addresses.get(id).cloned(),
         role: role.to_owned(),
         witness: status.witness == Some(*id),
+        client_addr: status.metadata.get(id).and_then(|of| of.client_address()).map(ToOwned::to_owned),
+        labels: status.metadata.get(id).map(|of| of.labels().clone()).unwrap_or_default(),
     };
     let voters = status.voters.iter().map(|id| member(id, "voter"));
     let members = voters.chain(status.learners.iter().map(|id| member(id, "learner"))).collect();
     MembersAnswer { index: status.membership_index, settled: status.is_settled, members }
+}
+
+pub(super) fn client_addrs(metadata: &BTreeMap<NodeId, MemberMetadata>) -> BTreeMap<NodeId, String> {
+    metadata.iter().filter_map(|(id, of)| Some((*id, of.client_address()?.to_owned()))).collect()
 }
 
 /// `POST /v1/members`: adds a learner, which may be a witness.
@@ -38,9 +46,16 @@ pub(super) async fn add(
     expect: Result<Query<Expect>, QueryRejection>,
     request: Request<axum::body::Body>,
 ) -> Result<Json<ChangeAnswer>, Refusal> {
-    let AddRequest { id, addr, witness } = read(&api, request, "{\"id\":ID,\"addr\":\"HOST:PORT\"}").await?;
+    let AddRequest { id, addr, witness, client_addr, labels } =
+        read(&api, request, "{\"id\":ID,\"addr\":\"HOST:PORT\"}").await?;
     let add = if witness { Change::add_witness } else { Change::add };
-    change(&api, expect, add(valid(id)?, dialable(id, addr)?)).await
+    let add = add(valid(id)?, dialable(id, addr)?);
+    let update = MetadataUpdate {
+        client_address: client_addr.map(Some),
+        labels: labels.into_iter().map(|(key, value)| (key, Some(value))).collect(),
+    };
+    let is_described = update != MetadataUpdate::default();
+    change(&api, expect, if is_described { add.and(Change::describe(id, update)) } else { add }).await
 }
 
 /// `PUT /v1/members`: replaces the set of voters in one step.
@@ -71,6 +86,19 @@ pub(super) async fn move_to(
     let id = id_in(&id)?;
     let MoveRequest { addr } = read(&api, request, "{\"addr\":\"HOST:PORT\"}").await?;
     change(&api, expect, Change::move_to(id, dialable(id, addr)?)).await
+}
+
+/// `PATCH /v1/members/{id}/metadata`: changes the client address and labels that it names.
+pub(super) async fn describe(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    expect: Result<Query<Expect>, QueryRejection>,
+    request: Request<axum::body::Body>,
+) -> Result<Json<ChangeAnswer>, Refusal> {
+    let id = id_in(&id)?;
+    let shape = "{\"client_addr\":\"https://HOST:PORT\",\"labels\":{\"KEY\":\"VALUE\"}}";
+    let MetadataRequest { client_addr: client_address, labels } = read(&api, request, shape).await?;
+    change(&api, expect, Change::describe(id, MetadataUpdate { client_address, labels })).await
 }
 
 /// `POST /v1/members/{id}/promote`

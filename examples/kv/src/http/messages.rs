@@ -8,6 +8,7 @@ use crate::{
 use bytes::Bytes;
 use quorate::{Index, NodeId, Term};
 use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
 
 /// The answer to a put.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -279,6 +280,9 @@ pub struct StatusAnswer {
     /// The id of the witness, which stores no commands.
     #[serde(default)]
     pub witness: Option<NodeId>,
+    /// The URLs at which members serve clients, by id, as far as they are known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub client_addrs: BTreeMap<NodeId, String>,
     /// The cluster's id, 32 hexadecimal digits; absent until the node knows it. It differs between
     /// clusters with the same name.
     #[serde(default)]
@@ -299,6 +303,24 @@ pub struct AddRequest {
     /// Whether it joins as the witness, which stores no commands and breaks ties.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub witness: bool,
+    /// The URL at which it serves clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_addr: Option<String>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The body of `PATCH /v1/members/{id}/metadata`. Fields and labels that it does not name stay.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetadataRequest {
+    /// The URL at which the member serves clients; `null` removes it.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub client_addr: Option<Option<String>>,
+    /// Labels to set; `null` removes one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, Option<String>>,
 }
 
 /// The body of `PUT /v1/members/{id}/addr`.
@@ -360,6 +382,12 @@ pub struct MemberAnswer {
     /// Whether the member is the witness.
     #[serde(default)]
     pub witness: bool,
+    /// The URL at which the member serves clients, if it is known.
+    #[serde(default)]
+    pub client_addr: Option<String>,
+    /// The labels of the member.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// The body of `POST /v1/transfer`.

@@ -344,6 +344,7 @@ async fn status(State(api): State<Api>) -> Result<Json<StatusAnswer>, Refusal> {
         voters: status.voters,
         learners: status.learners,
         witness: status.witness,
+        client_addrs: members::client_addrs(&status.metadata),
         cluster_id: status.cluster_id.map(|id| id.to_string()),
         state_hash,
     }))

@@ -39,6 +39,7 @@ pub const ENDPOINTS: &[(&str, &str, Permission)] = &[
     ("PUT", "/v1/members", Permission::Operate),
     ("DELETE", "/v1/members/{id}", Permission::Operate),
     ("PUT", "/v1/members/{id}/addr", Permission::Operate),
+    ("PATCH", "/v1/members/{id}/metadata", Permission::Operate),
     ("POST", "/v1/members/{id}/promote", Permission::Operate),
     ("POST", "/v1/transfer", Permission::Operate),
     ("POST", "/v1/snapshot", Permission::Operate),

@@ -27,6 +27,7 @@ impl Api {
             .route("/v1/members", get(members::list).post(members::add).put(members::set).fallback(method_not_allowed))
             .route("/v1/members/{id}", axum::routing::delete(members::remove).fallback(method_not_allowed))
             .route("/v1/members/{id}/addr", axum::routing::put(members::move_to).fallback(method_not_allowed))
+            .route("/v1/members/{id}/metadata", axum::routing::patch(members::describe).fallback(method_not_allowed))
             .route("/v1/members/{id}/promote", post(members::promote).fallback(method_not_allowed))
             .route("/v1/transfer", post(members::transfer).fallback(method_not_allowed))
             .route("/v1/snapshot", post(snapshot).fallback(method_not_allowed))

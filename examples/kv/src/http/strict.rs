@@ -52,6 +52,7 @@ const ACCEPTED: &[Accepts] = &[
     accepts("PUT", "/v1/members", EXPECT, &[], true),
     accepts("DELETE", "/v1/members/{id}", EXPECT, &[], false),
     accepts("PUT", "/v1/members/{id}/addr", EXPECT, &[], true),
+    accepts("PATCH", "/v1/members/{id}/metadata", EXPECT, &[], true),
     accepts("POST", "/v1/members/{id}/promote", EXPECT, &[], false),
     accepts("POST", "/v1/snapshot", &[], &[], false),
     accepts("GET", "/v1/backup", &[], &[], false),

@@ -147,7 +147,8 @@ async fn a_web_page_changes_nothing_and_reads_nothing() {
             assert_eq!(ask(&url, &request, &headers, "{}").await, status, "{request} {headers}");
         }
         // A value may have any type, and a request without a body needs none.
-        let has_json = ["/cas", "/txn", "/transfer", "/addr", "/members"].iter().any(|end| path.ends_with(end));
+        let has_json =
+            ["/cas", "/txn", "/transfer", "/addr", "/metadata", "/members"].iter().any(|end| path.ends_with(end));
         let typed = ask(&url, &request, &format!("{own}\r\ncontent-type: text/plain"), "{}").await;
         assert_eq!(typed == 415, has_json, "{request}: {typed}");
     }

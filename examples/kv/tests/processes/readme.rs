@@ -341,6 +341,7 @@ impl Reader {
         let of_one = configuration();
         let (head, peers) = of_one.split_at(of_one.find("[[peers]]").expect("peers"));
         let head = head.replace("node_id = 1", &format!("node_id = {id}")).replace("node-1", &format!("node-{id}"));
+        let head = head.replace("https://10.0.0.1", &format!("https://10.0.0.{id}"));
         let (head, peers) = match id {
             4 | 5 => (head.replace("[tls]", "state = \"join\"\n[tls]"), String::new()),
             6 | 7 => {

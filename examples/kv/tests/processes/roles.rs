@@ -97,6 +97,7 @@ const REQUESTS: &[(&str, &str, &str, &str, Least)] = &[
     ("PUT", "/v1/members", "/v1/members", r#"{"voters":[]}"#, Least::Operator),
     ("DELETE", "/v1/members/{id}", "/v1/members/9", "", Least::Operator),
     ("PUT", "/v1/members/{id}/addr", "/v1/members/9/addr", r#"{"addr":"127.0.0.1:1"}"#, Least::Operator),
+    ("PATCH", "/v1/members/{id}/metadata", "/v1/members/9/metadata", r#"{"labels":{"a":"1"}}"#, Least::Operator),
     ("POST", "/v1/members/{id}/promote", "/v1/members/9/promote", "", Least::Operator),
     ("POST", "/v1/transfer", "/v1/transfer", r#"{"to":9}"#, Least::Operator),
     ("POST", "/v1/snapshot", "/v1/snapshot", "", Least::Operator),

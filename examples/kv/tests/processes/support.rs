@@ -2,8 +2,11 @@
 //! the binary and the directory.
 
 use quorate::NodeId;
-use quorate_kv::cluster::{Cluster, Options};
 pub(crate) use quorate_kv::load::MachineDelay;
+use quorate_kv::{
+    cluster::{Cluster, Options},
+    http::messages::StatusAnswer,
+};
 use std::{
     ops::{Deref, DerefMut},
     process::{Output, Stdio},
@@ -52,7 +55,18 @@ async fn start(options: impl FnOnce(Options) -> Options) -> Running {
     let dir = TempDir::new().expect("temporary directory");
     let cluster = Cluster::start(options(Options::new(BINARY, dir.path()))).await.expect("a cluster");
     cluster.leader(PATIENCE).await.expect("a leader");
+    published(&cluster).await;
     Running { cluster, dir }
+}
+
+/// Waits until every running node knows where each of them serves clients: they publish it by
+/// themselves, in configurations of their own.
+pub(crate) async fn published(cluster: &Cluster) {
+    let all = |status: &StatusAnswer| cluster.running().iter().all(|id| status.client_addrs.contains_key(id));
+    cluster
+        .eventually(PATIENCE, "the nodes' metadata", |statuses| statuses.iter().all(all).then_some(()))
+        .await
+        .expect("they publish it");
 }
 
 /// A prepared cluster, not started.
