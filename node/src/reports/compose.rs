@@ -11,6 +11,7 @@ use crate::{config::Timing, status::Status};
 use quorate_raft::{Index, NodeId};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -86,6 +87,7 @@ pub(crate) fn compose(parts: &Parts<'_>) -> NodeReport {
             learners: status.learners.clone(),
             witness: status.witness,
             addresses: status.addresses.clone(),
+            metadata: Arc::clone(&status.metadata),
             index: status.membership_index,
             is_settled: status.is_settled,
         },
@@ -202,6 +204,7 @@ mod tests {
             learners: Vec::new(),
             witness: None,
             addresses: BTreeMap::new(),
+            metadata: Arc::default(),
             membership_index: Index(1),
             is_settled: true,
             cluster_id: None,

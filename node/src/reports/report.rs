@@ -5,9 +5,9 @@
 
 use super::events::EventsReport;
 use quorate_metrics::NodeRole;
-use quorate_raft::{Index, NodeId, Phase, Report, Term};
+use quorate_raft::{Index, MemberMetadata, NodeId, Phase, Report, Term};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// The version of the layout.
 const VERSION: u8 = 1;
@@ -188,6 +188,9 @@ pub struct Members {
     pub witness: Option<NodeId>,
     /// Addresses, as far as the configuration has them.
     pub addresses: BTreeMap<NodeId, String>,
+    /// Client addresses and labels of the members that have any.
+    #[serde(with = "metadata")]
+    pub metadata: Arc<BTreeMap<NodeId, MemberMetadata>>,
     /// Index of the entry with this configuration.
     pub index: Index,
     /// Whether it is committed and not a joint one.
@@ -218,8 +221,16 @@ pub struct ReportedTiming {
 }
 
 impl NodeReport {
-    /// The bytes of the report; `None` if it is longer than a message may carry.
+    /// The bytes of the report, without addresses and metadata if it would be longer than a message
+    /// may carry; `None` if it is too long still.
     pub(crate) fn encode(&self) -> Option<Vec<u8>> {
+        self.bytes().or_else(|| {
+            let members = Members { addresses: BTreeMap::new(), metadata: Arc::default(), ..self.members.clone() };
+            Self { members, ..self.clone() }.bytes()
+        })
+    }
+
+    fn bytes(&self) -> Option<Vec<u8>> {
         let bytes = postcard::to_extend(self, vec![VERSION]).ok()?;
         (bytes.len() <= Report::BYTES_MAX).then_some(bytes)
     }
@@ -247,6 +258,30 @@ impl NodeReport {
             return Err("of another node than its sender says");
         }
         Ok(report)
+    }
+}
+
+/// Metadata in a report: client addresses and labels, which are checked when they are read.
+mod metadata {
+    use quorate_raft::{MemberMetadata, NodeId};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+    use std::{collections::BTreeMap, sync::Arc};
+
+    type Form = BTreeMap<NodeId, (Option<String>, BTreeMap<String, String>)>;
+
+    pub(super) fn serialize<S: Serializer>(of: &BTreeMap<NodeId, MemberMetadata>, to: S) -> Result<S::Ok, S::Error> {
+        let form = of.iter().map(|(id, of)| (*id, (of.client_address().map(ToOwned::to_owned), of.labels().clone())));
+        form.collect::<Form>().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D>(from: D) -> Result<Arc<BTreeMap<NodeId, MemberMetadata>>, D::Error>
+    where
+        D: Deserializer<'de>,
+    {
+        let form = Form::deserialize(from)?.into_iter();
+        let checked = form.map(|(id, (address, labels))| Ok((id, MemberMetadata::new(address, labels)?)));
+        let checked: Result<_, quorate_raft::MetadataFlaw> = checked.collect();
+        checked.map(Arc::new).map_err(|_| de::Error::custom("metadata out of its bounds"))
     }
 }
 
@@ -349,9 +384,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_report_too_long_for_a_message_has_no_bytes() {
+    fn a_report_too_long_for_a_message_lacks_addresses_and_one_longer_still_has_no_bytes() {
         let mut report = full();
         report.members.addresses = (0..4_000).map(|id| (NodeId(id), "a name of twenty chars".into())).collect();
+        let bytes = report.encode().expect("without addresses it is short");
+        let members = Members { addresses: BTreeMap::new(), metadata: Arc::default(), ..report.members.clone() };
+        assert_eq!(NodeReport::decode(NodeId(1), &bytes), Ok(NodeReport { members, ..report.clone() }));
+        report.members.learners = (0..40_000).map(NodeId).collect();
         assert_eq!(report.encode(), None);
     }
 
@@ -362,6 +401,11 @@ pub(crate) mod tests {
             campaign.voted(NodeId(voter), granted);
         }
         assert_eq!((campaign.granted, campaign.denied), (vec![NodeId(1)], vec![NodeId(2)]));
+    }
+
+    fn metadata() -> MemberMetadata {
+        let labels = [("zone".to_owned(), "a".to_owned())].into();
+        MemberMetadata::new(Some("http://10.0.0.1:8080".into()), labels).expect("within its bounds")
     }
 
     /// A report of node 1 of three, with every field in use.
@@ -412,6 +456,7 @@ pub(crate) mod tests {
                 learners: vec![NodeId(4)],
                 witness: Some(NodeId(3)),
                 addresses: (1..=4).map(|id| (NodeId(id), format!("10.0.0.{id}:7001"))).collect(),
+                metadata: Arc::new([(NodeId(1), metadata())].into()),
                 index: Index(1),
                 is_settled: true,
             },

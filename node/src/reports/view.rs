@@ -6,7 +6,11 @@ use super::{
     report::{Members, NodeReport},
 };
 use quorate_raft::{Moment, NodeId};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 /// The cluster, as one node sees it at one moment.
 #[derive(Clone, PartialEq, Debug)]
@@ -132,16 +136,9 @@ impl Merge {
 
     /// The newest configuration that a report states; of two equally new ones, this node's own.
     fn members(&self) -> &Members {
-        static NONE: Members = Members {
-            voters: Vec::new(),
-            learners: Vec::new(),
-            witness: None,
-            addresses: BTreeMap::new(),
-            index: quorate_raft::Index(0),
-            is_settled: false,
-        };
+        static NONE: LazyLock<Members> = LazyLock::new(Members::default);
         let newest = self.known.iter().max_by_key(|(node, known)| (known.report.members.index, **node == self.this));
-        newest.map_or(&NONE, |(_, known)| &known.report.members)
+        newest.map_or(&*NONE, |(_, known)| &known.report.members)
     }
 
     /// The view at this moment.

@@ -1,7 +1,10 @@
 //! The page: the facts of a view of the cluster, in the form of `PAGE.md`.
 
 use super::verdict::{self, Need, Verdict};
-use quorate::{ClusterView, Doing, Index, LinkReport, NodeId, NodeReport, NodeRole, Seen, Term, metrics::Label as _};
+use quorate::{
+    ClusterView, Doing, Index, LinkReport, MemberMetadata, NodeId, NodeReport, NodeRole, Seen, Term,
+    metrics::Label as _,
+};
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -72,6 +75,10 @@ pub(super) struct Node {
     pub(super) seen: Option<SeenFrom>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) address: Option<String>,
+    /// Where it serves clients, and this page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) http: Option<String>,
+    pub(super) labels: BTreeMap<String, String>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(super) state: Option<State>,
 }
@@ -193,7 +200,10 @@ pub(super) fn answers(seen: &Seen) -> bool {
 
 fn node(view: &ClusterView, leader: Option<NodeId>, id: NodeId) -> Node {
     let address = view.members.addresses.get(&id).cloned();
-    let Some(seen) = view.nodes.get(&id) else { return Node { address, ..Node::default() } };
+    let metadata = view.members.metadata.get(&id);
+    let http = metadata.and_then(MemberMetadata::client_address).map(ToOwned::to_owned);
+    let labels = metadata.map(|metadata| metadata.labels().clone()).unwrap_or_default();
+    let Some(seen) = view.nodes.get(&id) else { return Node { address, http, labels, ..Node::default() } };
     let age_ms = if seen.age < FRESH { 0 } else { tenths(seen.age) };
     let replication = leader.and_then(|leader| {
         let leader = &view.nodes.get(&leader)?.report;
@@ -216,6 +226,8 @@ fn node(view: &ClusterView, leader: Option<NodeId>, id: NodeId) -> Node {
         up: answers(seen),
         seen: Some(SeenFrom { age_ms, via: seen.via }),
         address,
+        http,
+        labels,
         state: Some(State { doing, ..state(report) }),
     }
 }

@@ -334,7 +334,7 @@ pub(super) mod tests {
             let node = |id: &NodeId| {
                 let state = state_for_tests(*id, NodeId(3));
                 let seen = Some(SeenFrom { age_ms: 0, via: None });
-                (*id, Node { up: true, seen, address: None, state: Some(state) })
+                (*id, Node { up: true, seen, state: Some(state), ..Node::default() })
             };
             let links = voters.iter().filter(|id| id.0 != 3).map(|id| (format!("3>{id}"), Link::in_state("up")));
             let page = Page {
