@@ -4,7 +4,7 @@
 mod support;
 
 use quorate::{
-    Change, Index, NodeId, Snapshots, Term,
+    Change, Consistency, Index, Limits, NodeId, Snapshots, Term,
     events::{
         CampaignResult, Denial, Event, EventReader, Phase, Received, Severity, StepDown, TransferFailure, WAITING_MAX,
         What,
@@ -401,6 +401,60 @@ fn a_node_that_ends_says_so_last_and_ends_the_stream() {
             last = Some(event);
         }
         assert_eq!(last.map(|event| event.text()), Some(format!("Node {follower} shuts down.")));
+    });
+}
+
+#[test]
+fn no_entry_makes_an_event() {
+    simulate(async {
+        let (cluster, ledger) = (Cluster::of_three(1).await, Ledger::default());
+        let leader = cluster.settled().await;
+        sleep(Duration::from_secs(1)).await;
+        let mut readers: Vec<_> = cluster.ids().into_iter().map(|id| cluster.node(id).events()).collect();
+        for nth in 0..500 {
+            ledger.propose(cluster.node(leader), format!("{nth}")).await.expect("an acknowledgement");
+        }
+        cluster.settled().await;
+        let told: Vec<_> = readers.iter_mut().filter_map(EventReader::try_next).collect();
+        assert_eq!(told, []);
+    });
+}
+
+#[test]
+fn overload_is_told_at_its_begin_and_its_end() {
+    simulate(async {
+        let limits = Limits::default().with_max_in_flight_proposals(1);
+        let cluster = Cluster::start_all(Plan { limits, ..Plan::default() }).await;
+        let leader = cluster.settled().await;
+        let (node, mut events) = (cluster.node(leader), cluster.node(leader).events());
+        let (first, second) = tokio::join!(node.propose("one"), node.propose("two"));
+        assert!(first.is_ok() && second.is_err(), "{first:?}, {second:?}");
+        let event = next(&mut events, "a refusal", |what| matches!(what, What::OverloadBegan { .. })).await;
+        assert!(event.text().starts_with(&format!("Node {leader} refuses callers: ")), "{}", event.text());
+        next(&mut events, "the end of it", |what| matches!(what, What::OverloadEnded { .. })).await;
+    });
+}
+
+#[test]
+fn a_lease_is_told_when_it_is_held_and_when_it_is_given_up() {
+    simulate(async {
+        let cluster = Cluster::of_three(1).await;
+        let leader = cluster.settled().await;
+        let (node, mut events) = (cluster.node(leader), cluster.node(leader).events());
+        let reads = async {
+            loop {
+                node.read(Consistency::Lease, |_| ()).await.expect("it leads");
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            () = reads => {}
+            held = next(&mut events, "a lease", |what| *what == What::LeaseHeld) => {
+                assert_eq!(held.reference(), Some("thesis §6.4.1"));
+            }
+        }
+        soon("a transfer", node.transfer(None)).await.expect("another leads");
+        next(&mut events, "its end", |what| matches!(what, What::LeaseLost { .. })).await;
     });
 }
 

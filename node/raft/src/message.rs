@@ -116,6 +116,7 @@ pub enum Body {
 
 /// The two rounds of an election.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// "Would you vote for me in the next term?" Changes no term and no vote (thesis §9.6).
     PreVote,

@@ -1,4 +1,4 @@
-//! What an event teaches: a second sentence, and the section of the paper ("In Search of an
+//! The lesson of each event: a second sentence, and the section of the paper ("In Search of an
 //! Understandable Consensus Algorithm", extended version) or of Ongaro's thesis that has the rule.
 
 use super::what::{CampaignResult, LeaseEnd, TransferFailure, What};

@@ -2,7 +2,7 @@
 //! typed stream.
 //!
 //! An [`Event`] has a place and a time (node, term, index, two clocks), a fact ([`What`]) and
-//! sentences made from it: [`Event::text`] says what happened, [`Event::why`] explains it, and
+//! sentences made from it: [`Event::text`] states it, [`Event::why`] explains it, and
 //! [`Event::reference`] names the section of the Raft paper or thesis. The node's log lines are the
 //! same sentences, with a bound on repetition.
 //!
@@ -76,7 +76,7 @@ impl Event {
         self.what.traits().0
     }
 
-    /// How much it matters.
+    /// Its weight for an operator, and the level of its line in the log.
     #[must_use]
     pub fn severity(&self) -> Severity {
         self.what.traits().1
@@ -94,13 +94,13 @@ impl Event {
         self.what.index()
     }
 
-    /// What happened, in one sentence.
+    /// The fact in one sentence.
     #[must_use]
     pub fn text(&self) -> String {
         words::Sentence { node: self.node, term: self.term, what: &self.what }.to_string()
     }
 
-    /// Why it happened, or what it means: a sentence or two for a reader who learns Raft.
+    /// The rule behind it, in a sentence or two, for readers that learn Raft.
     #[must_use]
     pub fn why(&self) -> Option<&'static str> {
         lessons::of_fact(&self.what).0

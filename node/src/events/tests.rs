@@ -180,6 +180,7 @@ fn samples() -> Vec<What> {
         What::SnapshotInstalled { last },
         What::SnapshotPostponed { last },
         What::Recovered { last },
+        What::Recovered { last: EntryId::default() },
         What::RecoveryRepaired { what: why() },
         What::AppendRejected { peer, previous: at, next: Index(9) },
         What::EntriesRemoved { from: at, to: at },

@@ -11,7 +11,7 @@ pub enum What {
     // ---- elections
     /// The node asks for pre-votes, or has raised its term and asks for votes.
     CampaignStarted {
-        /// The round.
+        /// Pre-vote or vote.
         phase: Phase,
         /// The term in which it asks to be elected.
         for_term: Term,
@@ -23,11 +23,11 @@ pub enum What {
     },
     /// A round of votes is over.
     CampaignEnded {
-        /// The round.
+        /// Pre-vote or vote.
         phase: Phase,
         /// The term in which it asked to be elected.
         for_term: Term,
-        /// How it ended.
+        /// Result of the round.
         result: CampaignResult,
         /// The voters that granted their vote until then, itself among them.
         granted: Vec<NodeId>,
@@ -36,9 +36,9 @@ pub enum What {
     },
     /// The node answered a (pre-)candidate. A granted vote leaves once it is durable.
     VoteCast {
-        /// The round.
+        /// Pre-vote or vote.
         phase: Phase,
-        /// The (pre-)candidate.
+        /// Id of the (pre-)candidate.
         candidate: NodeId,
         /// The term in which that asks to be elected.
         for_term: Term,
@@ -49,9 +49,9 @@ pub enum What {
     },
     /// A voter answered this node's campaign. The voter's own event has the reason.
     VoteReceived {
-        /// The round.
+        /// Pre-vote or vote.
         phase: Phase,
-        /// The voter.
+        /// Id of the voter.
         voter: NodeId,
         /// Whether it granted its vote.
         granted: bool,
@@ -71,7 +71,7 @@ pub enum What {
     },
     /// The node recognised the leader of its term.
     LeaderFollowed {
-        /// The leader.
+        /// Id of the leader.
         leader: NodeId,
     },
     /// The first entry of a leader's own term is committed, and with it all before it.
@@ -85,13 +85,13 @@ pub enum What {
     SteppedDown {
         /// The term that it led.
         led: Term,
-        /// The reason.
+        /// Reason, as a part of a sentence.
         cause: StepDown,
     },
     /// A candidate got no vote, because the state machine here can't apply the version that it
     /// writes.
     MachineVersionUnknown {
-        /// The candidate.
+        /// Id of the candidate.
         candidate: NodeId,
         /// The version that it writes.
         version: u32,
@@ -104,21 +104,21 @@ pub enum What {
     // ---- leadership transfer
     /// A leader began to transfer leadership.
     TransferBegan {
-        /// The target.
+        /// Id of the target.
         to: NodeId,
         /// The reason of a transfer that no operator asked for.
         why: Option<String>,
     },
     /// The target leads.
     TransferDone {
-        /// The target.
+        /// Id of the target.
         to: NodeId,
     },
     /// A transfer was refused, or given up.
     TransferFailed {
         /// The target, if one was named or chosen.
         to: Option<NodeId>,
-        /// The reason.
+        /// Reason, as a part of a sentence.
         cause: TransferFailure,
     },
 
@@ -127,11 +127,11 @@ pub enum What {
     MembersChanged {
         /// The entry with the configuration; 0 for the one of the start.
         at: Index,
-        /// The voters.
+        /// Ids of the voters.
         voters: Vec<NodeId>,
         /// In a joint configuration the voters of the old one, otherwise empty.
         outgoing: Vec<NodeId>,
-        /// The learners.
+        /// Ids of the learners.
         learners: Vec<NodeId>,
         /// The voter that is a witness.
         witness: Option<NodeId>,
@@ -140,21 +140,21 @@ pub enum What {
     },
     /// The leader refused a change of the members.
     ChangeRefused {
-        /// The reason.
+        /// Reason, as a part of a sentence.
         why: String,
     },
     /// The leader made a learner that kept up a voter.
     LearnerPromoted {
-        /// The learner.
+        /// Id of the learner.
         learner: NodeId,
         /// The entry with the configuration.
         at: Index,
     },
     /// A learner that kept up does not vote yet.
     LearnerHeldBack {
-        /// The learner.
+        /// Id of the learner.
         learner: NodeId,
-        /// The reason.
+        /// Reason, as a part of a sentence.
         why: String,
     },
     /// This node was removed from the cluster.
@@ -176,7 +176,7 @@ pub enum What {
     },
     /// A member is dialled at another address than the settings of this node have.
     AddressOverridden {
-        /// The member.
+        /// Id of the member.
         peer: NodeId,
         /// The address at which it is dialled.
         address: String,
@@ -189,9 +189,9 @@ pub enum What {
     SnapshotBuilt {
         /// The last entry that it covers.
         last: EntryId,
-        /// Its size.
+        /// Bytes of the state.
         bytes: u64,
-        /// The time that it took.
+        /// Milliseconds from its begin to its durable end.
         took_ms: u64,
     },
     /// A snapshot was not taken, sent or received.
@@ -202,7 +202,7 @@ pub enum What {
         last: Option<EntryId>,
         /// The peer to or from which it was sent.
         peer: Option<NodeId>,
-        /// The error.
+        /// Error, as a part of a sentence.
         why: String,
     },
     /// The state machine makes no snapshots.
@@ -212,38 +212,38 @@ pub enum What {
     },
     /// A leader sends a peer a snapshot.
     SnapshotSending {
-        /// The peer.
+        /// Id of the peer.
         peer: NodeId,
         /// The last entry that it covers.
         last: EntryId,
-        /// Its size.
+        /// Bytes of the state.
         bytes: u64,
     },
     /// A peer has installed the snapshot that this leader sent.
     SnapshotSent {
-        /// The peer.
+        /// Id of the peer.
         peer: NodeId,
         /// The last entry that it covers.
         last: Index,
-        /// The time since its first byte.
+        /// Milliseconds since its first byte.
         took_ms: u64,
     },
     /// A leader's snapshot begins to arrive.
     SnapshotReceiving {
-        /// The leader.
+        /// Id of the leader.
         from: NodeId,
         /// The last entry that it covers.
         last: EntryId,
-        /// Its size.
+        /// Bytes of the state.
         bytes: u64,
     },
     /// A leader's snapshot is whole and durable here.
     SnapshotReceived {
-        /// The leader.
+        /// Id of the leader.
         from: NodeId,
         /// The last entry that it covers.
         last: EntryId,
-        /// The time since its first byte.
+        /// Milliseconds since its first byte.
         took_ms: u64,
     },
     /// The state machine has the state of a snapshot.
@@ -312,7 +312,7 @@ pub enum What {
     },
     /// A member came with less than it had acknowledged.
     MemberLostData {
-        /// The member.
+        /// Id of the member.
         member: NodeId,
         /// The last entry of its log.
         last: Index,
@@ -323,7 +323,7 @@ pub enum What {
     LastCopy,
     /// The leader's log lacks an entry that is committed here.
     LeaderLostData {
-        /// The leader.
+        /// Id of the leader.
         leader: NodeId,
         /// The last entry that it committed.
         last: Index,
@@ -334,7 +334,7 @@ pub enum What {
     LogsDiffer {
         /// The entry.
         at: EntryId,
-        /// The other node.
+        /// Id of the other node.
         peer: NodeId,
     },
     /// The disk has no room for entries.
@@ -364,43 +364,43 @@ pub enum What {
     // ---- other nodes
     /// Messages to and from the peer pass.
     LinkUp {
-        /// The peer.
+        /// Id of the peer.
         peer: NodeId,
     },
     /// The connection to the peer is lost.
     LinkDown {
-        /// The peer.
+        /// Id of the peer.
         peer: NodeId,
     },
     /// The leader does not hear a member.
     FollowerSilent {
-        /// The member.
+        /// Id of the member.
         peer: NodeId,
     },
     /// The leader hears a member that was silent, and how much it lacks.
     FollowerHeard {
-        /// The member.
+        /// Id of the member.
         peer: NodeId,
         /// The entries that it lacks.
         lacks: u64,
     },
     /// A member lacks many entries, and not only for a moment.
     FollowerBehind {
-        /// The member.
+        /// Id of the member.
         peer: NodeId,
         /// The entries that it lacks.
         lacks: u64,
     },
     /// A member that lacked many entries has nearly all.
     FollowerCaughtUp {
-        /// The member.
+        /// Id of the member.
         peer: NodeId,
         /// The time for which it lagged.
         after_ms: u64,
     },
     /// A peer has another value of a setting.
     SettingDiffers {
-        /// The peer.
+        /// Id of the peer.
         peer: NodeId,
         /// The name of the setting.
         setting: String,
@@ -413,7 +413,7 @@ pub enum What {
     },
     /// A peer skips other entries than this node, so it is not heard.
     SkipsDiffer {
-        /// The peer.
+        /// Id of the peer.
         peer: NodeId,
         /// The entries that it skips.
         theirs: String,
@@ -422,7 +422,7 @@ pub enum What {
     },
     /// A peer skips the same entries as this node again.
     SkipsAgree {
-        /// The peer.
+        /// Id of the peer.
         peer: NodeId,
     },
 
@@ -441,7 +441,7 @@ pub enum What {
     LeaseHeld,
     /// The leader's lease is over.
     LeaseLost {
-        /// The reason.
+        /// Reason, as a part of a sentence.
         cause: LeaseEnd,
     },
 
@@ -478,7 +478,7 @@ pub enum What {
         effect: String,
         /// The number of the attempt that failed, from 1.
         attempt: u32,
-        /// The reason.
+        /// Reason, as a part of a sentence.
         why: String,
     },
     /// A call of an effect's handler took too long, and was dropped. It is made again.
@@ -510,7 +510,7 @@ pub enum What {
 pub enum CampaignResult {
     /// A quorum granted its vote.
     Won,
-    /// So many voters denied that no quorum is possible.
+    /// No quorum was possible any more, as too many voters denied.
     Lost,
     /// The election timeout passed without a result.
     TimedOut,

@@ -181,6 +181,7 @@ impl fmt::Display for Sentence<'_> {
                 Entry(*last)
             ),
 
+            What::Recovered { last } if last.index.0 == 0 => f.write_str("starts with an empty log."),
             What::Recovered { last } => write!(f, "recovered a log that ends at {}.", Entry(*last)),
             What::RecoveryRepaired { what } => write!(f, "repaired its files: {what}."),
             What::AppendRejected { peer, previous, next } => write!(

@@ -49,6 +49,7 @@ pub enum Observation {
 
 /// The first reason that a voter found against a candidate.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Denial {
     /// A leader leads, or was heard within the shortest election timeout (thesis §4.2.3).
@@ -88,6 +89,7 @@ pub enum Denial {
 
 /// The reason for which a node ceased to lead or to campaign.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StepDown {
     /// Another node showed it a later term (paper §5.1).
