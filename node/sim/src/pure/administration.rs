@@ -1,8 +1,8 @@
 //! Requests of operators: where each of them is carried out, and what its operator is told
 //! ([`Operators`]).
 //!
-//! Each change moves one of its members to an address that no other request names, so that a
-//! configuration tells which requests took effect.
+//! Each change moves one of its members to an address that no other request names, and labels it
+//! with its number, so that a configuration tells which requests took effect.
 
 use super::{deciding::routing_of, machine::slot, walk::Walk};
 use quorate::decisions::{
@@ -10,7 +10,8 @@ use quorate::decisions::{
     operators::{Effect, Operator, Operators, View},
 };
 use quorate_raft::{
-    AdministerOutcome, Administration, Body, Change, ChangeRefused, Index, Moment, NodeId, Outgoing, TransferRefused,
+    AdministerOutcome, Administration, Body, Change, ChangeRefused, Index, Membership, MetadataUpdate, Moment, NodeId,
+    Outgoing, TransferRefused,
 };
 
 impl Walk<'_> {
@@ -87,10 +88,17 @@ impl Walk<'_> {
 
     /// Changes that were refused must never take effect.
     pub(super) fn check_refused_changes(&self) -> Result<(), String> {
-        let refused = |address: &&String| number_in(address).is_some_and(|number| self.operator.was_refused(number));
-        let taken = self.world.members().addresses().values().find(refused);
-        taken.map_or(Ok(()), |address| {
-            Err(format!("definite failures: a change that was refused took effect: a member is at {address}"))
+        let was_refused = |number: Option<u64>| number.is_some_and(|number| self.operator.was_refused(number));
+        let members = self.world.members();
+        let by_address = |(id, address): (&NodeId, &String)| was_refused(number_in(address)).then_some(*id);
+        let by_label = |id: &NodeId| was_refused(label_of(members, *id)).then_some(*id);
+        let taken = members.addresses().iter().find_map(by_address);
+        let taken = taken.or_else(|| members.descriptions().keys().find_map(by_label));
+        taken.map_or(Ok(()), |id| {
+            let (address, label) = (members.address(id), label_of(members, id));
+            Err(format!(
+                "definite failures: a change that was refused took effect: member {id} is at {address:?} and has label {label:?}"
+            ))
         })
     }
 
@@ -179,13 +187,29 @@ impl Walk<'_> {
         let Some(running) = self.world.running(leader) else { return Ok(()) };
         let mut configurations = running.replica.configurations();
         let is_there = configurations.any(|(at, members)| {
-            *at == index && members.addresses().values().any(|address| number_in(address) == Some(number))
+            let is_of_it = |(id, address): (&NodeId, &String)| {
+                number_in(address) == Some(number) && label_of(members, *id) == Some(number)
+            };
+            *at == index && members.addresses().iter().any(is_of_it)
         });
         if is_there && index <= self.world.oracle.last_committed().index {
             return Ok(());
         }
         Err(format!("acknowledged changes: {leader} says that {number} is in force with {index}, and it is not"))
     }
+}
+
+/// The label that tells the request which gave a member its address.
+const REQUEST: &str = "request";
+
+/// The part of a request that labels a member.
+pub(super) fn labelled(member: NodeId, number: u64) -> Change {
+    Change::describe(member, MetadataUpdate::default().with_label(REQUEST, number.to_string()))
+}
+
+/// The request that labelled a member last.
+fn label_of(members: &Membership, id: NodeId) -> Option<u64> {
+    members.metadata(id)?.labels().get(REQUEST)?.parse().ok()
 }
 
 /// The address that a request gives a member.

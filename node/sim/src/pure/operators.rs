@@ -2,7 +2,7 @@
 //! the goal is reached. It also moves leadership, upgrades nodes and changes their timing.
 
 use super::{
-    administration::address_of,
+    administration::{address_of, labelled},
     machine::{Afterwards, id_of, slot},
     walk::Walk,
 };
@@ -46,7 +46,10 @@ impl Walk<'_> {
         // Where learners are promoted without a request, the operator leaves that to them.
         if self.automatic.promotes() {
             if !newcomers.is_empty() {
-                let add = |number| newcomers.iter().map(move |id| Change::add(*id, address_of(*id, number)));
+                let add = |number| {
+                    let add = move |id: &NodeId| Change::add(*id, address_of(*id, number)).and(labelled(*id, number));
+                    newcomers.iter().map(add)
+                };
                 return self.administer(node, |number| {
                     Administration::Change(add(number).reduce(Change::and).unwrap_or_default())
                 });
@@ -61,13 +64,11 @@ impl Walk<'_> {
                 false => Member::from(*id),
             };
             let change = Change::set_voters(goal.iter().map(member));
-            Administration::Change(match newcomers.is_empty() {
-                true => goal
-                    .iter()
-                    .take(1)
-                    .fold(change, |change, id| change.and(Change::move_to(*id, address_of(*id, number)))),
-                false => change,
-            })
+            let moved: &[NodeId] = if newcomers.is_empty() { &goal[..goal.len().min(1)] } else { &[] };
+            let change =
+                moved.iter().fold(change, |change, id| change.and(Change::move_to(*id, address_of(*id, number))));
+            let named = moved.iter().chain(&newcomers);
+            Administration::Change(named.fold(change, |change, id| change.and(labelled(*id, number))))
         })
     }
 
