@@ -203,7 +203,9 @@ pub fn config(input: &[u8]) {
     let Ok((config, _)) = read(&text) else { return };
     makes_sense(&config);
     let Ok(table) = toml::from_str::<toml::Table>(&text) else { panic!("it was read") };
-    for name in table.iter().filter(|(_, value)| value.is_table()).map(|(name, _)| Some(name)).chain([None]) {
+    // Any key is a label's.
+    let is_closed = |(name, value): &(&String, &toml::Value)| value.is_table() && *name != "labels";
+    for name in table.iter().filter(is_closed).map(|(name, _)| Some(name)).chain([None]) {
         let mut table = table.clone();
         let (target, place) = match name {
             Some(name) => (table.get_mut(name).and_then(toml::Value::as_table_mut), format!("{name}.unheard_of")),
@@ -237,6 +239,8 @@ fn makes_sense(config: &Config) {
         assert!(if config.http_tls.is_some() { is_named } else { config.allow_plaintext_http });
     }
     assert!(config.limits.command_bytes_max() <= quorate::Limits::COMMAND_BYTES_MAX, "a command fits a frame");
+    let metadata = config.metadata("http://127.0.0.1:1").expect("a start refuses nothing that was accepted");
+    assert!(metadata.labels() == &config.labels, "they are published as they are written");
     config.builder().check().expect("a start refuses nothing that was accepted");
     assert!(config.snapshot.every_entries > 0 && config.snapshot.every_bytes > 0);
 }
@@ -249,10 +253,12 @@ pub fn config_seeds() -> Vec<Vec<u8>> {
     let full = "[[peers]]\nid = 2\naddr = \"[::1]:7001\"\n[timing]\nheartbeat_interval = \"20ms\"\n\
         election_timeout = [\"100ms\", \"1m\"]\n[snapshot]\nevery_entries = 1\nkeep_entries = 0\n\
         max_bytes_per_second = 0\n[storage]\nsegment_bytes = 65536\n[limits]\nmax_value_bytes = 8388608\n\
-        max_in_flight_proposals = 1\n[http_tls]\ncert = \"c\"\nkey = \"k\"\n";
+        max_in_flight_proposals = 1\n[http_tls]\ncert = \"c\"\nkey = \"k\"\n[labels]\nzone = \"a\"\n";
     let variables = KEYS.iter().map(|key| {
         let value = match key.path {
             "peers" => "1=a:1, 2=b:2",
+            "advertise_http" => "https://[::1]:8001",
+            "labels" => "zone=a,kv.rack=",
             "timing.election_timeout" => "150ms, 2s",
             path if path.contains("interval") => "18446744073709551615s",
             path if path.contains("http") => "true",
