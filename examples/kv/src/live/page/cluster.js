@@ -1,0 +1,188 @@
+// 2: the cluster. Nodes stand on a ring, always in the same place; only what they are changes.
+const cluster = { at: {}, radius: 46, nodes: {}, packets: [], flowing: '', shape: '' };
+/// The length of the ring that is an election timer, in units of its picture.
+const RING = 257.6;
+
+function layoutCluster(state) {
+  const stage = $('stage'), ids = idsOf(state), n = ids.length, u = page.unit, w = stage.clientWidth;
+  const small = w < 560, mid = !small && w < 700 * u;
+  cluster.radius = small ? 37 : 47 * u;
+  cluster.at = {};
+  const heights = small ? [180, 370, 370, 560] : [190 * u, (mid ? 405 : 370) * u, (mid ? 405 : 360) * u, (mid ? (n > 6 ? 620 : 520) : 500) * u];
+  const h = heights[n === 1 ? 0 : n < 4 ? 1 : n === 4 ? 2 : 3];
+  put(stage, 'style', `--h:${h}px`);
+  const side = small ? 58 : mid ? 80 * u : 200 * u, rx = Math.min(w / 2 - side, (n > 4 ? 245 : 215) * u);
+  const top = n % 2 && n > 1 ? (small ? 96 : 114 * u) : (small ? 96 : 52 * u), low = small ? 98 : (mid ? 118 : 52) * u;
+  const angles = ids.map((_, i) => -Math.PI / 2 + 2 * Math.PI * (i + (n % 2 ? 0 : .5)) / n);
+  const ys = angles.map(Math.sin), y0 = Math.min(...ys), y1 = Math.max(...ys), xs = Math.max(.01, ...angles.map(a => Math.abs(Math.cos(a))));
+  const push = (small || mid) && n > 4 ? 1.3 : 1;       // then the upper nodes stand above the lower ones, labels outside
+  ids.forEach((id, i) => {
+    const out = push > 1 && ys[i] > .5 ? .9 : push;
+    const x = n === 1 ? w / 2 - (small ? 0 : 60 * u) : w / 2 + rx * clamp(out * Math.cos(angles[i]) / xs, -1, 1);
+    const y = n === 1 ? (small ? h / 2 - 30 : h / 2) : n === 2 ? h / 2 : top + (h - top - low) * (ys[i] - y0) / (y1 - y0);
+    const middle = Math.abs(x - w / 2) < 8;
+    const says = small || mid ? (n > 1 && (middle || n > 4 && ys[i] < 0) ? 'n' : 's') : n === 1 ? 'e' : middle ? 'n' : x > w / 2 ? 'e' : 'w';
+    cluster.at[id] = { x: Math.round(x), y: Math.round(y) };
+    const node = cluster.nodes[id];
+    node.style.left = x + 'px';
+    node.style.top = y + 'px';
+    node.lastChild.className = 'say ' + says;
+  });
+  cluster.flowing = '';
+}
+
+function buildCluster(state) {
+  const stage = $('stage');
+  stage.innerHTML = '<svg></svg><div id="flow" aria-hidden="true"></div>';
+  Object.assign(cluster, { flowing: '', nodes: {}, packets: [] });
+  for (const id of idsOf(state)) {
+    const node = el('button', 'node', stage);
+    const body = isWitness(state, id) ? '<rect class="body" x="20" y="20" width="56" height="56" rx="7"/>'
+      : `<circle class="body" cx="48" cy="48" r="${isLearner(state, id) ? 27 : 31}"/>`;
+    node.type = 'button';
+    node.style.cssText = colour(id);
+    node.dataset.node = id;
+    node.innerHTML = `<svg viewBox="0 0 96 96" aria-hidden="true"><circle class="track" cx="48" cy="48" r="41"/>
+      <circle class="ring" cx="48" cy="48" r="41" stroke-dasharray="${RING}"/>${body}<text class="no" x="48" y="51">${id}</text>
+      <text class="s" x="48" y="67"></text><g class="b-down"><circle cx="77" cy="19" r="10"/><path d="M73 15l8 8M81 15l-8 8"/></g>
+      <g class="b-warn"><path d="M77 8l11 19H66z"/><path d="M77 15v6M77 23.6v.6"/></g></svg><span class="say"></span>`;
+    cluster.nodes[id] = node;
+  }
+  const key = (x, picture, label) => `<button type="button" data-x="${x}"><svg viewBox="0 0 20 12" aria-hidden="true" fill="none"
+    stroke="currentColor" stroke-width="1.6">${picture}</svg>${label}</button>`;
+  $('key').innerHTML = key('leader', '<circle cx="10" cy="6" r="6" fill="currentColor"/>', 'Leader')
+    + key('follower', '<circle cx="10" cy="6" r="3.4"/><path d="M10 -.6a6.6 6.6 0 1 1-6.6 6.6"/>', 'Follower, with election timer')
+    + key('candidate', '<circle cx="10" cy="6" r="5.6" stroke-dasharray="3 2"/>', 'Candidate')
+    + key('append', '<rect x="1" y="3" width="6" height="6" fill="currentColor"/><circle cx="15" cy="6" r="3.4"/>', 'Append, heartbeat');
+  const { heartbeat_ms, election_ms: [least, most] } = state.timing;
+  set($('pace'), idsOf(state).length === 1 ? 'No peers, so no heartbeats and no elections'
+    : `<button type="button" class="fig" data-x="pace">Heartbeats every ${heartbeat_ms} ms, election timeouts from ${least} to ${most} ms</button>`);
+  $('name').textContent = 'Cluster ' + state.cluster;
+}
+
+/// The time that is left on an election timer: it runs on between two messages of the server.
+const leftOf = node => Math.max(0, node.timer.left_ms - (page.live && !source.lost ? Math.min(1000, performance.now() - page.heard) : 0));
+
+function whatOf(state, id) {
+  const node = state.nodes[id], lag = lagOf(state, id), { doing } = node;
+  if (isSilent(state, node)) return `for ${duration(node.seen.age_ms)}`;
+  if (isCampaigning(node)) return `${node.votes?.length ?? 0} of ${majorityOf(state)} ${node.role === 'candidate' ? 'votes' : 'pre-votes'}`;
+  if (doing?.what === 'snapshot') return `snapshot${doing.part == null ? '' : ` ${Math.round(doing.part * 100)} %`}`;
+  if (doing?.what === 'recovery') return 'reads its log';
+  if (doing?.what === 'repair') return node.conflict ? `${count(node.conflict[1] - node.conflict[0])} entries conflict` : 'repairs its log';
+  if (isSlow(node)) return `disk slow, ${Math.round(node.sync_ms)} ms`;
+  if (state.leader && id !== state.leader && linkOf(state, state.leader, id)?.state === 'cut') return 'hears no leader';
+  if (lag > 100) return `${count(lag)} behind`;
+  if (idsOf(state).length === 1) return 'only node';
+  return state.leader ? 'up to date' : 'waits';
+}
+
+function drawNode(state, id) {
+  const node = state.nodes[id], button = cluster.nodes[id], up = !isSilent(state, node), leads = id === state.leader;
+  const role = isWitness(state, id) && node.role === 'follower' ? 'witness' : isLearner(state, id) && node.role === 'follower' ? 'learner' : node.role;
+  const care = up && (isSlow(node) || state.leader && linkOf(state, state.leader, id)?.state === 'cut');
+  const cls = `node ${up ? role : 'down'}${care ? ' care' : ''}`;
+  if (button.className !== cls) button.className = cls;
+  const timed = up && !leads && node.timer, left = timed ? leftOf(node) : 0, picture = button.firstChild;
+  // In steps of an eightieth: finer ones are not seen, and each costs a paint.
+  const part = leads ? 1 : timed ? Math.round(80 * clamp(left / node.timer.of_ms)) / 80 : 0;
+  put(picture.querySelector('.ring'), 'stroke-dashoffset', (RING * (1 - part)).toFixed(1));
+  set(picture.querySelector('.s'), timed ? (left / 1000).toFixed(1) + ' s' : '');
+  put(picture.querySelector('.no'), 'y', timed ? 51 : 56);
+  const word = up ? ROLES[role] ?? role : 'No answer';
+  set(button.lastChild, `<span class="hush">Node ${id}:</span><b>${text(word)}</b><i>term ${node.term}</i><i>${
+    node.vote ? 'voted ' + node.vote : 'no vote'}</i><br>${whatOf(state, id)}`);
+}
+
+/// The ballots that are on their way at the moment shown.
+const ballotsAt = at => record.ballots.filter(ballot => ballot.at <= at && at < ballot.until);
+
+function drawCluster(state) {
+  const ids = idsOf(state), { writes_per_s } = state, ballots = ballotsAt(page.at);
+  for (const id of ids) drawNode(state, id);
+  const isBusy = (a, b) => ballots.some(ballot => (ballot.from === a && ballot.to === b) || (ballot.from === b && ballot.to === a));
+  let lines = '';
+  const tags = [];
+  for (const a of ids) for (const b of ids) if (a < b) {
+    const link = linkOf(state, a, b);
+    // A leader's links are strong. Others appear when they are cut, carry ballots, or are few.
+    if (ids.length > 3 && !link && !isBusy(a, b)) continue;
+    if (ids.length > 3 && link && state.leader && a !== state.leader && b !== state.leader && link.state !== 'cut' && !isBusy(a, b)) continue;
+    const hub = state.leader === a || state.leader === b || isBusy(a, b);
+    const p = edge(a, b), q = edge(b, a), dead = [a, b].some(id => isSilent(state, state.nodes[id])), kind = dead ? 'quiet' : link?.state ?? 'idle';
+    lines += `<g data-link="${a}>${b}" data-kind="${kind}"><line class="reach" x1="${p.x}" y1="${p.y}" x2="${q.x}" y2="${q.y}"/>
+      <line class="link ${hub ? 'hub' : ''} ${kind}" x1="${p.x}" y1="${p.y}" x2="${q.x}" y2="${q.y}"/></g>`;
+    const joins = [a, b].some(id => state.nodes[id].doing?.what === 'snapshot' && isLearner(state, id));
+    const says = kind === 'cut' ? '✕ cut' : kind === 'quiet' || !hub ? '' : joins ? 'snapshot' : kind === 'slow' ? `slow, ${link.rtt_ms?.toFixed(0)} ms`
+      : ids.length > 5 || ballots.length || link?.in_flight == null ? '' : `${link.in_flight} in flight`;
+    tags.push([(p.x + q.x) / 2, (p.y + q.y) / 2, says, kind === 'cut']);
+  }
+  set($('stage').firstChild, lines);
+  const have = $('stage').querySelectorAll('.tag');
+  tags.forEach(([x, y, says, bad], i) => {
+    const tag = have[i] || el('span', 'tag', $('stage'));
+    put(tag, 'style', `left:${Math.round(x)}px;top:${Math.round(y)}px`);
+    put(tag, 'class', 'tag' + (bad ? ' bad' : ''));
+    set(tag, `<span>${says}</span>`);
+    hide(tag, !says);
+  });
+  for (let i = tags.length; i < have.length; i += 1) hide(have[i], true);
+  drawFlow(state, ids, isBusy, writes_per_s > 0);
+  drawBallots(state, ballots, ids.length);
+}
+
+/// Appends and heartbeats: animations without script, made anew only when a link changes.
+function drawFlow(state, ids, isBusy, writes) {
+  const flow = [], lead = state.leader, many = ids.length > 5 ? 2 : 3, beat = Math.max(500, state.timing.heartbeat_ms) / 1000;
+  if (lead) for (const id of ids) {
+    const link = state.links[`${lead}>${id}`], node = state.nodes[id];
+    if (id === lead || !link || isSilent(state, node) || link.state === 'quiet' || isBusy(lead, id)) continue;
+    const reach = link.state === 'cut' ? .44 : 1, joins = node.doing?.what === 'snapshot';
+    if (writes || joins) for (let i = 0; i < many; i += 1) {
+      flow.push([joins ? 'piece' : 'append', lead, id, reach, 1.1, i / many + id * .13]);
+      if (reach === 1 && many > 2 && !joins) flow.push(['ack', id, lead, 1, 1.1, i / many + id * .13 + .17]);
+    }
+    flow.push(['beat', lead, id, reach, beat, 0]);
+  }
+  const pace = page.replay ? page.slower : 1, shape = flow.join() + cluster.radius + Object.values(cluster.at).map(p => p.x) + pace;
+  if (shape === cluster.flowing) return;
+  cluster.flowing = shape;
+  const place = (x, y) => `${x.toFixed(1)}px,${y.toFixed(1)}px`;
+  $('flow').innerHTML = flow.map(([cls, a, b, reach, seconds, offset]) => {
+    const A = edge(a, b), B = edge(b, a), n = cls === 'ack' ? 5 / A.d : 0, dx = (B.y - A.y) * n, dy = (A.x - B.x) * n;
+    return `<span class="pkt ${cls}" style="--c:var(--n${(a - 1) % 7 + 1});--d:${seconds * pace}s;--w:-${(offset % 1 * seconds * pace).toFixed(2)}s;--a:${
+      place(A.x + dx, A.y + dy)};--b:${place(A.x + (B.x - A.x) * reach + dx, A.y + (B.y - A.y) * reach + dy)}"></span>`;
+  }).join('');
+}
+
+/// All ballots are drawn, each on its way between two nodes.
+function drawBallots(state, ballots, nodes) {
+  const words = { pre_vote: 'Pre-vote?', vote: 'Vote?', yes: 'Yes', no: 'No' };
+  ballots.filter(ballot => cluster.nodes[ballot.from] && cluster.nodes[ballot.to]).forEach((ballot, i) => {
+    const packet = cluster.packets[i] ||= el('span', 'pkt', null), { from, to } = ballot;
+    if (!packet.parentNode) $('stage').insertBefore(packet, $('flow').nextSibling);
+    const word = cluster.radius < 40 && nodes > 4 ? { yes: '✓', no: '✕' }[ballot.answer] ?? '?' : words[ballot.answer ?? ballot.kind];
+    const A = edge(from, to), B = edge(to, from), reach = isSilent(state, state.nodes[to]) ? .55 : 1;
+    const margin = Math.min(.5, (word.length > 3 ? 38 : 20) * page.unit / (A.d - 2 * cluster.radius));
+    const part = margin + (1 - 2 * margin) * clamp((page.at - ballot.at) / (ballot.until - ballot.at)) * reach;
+    const isNew = packet.ballot !== ballot;
+    put(packet, 'class', `pkt ballot ${ballot.answer ?? ''}`);
+    if (isNew) packet.style.transition = 'none';
+    else if (packet.style.transition) packet.style.transition = '';
+    packet.ballot = ballot;
+    hide(packet, false);
+    packet.style.setProperty('--c', `var(--n${(from - 1) % 7 + 1})`);
+    packet.style.transform = `translate(${(A.x + (B.x - A.x) * part).toFixed(1)}px,${(A.y + (B.y - A.y) * part).toFixed(1)}px)`;
+    set(packet, `<span>${word}</span>`);
+  });
+  for (let i = ballots.length; i < cluster.packets.length; i += 1) {
+    hide(cluster.packets[i], true);
+    cluster.packets[i].ballot = null;
+  }
+}
+
+/// The point where the line from a to b leaves a's disc, and the distance of the two nodes.
+function edge(a, b) {
+  const p = cluster.at[a], q = cluster.at[b], d = Math.max(1, Math.hypot(q.x - p.x, q.y - p.y));
+  return { x: +(p.x + (q.x - p.x) / d * cluster.radius).toFixed(1), y: +(p.y + (q.y - p.y) / d * cluster.radius).toFixed(1), d };
+}

@@ -1,0 +1,198 @@
+// The connection to a node, and the record of what it said: the state at each moment of the last 15 minutes.
+
+const KEPT_MS = 15 * 60_000;
+/// A full state is kept after this many patches, so that any moment is a few patches away.
+const PATCHES_MAX = 100;
+/// A node that says nothing for so long is left for another one. It says something each second.
+const SILENCE_MS = 3000;
+const TOKEN = 'quorate-token';
+
+/// Applies a JSON merge patch (RFC 7396).
+function merge(into, patch) {
+  if (patch === null || typeof patch !== 'object' || Array.isArray(patch)) return patch;
+  const result = into && typeof into === 'object' && !Array.isArray(into) ? into : {};
+  for (const name in patch) {
+    if (patch[name] === null) delete result[name];
+    else result[name] = merge(result[name], patch[name]);
+  }
+  return result;
+}
+
+/// The record. Times are of the wall clock of the node that serves, in milliseconds.
+const record = {
+  frames: [],       // [{at, full} or {at, patch}]
+  events: [],       // oldest first
+  ballots: [],      // {from, to, kind, answer?, at, until}
+  spans: [],        // {node, from, to: null while it lasts, what, term?}
+  series: [],       // {at, writes, p99}: one each second
+  newest: 0,
+
+  snapshot(state) {
+    const at = Date.parse(state.wall), since = at - state.now_ms;
+    const { events = [], spans = [], series, ...facts } = state;
+    const known = new Set(this.events.map(event => event.key));
+    for (const event of events) {
+      const one = this.named(event);
+      if (!known.has(one.key)) this.events.push(one);
+    }
+    this.events.sort((a, b) => a.at - b.at);
+    if (!this.frames.length) {
+      this.spans = spans.map(({ node, from_ms, to_ms, what, term }) =>
+        ({ node, from: since + from_ms, to: to_ms == null ? null : since + to_ms, what, term }));
+      series?.writes_per_s.forEach((writes, i) =>
+        this.series.push({ at: since + series.from_ms + i * series.step_ms, writes, p99: series.p99_ms[i] }));
+    }
+    this.frame(at, { full: facts });
+  },
+  delta(patch) {
+    const before = this.last();
+    const at = patch.wall ? Date.parse(patch.wall) : patch.now_ms ? this.newest + patch.now_ms - before.now_ms : Date.now();
+    this.frame(at, { patch });
+  },
+  named(event) {
+    return { ...event, at: Date.parse(event.wall), key: event.node + ' ' + event.wall + ' ' + event.kind + ' ' + event.text };
+  },
+  event(event) {
+    const one = this.named(event);
+    this.events.push(one);
+    return one;
+  },
+  ballot(ballot) {
+    // One that took a millisecond is drawn for as long as an eye needs.
+    const at = this.newest, took = Math.max(ballot.took_ms ?? 0, 450);
+    this.ballots.push({ ...ballot, at, until: at + took });
+  },
+
+  frame(at, frame) {
+    at = Math.max(at, this.newest);
+    this.newest = at;
+    if (frame.full) this.current = structuredClone(frame.full);
+    else this.current = merge(this.current, structuredClone(frame.patch));
+    this.patches = frame.full ? 0 : (this.patches ?? 0) + 1;
+    this.frames.push(frame.patch && this.patches >= PATCHES_MAX ? { at, full: structuredClone(this.current) } : { at, ...frame });
+    if (this.patches >= PATCHES_MAX) this.patches = 0;
+    this.follow(at);
+    this.forget(at - KEPT_MS);
+  },
+  /// Extends the spans of all nodes and the series by the newest state.
+  follow(at) {
+    const state = this.current;
+    for (const id of idsOf(state)) {
+      for (const [what, term] of doingsOf(state, id)) {
+        const open = this.spans.findLast(span => span.node === id && span.what === what && span.to === null);
+        if (!open || open.term !== term) {
+          if (open) open.to = at;
+          this.spans.push({ node: id, from: at, to: null, what, term });
+        }
+      }
+    }
+    for (const span of this.spans) {
+      if (span.to === null && (!state.nodes[span.node] || !doingsOf(state, span.node).some(([what]) => what === span.what))) span.to = at;
+    }
+    const last = this.series.at(-1);
+    if (!last || at - last.at >= 1000) this.series.push({ at, writes: state.writes_per_s, p99: state.p99_ms });
+  },
+  forget(before) {
+    let full = 0;
+    while (this.frames.length && this.frames[full + 1]?.at < before) full += 1;
+    while (full > 0 && !this.frames[full].full) full -= 1;
+    this.frames.splice(0, full);
+    for (const all of [this.spans, this.ballots, this.series]) {
+      while (all.length && (all[0].to ?? all[0].until ?? all[0].at) < before && all[0].to !== null) all.shift();
+    }
+    while (this.events.length > 500) this.events.shift();
+  },
+
+  last() { return this.current; },
+  get oldest() { return this.frames[0]?.at ?? this.newest; },
+  /// The state at a moment.
+  stateAt(at) {
+    let end = this.frames.length;
+    while (end > 1 && this.frames[end - 1].at > at) end -= 1;
+    let start = end - 1;
+    while (start > 0 && !this.frames[start].full) start -= 1;
+    let state = structuredClone(this.frames[start].full);
+    for (const { patch, full } of this.frames.slice(start + 1, end)) state = full ? structuredClone(full) : merge(state, structuredClone(patch));
+    return state;
+  },
+};
+
+/// What a node does that the timeline shows, with the term where it has one.
+function doingsOf(state, id) {
+  const node = state.nodes[id], doings = [];
+  if (isSilent(state, node)) return [['down']];
+  if (node.role === 'leader' && state.leader === id) doings.push(['leader', node.term]);
+  if (isCampaigning(node)) doings.push(['election', node.term]);
+  if (isSlow(node)) doings.push(['slow']);
+  if (state.leader && state.leader !== id && linkOf(state, state.leader, id)?.state === 'cut') doings.push(['cut']);
+  return doings;
+}
+
+/// Reads Server-Sent Events from a node, and from the next member when it ends. `fetch` and not `EventSource`, which
+/// can't send a token.
+const source = {
+  base: '',          // the node that serves: empty for the one that served the page
+  lost: null,        // {since, trying} while there is no connection
+  listeners: { news: () => {}, event: () => {}, lost: () => {}, denied: () => {} },
+
+  async run() {
+    for (let attempt = 0; ; attempt += 1) {
+      const ended = await this.read(this.base).catch(error => error);
+      if (ended === 'denied') return this.listeners.denied();
+      if (ended === 'served') attempt = 0;
+      const state = record.last(), others = state ? this.addresses(state) : [''];
+      this.base = others[attempt % others.length];
+      this.lost = { since: this.lost?.since ?? record.newest, trying: this.base || location.host };
+      this.listeners.lost();
+      await new Promise(resume => setTimeout(resume, Math.min(250 * 2 ** Math.min(attempt, 4), 2000)));
+    }
+  },
+  /// The HTTP addresses of the members, those of other nodes first, and the page's own.
+  addresses(state) {
+    const own = state.served_by, scheme = location.protocol + '//';
+    const of = id => { const http = state.nodes[id].http; return !http ? null : http.includes('://') ? http : scheme + http; };
+    const others = idsOf(state).filter(id => id !== own).map(of).filter(Boolean);
+    return [...others, ''].filter((base, i, all) => all.indexOf(base) === i);
+  },
+  async read(base) {
+    const stop = new AbortController(), token = sessionStorage.getItem(TOKEN);
+    let patience = setTimeout(() => stop.abort(), SILENCE_MS);
+    const heard = () => { clearTimeout(patience); patience = setTimeout(() => stop.abort(), SILENCE_MS); };
+    let served = false;
+    try {
+      const headers = token ? { authorization: `Bearer ${token}` } : {};
+      const response = await fetch(base + '/live', { headers, signal: stop.signal, cache: 'no-store' });
+      if (response.status === 401 || response.status === 403) return 'denied';
+      if (!response.ok) return 'refused';
+      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+      for (let rest = ''; ;) {
+        const { value, done } = await reader.read();
+        if (done) break;
+        heard();
+        const parts = (rest + value).split('\n\n');
+        rest = parts.pop();
+        for (const part of parts) if (this.take(part)) served = true;
+      }
+    } catch {
+      // The connection ended, or was silent.
+    } finally {
+      clearTimeout(patience);
+      stop.abort();
+    }
+    return served ? 'served' : 'ended';
+  },
+  take(part) {
+    const field = name => part.split('\n').filter(line => line.startsWith(name + ':')).map(line => line.slice(name.length + 1).trimStart()).join('\n');
+    const kind = field('event'), data = field('data');
+    if (!data) return false;
+    const content = JSON.parse(data);
+    switch (kind) {
+      case 'snapshot': record.snapshot(content); this.lost = null; this.listeners.news(true); break;
+      case 'delta': record.delta(content); this.listeners.news(false); break;
+      case 'event': this.listeners.event(record.event(content)); break;
+      case 'ballot': record.ballot(content); this.listeners.news(false); break;
+      case 'gap': break; // a new snapshot follows
+    }
+    return true;
+  },
+};
