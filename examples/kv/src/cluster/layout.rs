@@ -1,6 +1,6 @@
 //! The directory of a cluster: certificates, configurations, data and logs.
 
-use super::ClusterError;
+use super::{ClusterError, paths::PathEnds};
 use crate::certs;
 use quorate::NodeId;
 use quorate_ports::Port;
@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write,
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -28,6 +29,8 @@ pub struct Options {
     pub joiners: u64,
     /// The id of the witness, if there is one.
     pub witness: Option<NodeId>,
+    /// Whether nodes reach each other over proxies, so that paths between them can be cut.
+    pub paths: bool,
     /// Further configuration for every node, TOML that begins with a section: `[timing]`,
     /// `[snapshot]`, `[storage]` or `[limits]`.
     pub sections: String,
@@ -37,7 +40,8 @@ impl Options {
     /// A cluster named "demo" of three nodes with the default configuration.
     pub fn new(binary: impl Into<PathBuf>, dir: impl Into<PathBuf>) -> Self {
         let (binary, dir) = (binary.into(), dir.into());
-        Self { binary, dir, name: "demo".to_owned(), nodes: 3, joiners: 0, witness: None, sections: String::new() }
+        let (name, sections) = ("demo".to_owned(), String::new());
+        Self { binary, dir, name, nodes: 3, joiners: 0, witness: None, paths: false, sections }
     }
 
     fn all(&self) -> u64 {
@@ -56,6 +60,14 @@ pub struct Layout {
 struct Ports {
     raft: Port,
     http: Port,
+    /// The port at which other nodes dial it, if that is not its own.
+    dialled: Option<Port>,
+}
+
+impl Ports {
+    fn dialled(&self) -> SocketAddr {
+        self.dialled.as_ref().unwrap_or(&self.raft).address()
+    }
 }
 
 impl Layout {
@@ -80,8 +92,9 @@ impl Layout {
         }
         let count = usize::try_from(self.options.all()).unwrap_or(usize::MAX);
         let (raft, http) = (quorate_ports::reserve(count)?, quorate_ports::reserve(count)?);
-        let ports = raft.into_iter().zip(http).map(|(raft, http)| Arc::new(Ports { raft, http }));
-        self.nodes = (1..=self.options.all()).map(NodeId).zip(ports).collect();
+        let mut dialled = quorate_ports::reserve(if self.options.paths { count } else { 0 })?.into_iter();
+        let ports = raft.into_iter().zip(http).map(|(raft, http)| Ports { raft, http, dialled: dialled.next() });
+        self.nodes = (1..=self.options.all()).map(NodeId).zip(ports.map(Arc::new)).collect();
         for (id, ports) in &self.nodes {
             fs::write(self.config_file(*id), self.configuration(*id, ports))?;
         }
@@ -115,7 +128,16 @@ impl Layout {
     /// The address at which other nodes dial a node. Empty for an unknown id.
     #[must_use]
     pub fn address(&self, id: NodeId) -> String {
-        self.nodes.get(&id).map(|node| node.raft.address().to_string()).unwrap_or_default()
+        self.nodes.get(&id).map(|node| node.dialled().to_string()).unwrap_or_default()
+    }
+
+    /// The ways to all nodes; none if nodes dial each other directly.
+    pub(super) fn paths(&self) -> Vec<PathEnds> {
+        let ends = |(node, ports): (&NodeId, &Arc<Ports>)| {
+            let (dialled, own) = (ports.dialled.as_ref()?.address(), ports.raft.address());
+            Some(PathEnds { node: *node, dialled, own })
+        };
+        self.nodes.iter().filter_map(ends).collect()
     }
 
     /// The URL at which a node serves clients. Empty for an unknown id.
@@ -167,7 +189,7 @@ impl Layout {
         };
         for (id, peer) in self.nodes.iter().filter(|(id, _)| peers.contains(id)) {
             // Writing to a string cannot fail.
-            let _ = write!(text, "\n[[peers]]\nid = {id}\naddr = \"{}\"\n", peer.raft.address());
+            let _ = write!(text, "\n[[peers]]\nid = {id}\naddr = \"{}\"\n", peer.dialled());
             if self.options.witness == Some(*id) {
                 text += "witness = true\n";
             }

@@ -6,9 +6,11 @@
 //! standard input closes.
 
 mod layout;
+mod paths;
 mod process;
 
 pub use layout::{Layout, Options};
+pub use paths::{PathFault, Paths};
 
 use crate::{
     certs::CertsError,
@@ -34,6 +36,7 @@ const STATUS_LIMIT: Duration = Duration::from_secs(1);
 pub struct Cluster {
     layout: Layout,
     processes: BTreeMap<NodeId, Process>,
+    paths: Option<Paths>,
 }
 
 impl Cluster {
@@ -48,6 +51,7 @@ impl Cluster {
             match cluster.start_all().await {
                 Err(ClusterError::DidNotStart { cause, .. }) if attempt < START_TRIES && is_taken_port(&cause) => {
                     cluster.kill_all().await;
+                    cluster.paths = None;
                     cluster.layout.choose_ports()?;
                 }
                 result => {
@@ -65,7 +69,7 @@ impl Cluster {
     /// # Errors
     /// If files are in the way.
     pub fn lay_out(options: Options) -> Result<Self, ClusterError> {
-        Ok(Self { layout: Layout::make(options)?, processes: BTreeMap::new() })
+        Ok(Self { layout: Layout::make(options)?, processes: BTreeMap::new(), paths: None })
     }
 
     /// Starts all nodes that do not run, except those that may join, and returns when all serve.
@@ -87,6 +91,10 @@ impl Cluster {
     }
 
     async fn start_these(&mut self, ids: &[NodeId]) -> Result<(), ClusterError> {
+        let ways = self.layout.paths();
+        if self.paths.is_none() && !ways.is_empty() {
+            self.paths = Some(Paths::open(ways).await?);
+        }
         let mut starting = JoinSet::new();
         for id in ids.iter().copied() {
             let layout = self.layout.clone();
@@ -268,7 +276,13 @@ impl Cluster {
         }
     }
 
-    /// The paths and addresses of all nodes.
+    /// The paths between the nodes, if [`Options::paths`] asked for proxies and a node was started.
+    #[must_use]
+    pub fn paths(&self) -> Option<&Paths> {
+        self.paths.as_ref()
+    }
+
+    /// The files and addresses of all nodes.
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout

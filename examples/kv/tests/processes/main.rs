@@ -19,6 +19,7 @@ mod list;
 mod live;
 mod lost_data;
 mod members;
+mod paths;
 mod permissions;
 mod procedures;
 mod readme;
