@@ -429,6 +429,14 @@ impl Client {
         Err(last.unwrap_or_else(|| ClientError::Setup("no endpoint is given".to_owned())))
     }
 
+    /// The events of a node's live page, from the first endpoint that answers.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn live(&mut self) -> Result<Download, ClientError> {
+        self.download(&ApiRequest::new(Method::GET, "/live".to_owned()), self.limit, self.limit).await
+    }
+
     /// The text at `path`, for example `/metrics`.
     ///
     /// # Errors

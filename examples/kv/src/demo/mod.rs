@@ -2,7 +2,9 @@
 //! acknowledged write was lost.
 //!
 //! The demo is a client like any other: it checks over HTTP, against a ledger of the answers it
-//! got. It succeeds only if all checks pass.
+//! got. It succeeds only if all checks pass. With `--page` it shows the cluster instead ([`page`]).
+
+mod page;
 
 use crate::{
     cluster::{Cluster, ClusterError, Options},
@@ -11,7 +13,7 @@ use crate::{
 };
 use quorate::NodeId;
 use serde_json::json;
-use std::{fmt, io, path::PathBuf, time::Duration};
+use std::{cell::OnceCell, fmt, io, path::PathBuf, time::Duration};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::Instant,
@@ -39,6 +41,9 @@ pub struct Args {
     /// Leave the cluster running and print its endpoints
     #[arg(long)]
     pub keep: bool,
+    /// Show the cluster in a browser, at a pace that an eye can follow and with faults to try, until Ctrl-C
+    #[arg(long, conflicts_with = "keep")]
+    pub page: bool,
 }
 
 /// Runs the demo, and prints its progress.
@@ -47,23 +52,31 @@ pub struct Args {
 /// If a check fails, or on a signal. No node keeps running then.
 pub async fn run(args: Args, json: bool) -> Result<(), DemoError> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let story = Story { began: Instant::now(), json, delay: MachineDelay::watch(), page: OnceCell::new() };
+    let interrupted = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        // A page is shown until then.
+        if story.page.get().is_some() { Ok(()) } else { Err(DemoError::Interrupted) }
+    };
     tokio::select! {
         biased;
-        _ = interrupt.recv() => Err(DemoError::Interrupted),
-        _ = terminate.recv() => Err(DemoError::Interrupted),
-        result = perform(args, Story { began: Instant::now(), json, delay: MachineDelay::watch() }) => result,
+        result = interrupted => result,
+        result = perform(args, &story) => result,
     }
 }
 
-async fn perform(args: Args, story: Story) -> Result<(), DemoError> {
-    let (dir, temporary) = match args.dir {
+async fn perform(args: Args, story: &Story) -> Result<(), DemoError> {
+    let (dir, temporary) = match &args.dir {
         Some(dir) => (std::path::absolute(dir)?, None),
         None => {
             let temporary = tempfile::Builder::new().prefix("quorate-").tempdir()?;
             (temporary.path().to_owned(), Some(temporary))
         }
     };
-    let result = perform_in(dir.clone(), args.nodes, args.keep, &story).await;
+    let result = perform_in(dir.clone(), &args, story).await;
     // A kept cluster needs its directory; after a failure it holds the logs.
     if let Some(temporary) = temporary.filter(|_| args.keep || result.is_err()) {
         let _ = temporary.keep();
@@ -71,9 +84,11 @@ async fn perform(args: Args, story: Story) -> Result<(), DemoError> {
     result.map_err(|error| error.on_a_machine(story.delay.busy()).with_logs(dir))
 }
 
-async fn perform_in(dir: PathBuf, nodes: u64, keep: bool, story: &Story) -> Result<(), DemoError> {
+async fn perform_in(dir: PathBuf, args: &Args, story: &Story) -> Result<(), DemoError> {
+    let Args { nodes, keep, page, .. } = *args;
     story.tell("directory", dir.display())?;
-    let options = Options { nodes, ..Options::new(std::env::current_exe()?, dir) };
+    let sections = if page { page::PACE.to_owned() } else { String::new() };
+    let options = Options { nodes, paths: page, sections, ..Options::new(std::env::current_exe()?, dir) };
     let mut cluster = Cluster::start(options).await?;
     story.tell(
         "started",
@@ -84,6 +99,9 @@ async fn perform_in(dir: PathBuf, nodes: u64, keep: bool, story: &Story) -> Resu
     }
     let leader = cluster.leader(PATIENCE).await?;
     story.tell("elected", format_args!("node {} leads term {}", leader.node_id, leader.term))?;
+    if page {
+        return page::show(cluster, story).await;
+    }
 
     let ledger = Ledger::new();
     let writers = Writers::start(&cluster, &ledger, LoadOptions::default())?;
@@ -205,9 +223,17 @@ struct Story {
     began: Instant,
     json: bool,
     delay: MachineDelay,
+    /// The address of the page, once it is served.
+    page: OnceCell<String>,
 }
 
 impl Story {
+    /// Says where the page is; as JSON, too.
+    fn page(&self, url: &str) -> Result<(), DemoError> {
+        let _ = self.page.set(url.to_owned());
+        if self.json { Ok(output::line(json!({ "page": url }))?) } else { Ok(()) }
+    }
+
     fn tell(&self, step: &str, what: impl fmt::Display) -> Result<(), DemoError> {
         if self.json {
             return Ok(());

@@ -47,7 +47,7 @@ impl Hosts {
 
     /// Checks a request that arrived at the local address `local`. A `scraper` may read metrics by
     /// any name.
-    pub(super) fn check(
+    pub(crate) fn check(
         &self,
         local: IpAddr,
         scraper: bool,
@@ -141,7 +141,7 @@ fn is_of(origin: &HeaderValue, own: &Authority) -> bool {
 }
 
 /// Checks that a body is declared as JSON; a page needs permission to send that type.
-pub(super) fn is_json(headers: &HeaderMap) -> Result<(), Refusal> {
+pub(crate) fn is_json(headers: &HeaderMap) -> Result<(), Refusal> {
     let says = one(headers, &CONTENT_TYPE)?.and_then(|value| value.to_str().ok()).unwrap_or_default();
     if says.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         return Ok(());

@@ -1,4 +1,5 @@
-//! The live page's data: `GET /live`, the state of the whole cluster as server-sent events.
+//! The live page: its document, `GET /`, and its data, `GET /live`, the state of the whole cluster as
+//! server-sent events.
 //!
 //! The node that serves a stream collects the states of the others
 //! ([`Node::watch_cluster`](quorate::Node::watch_cluster)), makes one page of them ten times a
@@ -20,12 +21,14 @@
 //! snapshot has the last 200 events, 15 minutes of points and 2,000 spans. Without a stream nothing is
 //! collected.
 //!
+//! - [`document`]: HTML, style and script of the page.
 //! - [`page`]: the page out of a view of the cluster.
 //! - [`verdict`]: its sentences: how the cluster is, and what needs attention.
 //! - [`patch`]: merge patches.
 //! - [`history`]: roles, leaders and throughput of the last 15 minutes.
 //! - [`hub`]: one page for all streams. Their endpoint is `http/live.rs`.
 
+pub(crate) mod document;
 mod history;
 mod hub;
 mod page;

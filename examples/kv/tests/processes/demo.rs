@@ -69,3 +69,57 @@ fn pid(value: &Value) -> Pid {
     let number = value.as_i64().and_then(|number| i32::try_from(number).ok()).expect("a number");
     Pid::from_raw(number).expect("a process")
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_a_demo_has_faults_for_its_own_pages_alone_and_ends_with_success() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let mut command = Command::new(crate::support::BINARY);
+    command.args(["--json", "demo", "--page", "--dir"]).arg(dir.path().join("demo")).kill_on_drop(true);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::inherit());
+    let mut demo = command.spawn().expect("runs");
+    let mut lines = tokio::io::BufReader::new(demo.stdout.take().expect("piped")).lines();
+    let line = lines.next_line().await.expect("readable").expect("a line");
+    let said: Value = serde_json::from_str(&line).expect("JSON");
+    let url = said["page"].as_str().expect("an address").to_owned();
+    let host = url.strip_prefix("http://").expect("HTTP").trim_end_matches('/');
+
+    let page = ask(host, "GET / HTTP/1.1", &[], "").await;
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("<title>Quorate</title>"), "{page}");
+    let json = "content-type: application/json";
+    let own = format!("origin: http://{host}");
+    let fault = "POST /live/faults HTTP/1.1";
+    for (what, headers, body, status) in [
+        ("a node dies", &[json, &own][..], r#"{"fault":"kill","node":1}"#, "204"),
+        ("it is dead", &[json, &own], r#"{"fault":"kill","node":1}"#, "400"),
+        ("it starts", &[json, &own], r#"{"fault":"start","node":1}"#, "204"),
+        ("it stops", &[json, &own], r#"{"fault":"pause","node":1}"#, "204"),
+        ("it goes on", &[json, &own], r#"{"fault":"resume","node":1}"#, "204"),
+        ("a path is cut", &[json, &own], r#"{"fault":"cut","from":1,"to":2}"#, "204"),
+        ("a path heals", &[json, &own], r#"{"fault":"heal","from":1,"to":2}"#, "204"),
+        ("no such node", &[json, &own], r#"{"fault":"cut","from":1,"to":9}"#, "400"),
+        ("no such fault", &[json, &own], r#"{"fault":"melt","node":1}"#, "400"),
+        ("a page of another site", &[json, "origin: http://evil.example"], r#"{"fault":"kill","node":2}"#, "403"),
+        ("a form", &["content-type: text/plain"], r#"{"fault":"kill","node":2}"#, "415"),
+    ] {
+        let answer = ask(host, fault, headers, body).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{what}: {answer}");
+    }
+
+    let id = Pid::from_raw(i32::try_from(demo.id().expect("it runs")).expect("a process")).expect("a process");
+    kill_process(id, Signal::INT).expect("it runs");
+    assert!(demo.wait().await.expect("it ends").success());
+}
+
+/// The whole answer of a server.
+async fn ask(host: &str, line: &str, headers: &[&str], body: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(host).await.expect("it listens");
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    let length = body.len();
+    let request =
+        format!("{line}\r\nhost: {host}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("read");
+    answer
+}

@@ -1,0 +1,74 @@
+//! The document of the live page: one file without a request to elsewhere, from parts that are
+//! embedded in the binary. A node serves it, and the demo.
+
+use axum::{
+    http::{HeaderValue, header},
+    response::{Html, IntoResponse, Response},
+};
+use rand::Rng;
+
+const HEAD: &str = concat!(
+    "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n",
+    "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n",
+    "<title>Quorate</title>\n<link rel=\"icon\" href=\"data:,\">\n<style>\n",
+    include_str!("page/style.css"),
+    "</style>\n</head>\n<body>\n",
+    include_str!("page/body.html"),
+);
+const SCRIPT: &str = concat!(
+    include_str!("page/base.js"),
+    include_str!("page/words.js"),
+    include_str!("page/source.js"),
+    include_str!("page/state.js"),
+    include_str!("page/cluster.js"),
+    include_str!("page/logs.js"),
+    include_str!("page/timeline.js"),
+    include_str!("page/write.js"),
+    include_str!("page/story.js"),
+    include_str!("page/try.js"),
+    include_str!("page/tip.js"),
+    include_str!("page/main.js"),
+);
+
+/// The page. It has no facts of the cluster, which it asks for at `/live`.
+///
+/// Its policy admits its own script alone, by a nonce, so that text of a node or of an operator
+/// can't run as one. It may connect to any host, since members are reached at their own addresses.
+pub(crate) async fn document() -> Response {
+    let nonce: u128 = rand::rng().random();
+    let policy = format!(
+        "default-src 'none'; script-src 'nonce-{nonce:032x}'; style-src 'unsafe-inline'; img-src data:; \
+         connect-src 'self' http: https:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
+    let document = format!("{HEAD}<script nonce=\"{nonce:032x}\">\n{SCRIPT}</script>\n</body>\n</html>\n");
+    let mut response = Html(document).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    if let Ok(policy) = HeaderValue::try_from(policy) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    #[tokio::test]
+    async fn the_page_names_no_other_host_and_admits_its_own_script_alone() {
+        let response = document().await;
+        let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str().expect("text").to_owned();
+        let body = response.into_body().collect().await.expect("whole").to_bytes();
+        let text = std::str::from_utf8(&body).expect("UTF-8");
+        let nonce = policy.split("'nonce-").nth(1).and_then(|rest| rest.split('\'').next()).expect("a nonce");
+        assert_eq!(text.matches("<script").count(), 1);
+        assert!(text.contains(&format!("<script nonce=\"{nonce}\">")), "{policy}");
+        for elsewhere in ["src=", "@import", "url(http", "https://", "http://"] {
+            assert!(!text.contains(elsewhere), "the page names {elsewhere}");
+        }
+        let second = document().await;
+        assert_ne!(second.headers()[header::CONTENT_SECURITY_POLICY], policy, "a nonce is used once");
+    }
+}
