@@ -26,6 +26,7 @@ pub struct Hosts {
 
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
 const METRICS: &str = "/metrics";
+const LIVE_PAGE: [&str; 2] = ["/", "/live"];
 const BACKUP: &str = "/v1/backup";
 /// The relation of a page to this server, as its browser sees it.
 const FETCH_SITE: &str = "sec-fetch-site";
@@ -67,7 +68,10 @@ impl Hosts {
             self.check_host(local, name.host())?;
         }
         let is_foreign = |site: &HeaderValue| !["same-origin", "none"].iter().any(|own| site == own);
-        if super::headers::one(headers, FETCH_SITE)?.is_some_and(is_foreign) {
+        // A link on any site may lead to the page. Pages of other nodes may read the page's data:
+        // `live` judges them by the addresses of the members.
+        let is_of_page = !is_change && LIVE_PAGE.contains(&uri.path());
+        if !is_of_page && super::headers::one(headers, FETCH_SITE)?.is_some_and(is_foreign) {
             return Err(Refusal::ForeignPage("pages of other sites may send no requests here".to_owned()));
         }
         let Some(own) = named.into_iter().flatten().next() else {

@@ -8,6 +8,7 @@ use super::{
     Api, Refusal,
     body::{Caller, Pool},
     connections::Client,
+    headers::one,
 };
 use crate::{
     live::{Hub, Joined, message},
@@ -16,11 +17,17 @@ use crate::{
 use axum::{
     body::{Body, Bytes, HttpBody},
     extract::State,
-    http::header::{CACHE_CONTROL, CONTENT_TYPE},
-    response::{IntoResponse, Response},
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{
+            ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+            ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, VARY,
+        },
+    },
+    response::{IntoResponse, IntoResponseParts, Response, ResponseParts},
 };
 use hyper::body::Frame;
-use quorate::ServiceNode;
+use quorate::{MemberMetadata, ServiceNode};
 use serde_json::json;
 use std::{
     collections::VecDeque,
@@ -82,9 +89,73 @@ impl Drop for Place {
     }
 }
 
+/// Answers a browser that asks whether a page of another node may send its token here.
+pub(super) async fn preflight(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Refusal> {
+    let shared = Shared::with(&api, &headers)?;
+    let may = [(ACCESS_CONTROL_ALLOW_HEADERS, "authorization"), (ACCESS_CONTROL_ALLOW_METHODS, "GET")];
+    Ok(if shared.0.is_some() { (shared, may).into_response() } else { shared.into_response() })
+}
+
+/// The page of another node that may read the answer: a page moves to another node when its own
+/// ends. It is one at the client address of a member.
+struct Shared(Option<HeaderValue>);
+
+impl Shared {
+    fn with(api: &Api, headers: &HeaderMap) -> Result<Self, Refusal> {
+        let status = api.node.status();
+        let status = status.borrow();
+        let members = status.metadata.values().filter_map(MemberMetadata::client_address);
+        shared_with(members, headers).map(Self)
+    }
+}
+
+impl IntoResponseParts for Shared {
+    type Error = Infallible;
+
+    fn into_response_parts(self, mut response: ResponseParts) -> Result<ResponseParts, Infallible> {
+        let headers = response.headers_mut();
+        headers.insert(VARY, HeaderValue::from_static("origin"));
+        if let Some(origin) = self.0 {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+        Ok(response)
+    }
+}
+
+impl IntoResponse for Shared {
+    fn into_response(self) -> Response {
+        (self, StatusCode::NO_CONTENT).into_response()
+    }
+}
+
+/// The origin of a request from a page of a member; `None` if the request is of no other site.
+fn shared_with<'a>(
+    mut members: impl Iterator<Item = &'a str>,
+    headers: &HeaderMap,
+) -> Result<Option<HeaderValue>, Refusal> {
+    let site = one(headers, "sec-fetch-site")?;
+    let is_foreign = site.is_some_and(|site| site != "same-origin" && site != "none");
+    let origin = one(headers, ORIGIN.as_str())?;
+    let member = origin.filter(|origin| members.any(|member| member.as_bytes() == origin.as_bytes()));
+    match member {
+        Some(origin) => Ok(Some(origin.clone())),
+        None if is_foreign => {
+            let why = "pages of sites that are no member's client address may not read here";
+            Err(Refusal::Forbidden(why.to_owned()))
+        }
+        None => Ok(None),
+    }
+}
+
 /// Answers with the state of the cluster, until the client or the node leaves.
-pub(super) async fn live(State(api): State<Api>, Caller(client): Caller) -> Result<Response, Refusal> {
+pub(super) async fn live(
+    State(api): State<Api>,
+    Caller(client): Caller,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
     api.open()?;
+    let shared = Shared::with(&api, &headers)?;
     let place = api.streams.take(client)?;
     let Joined { messages, snapshot, is_first } = api.streams.hub.join();
     if is_first {
@@ -93,7 +164,7 @@ pub(super) async fn live(State(api): State<Api>, Caller(client): Caller) -> Resu
     let waiting = [Some(Bytes::from_static(RETRY)), snapshot].into_iter().flatten().collect();
     let source = Source { hub: api.streams.hub, messages, waiting, _place: place };
     let head = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
-    Ok((head, Body::new(Messages { next: Some(Box::pin(source.next())) })).into_response())
+    Ok((shared, head, Body::new(Messages { next: Some(Box::pin(source.next())) })).into_response())
 }
 
 struct Source {
@@ -233,6 +304,32 @@ mod tests {
     }
 
     #[test]
+    fn a_page_of_a_member_may_read_and_one_of_another_site_may_not() {
+        let members = ["https://10.0.0.1:8080", "https://10.0.0.2:8080"];
+        let check = |origin: Option<&'static str>, site: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            origin.map(|origin| headers.insert(ORIGIN, HeaderValue::from_static(origin)));
+            site.map(|site| headers.insert("sec-fetch-site", HeaderValue::from_static(site)));
+            shared_with(members.into_iter(), &headers)
+                .map(|origin| origin.map(|origin| origin.to_str().unwrap_or_default().to_owned()))
+        };
+        let member = Some(members[1]);
+        assert_eq!(check(member, Some("same-site")).ok().flatten().as_deref(), member);
+        assert_eq!(check(member, None).ok().flatten().as_deref(), member);
+        assert_eq!(check(None, None).ok(), Some(None), "no browser");
+        assert_eq!(check(None, Some("same-origin")).ok(), Some(None), "its own page");
+        for foreign in [
+            Some("https://evil.example"),
+            Some("https://10.0.0.2:8081"),
+            Some("http://10.0.0.2:8080"),
+            Some("null"),
+            None,
+        ] {
+            assert!(check(foreign, Some("cross-site")).is_err(), "{foreign:?}");
+        }
+    }
+
+    #[test]
     fn the_places_are_bounded_and_given_back() {
         let places = Arc::new(Mutex::new(Pool::of(STREAMS_MAX, STREAMS_MAX / 2)));
         let streams = Streams { hub: Hub::new("testing".into()), places };
@@ -261,7 +358,7 @@ mod tests {
     impl Stream {
         async fn open(api: &Api) -> Self {
             let client = Client::from(IpAddr::from([10, 0, 0, 1]));
-            let body = live(State(api.clone()), Caller(client)).await.expect("a stream").into_body();
+            let body = live(State(api.clone()), Caller(client), HeaderMap::new()).await.expect("a stream").into_body();
             let (events, ballots, last) = (Vec::new(), Vec::new(), String::new());
             Self { body, page: Value::Null, events, ballots, messages: 0, snapshots: 0, lost: 0, last }
         }

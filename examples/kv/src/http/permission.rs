@@ -26,7 +26,10 @@ pub const ENDPOINTS: &[(&str, &str, Permission)] = &[
     ("GET", "/readyz", Permission::Open),
     ("GET", "/metrics", Permission::Monitor),
     ("GET", "/v1/status", Permission::Monitor),
+    // The document has no facts of the cluster, and a browser can ask for a token only once it has it.
+    ("GET", "/", Permission::Open),
     ("GET", "/live", Permission::Monitor),
+    ("OPTIONS", "/live", Permission::Open),
     ("GET", "/v1/kv", Permission::Read),
     ("GET", "/v1/kv/{key}", Permission::Read),
     ("GET", "/v1/watch", Permission::Read),

@@ -6,6 +6,7 @@ use super::{
     backup, cas, delete, health, list, live, members, method_not_allowed, metrics, put, read, snapshot, status, strict,
     txn, watch,
 };
+use crate::live::document::document;
 use axum::{
     Router,
     middleware::{from_fn, from_fn_with_state},
@@ -32,7 +33,8 @@ impl Api {
             .route("/v1/transfer", post(members::transfer).fallback(method_not_allowed))
             .route("/v1/snapshot", post(snapshot).fallback(method_not_allowed))
             .route("/v1/backup", get(backup::backup).fallback(method_not_allowed))
-            .route("/live", get(live::live).fallback(method_not_allowed))
+            .route("/", get(document).fallback(method_not_allowed))
+            .route("/live", get(live::live).options(live::preflight).fallback(method_not_allowed))
             .route("/livez", get(health::livez).fallback(method_not_allowed))
             .route("/readyz", get(health::readyz).fallback(method_not_allowed))
             .route("/metrics", get(metrics).fallback(method_not_allowed))

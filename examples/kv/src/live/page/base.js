@@ -32,9 +32,15 @@ const idsOf = state => Object.keys(state.nodes).map(Number).sort((a, b) => a - b
 const majorityOf = state => (state.config.voters.length >> 1) + 1;
 const isWitness = (state, id) => state.config.witness === id;
 const isLearner = (state, id) => state.config.learners.includes(id);
-const lagOf = (state, id) => state.leader ? Math.max(0, state.nodes[state.leader].last - state.nodes[id].last) : 0;
+const lagOf = (state, id) => {
+  const leader = state.nodes[state.leader]?.last, own = state.nodes[id].last;
+  return leader == null || own == null ? 0 : Math.max(0, leader - own);
+};
 const isSlow = node => node.sync_ms != null && node.sync_ms > 20 && node.sync_ms > 5 * (node.sync_usual_ms ?? 0);
-/// Whether no node heard it for about an election timeout.
-const isSilent = (state, node) => node.seen.age_ms > Math.max(1000, state.timing.election_ms[1]);
+/// Whether it does not answer, nor does another node pass on what it says.
+const isSilent = node => !node.up;
 const linkOf = (state, a, b) => state.links[`${a}>${b}`] ?? state.links[`${b}>${a}`];
-const isCampaigning = node => node.role === 'candidate' || node.role === 'pre_candidate';
+const isCampaigning = node => Boolean(node.votes);
+/// Indexes of a log of which nothing is known are 0.
+const logOf = ({ first = 1, snapshot = 0, applied = 0, commit = 0, durable = 0, last = 0, conflict = null }) =>
+  ({ first, snapshot, applied, commit, durable, last, conflict });

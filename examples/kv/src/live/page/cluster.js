@@ -65,21 +65,23 @@ const leftOf = node => Math.max(0, node.timer.left_ms - (page.live && !source.lo
 
 function whatOf(state, id) {
   const node = state.nodes[id], lag = lagOf(state, id), { doing } = node;
-  if (isSilent(state, node)) return `for ${duration(node.seen.age_ms)}`;
-  if (isCampaigning(node)) return `${node.votes?.length ?? 0} of ${majorityOf(state)} ${node.role === 'candidate' ? 'votes' : 'pre-votes'}`;
+  if (isSilent(node)) return node.seen ? `for ${duration(node.seen.age_ms)}` : 'never heard';
+  if (isCampaigning(node)) return `${node.votes.yes.length} of ${majorityOf(state)} ${node.votes.kind === 'vote' ? 'votes' : 'pre-votes'}${node.votes.no.length ? `, ${node.votes.no.length} no` : ''}`;
   if (doing?.what === 'snapshot') return `snapshot${doing.part == null ? '' : ` ${Math.round(doing.part * 100)} %`}`;
   if (doing?.what === 'recovery') return 'reads its log';
   if (doing?.what === 'repair') return node.conflict ? `${count(node.conflict[1] - node.conflict[0])} entries conflict` : 'repairs its log';
   if (isSlow(node)) return `disk slow, ${Math.round(node.sync_ms)} ms`;
   if (state.leader && id !== state.leader && linkOf(state, state.leader, id)?.state === 'cut') return 'hears no leader';
+  if (doing?.what === 'catch-up') return `${count(doing.entries ?? lag)} behind`;
   if (lag > 100) return `${count(lag)} behind`;
   if (idsOf(state).length === 1) return 'only node';
   return state.leader ? 'up to date' : 'waits';
 }
 
 function drawNode(state, id) {
-  const node = state.nodes[id], button = cluster.nodes[id], up = !isSilent(state, node), leads = id === state.leader;
-  const role = isWitness(state, id) && node.role === 'follower' ? 'witness' : isLearner(state, id) && node.role === 'follower' ? 'learner' : node.role;
+  const node = state.nodes[id], button = cluster.nodes[id], up = !isSilent(node), leads = id === state.leader;
+  const { kind } = node.votes ?? {};
+  const role = kind ? (kind === 'vote' ? 'candidate' : 'pre_candidate') : isWitness(state, id) && node.role === 'follower' ? 'witness' : isLearner(state, id) && node.role === 'follower' ? 'learner' : node.role ?? 'down';
   const care = up && (isSlow(node) || state.leader && linkOf(state, state.leader, id)?.state === 'cut');
   const cls = `node ${up ? role : 'down'}${care ? ' care' : ''}`;
   if (button.className !== cls) button.className = cls;
@@ -90,8 +92,8 @@ function drawNode(state, id) {
   set(picture.querySelector('.s'), timed ? (left / 1000).toFixed(1) + ' s' : '');
   put(picture.querySelector('.no'), 'y', timed ? 51 : 56);
   const word = up ? ROLES[role] ?? role : 'No answer';
-  set(button.lastChild, `<span class="hush">Node ${id}:</span><b>${text(word)}</b><i>term ${node.term}</i><i>${
-    node.vote ? 'voted ' + node.vote : 'no vote'}</i><br>${whatOf(state, id)}`);
+  set(button.lastChild, `<span class="hush">Node ${id}:</span><b>${text(word)}</b>${
+    node.term == null ? '' : `<i>term ${node.term}</i><i>${node.vote ? 'voted ' + node.vote : 'no vote'}</i>`}<br>${whatOf(state, id)}`);
 }
 
 /// The ballots that are on their way at the moment shown.
@@ -109,7 +111,7 @@ function drawCluster(state) {
     if (ids.length > 3 && !link && !isBusy(a, b)) continue;
     if (ids.length > 3 && link && state.leader && a !== state.leader && b !== state.leader && link.state !== 'cut' && !isBusy(a, b)) continue;
     const hub = state.leader === a || state.leader === b || isBusy(a, b);
-    const p = edge(a, b), q = edge(b, a), dead = [a, b].some(id => isSilent(state, state.nodes[id])), kind = dead ? 'quiet' : link?.state ?? 'idle';
+    const p = edge(a, b), q = edge(b, a), dead = [a, b].some(id => isSilent(state.nodes[id])), kind = dead ? 'quiet' : link?.state ?? 'idle';
     lines += `<g data-link="${a}>${b}" data-kind="${kind}"><line class="reach" x1="${p.x}" y1="${p.y}" x2="${q.x}" y2="${q.y}"/>
       <line class="link ${hub ? 'hub' : ''} ${kind}" x1="${p.x}" y1="${p.y}" x2="${q.x}" y2="${q.y}"/></g>`;
     const joins = [a, b].some(id => state.nodes[id].doing?.what === 'snapshot' && isLearner(state, id));
@@ -136,7 +138,7 @@ function drawFlow(state, ids, isBusy, writes) {
   const flow = [], lead = state.leader, many = ids.length > 5 ? 2 : 3, beat = Math.max(500, state.timing.heartbeat_ms) / 1000;
   if (lead) for (const id of ids) {
     const link = state.links[`${lead}>${id}`], node = state.nodes[id];
-    if (id === lead || !link || isSilent(state, node) || link.state === 'quiet' || isBusy(lead, id)) continue;
+    if (id === lead || !link || isSilent(node) || link.state === 'quiet' || isBusy(lead, id)) continue;
     const reach = link.state === 'cut' ? .44 : 1, joins = node.doing?.what === 'snapshot';
     if (writes || joins) for (let i = 0; i < many; i += 1) {
       flow.push([joins ? 'piece' : 'append', lead, id, reach, 1.1, i / many + id * .13]);
@@ -162,7 +164,7 @@ function drawBallots(state, ballots, nodes) {
     const packet = cluster.packets[i] ||= el('span', 'pkt', null), { from, to } = ballot;
     if (!packet.parentNode) $('stage').insertBefore(packet, $('flow').nextSibling);
     const word = cluster.radius < 40 && nodes > 4 ? { yes: '✓', no: '✕' }[ballot.answer] ?? '?' : words[ballot.answer ?? ballot.kind];
-    const A = edge(from, to), B = edge(to, from), reach = isSilent(state, state.nodes[to]) ? .55 : 1;
+    const A = edge(from, to), B = edge(to, from), reach = isSilent(state.nodes[to]) ? .55 : 1;
     const margin = Math.min(.5, (word.length > 3 ? 38 : 20) * page.unit / (A.d - 2 * cluster.radius));
     const part = margin + (1 - 2 * margin) * clamp((page.at - ballot.at) / (ballot.until - ballot.at)) * reach;
     const isNew = packet.ballot !== ballot;

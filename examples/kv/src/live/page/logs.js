@@ -39,9 +39,9 @@ function partsOf(node, witness) {
 }
 
 function drawLogs(state) {
-  const ids = idsOf(state), top = Math.max(...ids.map(id => state.nodes[id].last)), x = index => placeOf(top - index);
+  const ids = idsOf(state), top = Math.max(...ids.map(id => logOf(state.nodes[id]).last)), x = index => placeOf(top - index);
   for (const id of ids) {
-    const node = state.nodes[id], row = logs.rows[id], parts = partsOf(node, isWitness(state, id));
+    const node = { ...state.nodes[id], ...logOf(state.nodes[id]) }, row = logs.rows[id], parts = partsOf(node, isWitness(state, id));
     const width = (rect, a, b, least = 0) => {
       const left = x(a), wide = a === b ? 0 : Math.max(least, x(b) - left);
       put(rect, 'x', left.toFixed(2) + '%');
@@ -52,11 +52,11 @@ function drawLogs(state) {
     PARTS.slice(1).forEach((part, i) => width(row.parts[i + 1], ...parts[part], part === 'bad' ? 2.2 : 0));
     width(row.edge, node.first - 1, Math.max(node.durable, node.first - 1));
     const lag = lagOf(state, id), joins = node.doing?.what === 'snapshot';
-    const says = joins ? 'snapshot' : node.conflict ? `${count(node.conflict[1] - node.conflict[0])} conflict` : isSilent(state, node) ? 'no answer'
+    const says = joins ? 'snapshot' : node.conflict ? `${count(node.conflict[1] - node.conflict[0])} conflict` : isSilent(node) ? 'no answer'
       : id === state.leader ? 'leads' : !state.leader ? '' : lag < 1e4 ? `${count(lag)} behind` : `${(lag / 1000).toFixed(1)}k behind`;
     set(row.nums, `<span>${joins ? '' : count(node.last)}</span><em>${says}</em>`);
     put(row.picture, 'aria-label', `Log of node ${id}: entries ${count(node.first)} to ${count(node.last)}, committed to ${count(node.commit)}`);
   }
-  const commit = Math.max(...ids.map(id => isSilent(state, state.nodes[id]) ? 0 : state.nodes[id].commit));
+  const commit = Math.max(...ids.map(id => isSilent(state.nodes[id]) ? 0 : logOf(state.nodes[id]).commit));
   logs.mark.style.left = placeOf(top - commit).toFixed(2) + '%';
 }

@@ -97,6 +97,9 @@ source.listeners = {
     if (first || isNew) redraw(true);
     else if (isEvent() || performance.now() - page.drawnAt >= 240) { page.drawnAt = performance.now(); redraw(); }
   },
+  missed({ count: lost, node }) {
+    note(page.state, `${count(lost)} events of ${node ? `node ${node}` : 'other nodes'} did not arrive.`, 'Each node keeps its newest events; a page that reads too slowly, or a broken link, misses some.');
+  },
   event(event) { if (page.live) { page.at = Math.max(page.at, record.newest); tell(event); redraw(); } },
   lost() { if (page.state && page.live) redraw(true); },
   denied() { $('login').hidden = false; $('token').focus(); },

@@ -3,8 +3,10 @@
 const KEPT_MS = 15 * 60_000;
 /// A full state is kept after this many patches, so that any moment is a few patches away.
 const PATCHES_MAX = 100;
-/// A node that says nothing for so long is left for another one. It says something each second.
-const SILENCE_MS = 3000;
+/// A node that says nothing for so long is left for another one. It says something every 5 s.
+const SILENCE_MS = 7000;
+/// A ballot that took a millisecond is drawn for as long as an eye needs.
+const BALLOT_MS = 450;
 const TOKEN = 'quorate-token';
 
 /// Applies a JSON merge patch (RFC 7396).
@@ -29,18 +31,17 @@ const record = {
 
   snapshot(state) {
     const at = Date.parse(state.wall), since = at - state.now_ms;
-    const { events = [], spans = [], series, ...facts } = state;
-    const known = new Set(this.events.map(event => event.key));
-    for (const event of events) {
-      const one = this.named(event);
-      if (!known.has(one.key)) this.events.push(one);
-    }
+    const { events = [], history, ...facts } = state;
+    this.since = since;
+    const known = new Set(this.events.map(event => event.id));
+    this.events.push(...events.filter(event => !known.has(event.id)).map(event => this.timed(event)));
     this.events.sort((a, b) => a.at - b.at);
-    if (!this.frames.length) {
-      this.spans = spans.map(({ node, from_ms, to_ms, what, term }) =>
-        ({ node, from: since + from_ms, to: to_ms == null ? null : since + to_ms, what, term }));
-      series?.writes_per_s.forEach((writes, i) =>
-        this.series.push({ at: since + series.from_ms + i * series.step_ms, writes, p99: series.p99_ms[i] }));
+    if (!this.frames.length && history) {
+      // Between two spans, a node is a follower: that is drawn without one.
+      this.spans = history.spans.filter(({ what }) => what !== 'follower' && what !== 'learner')
+        .map(({ node, from_ms, to_ms, what, term }) => ({ node, from: since + from_ms, to: since + to_ms, what, term }));
+      this.series = history.series.map(({ at_ms, writes_per_s }) => ({ at: since + at_ms, writes: writes_per_s }));
+      this.begun = this.series[0]?.at;
     }
     this.frame(at, { full: facts });
   },
@@ -49,18 +50,21 @@ const record = {
     const at = patch.wall ? Date.parse(patch.wall) : patch.now_ms ? this.newest + patch.now_ms - before.now_ms : Date.now();
     this.frame(at, { patch });
   },
-  named(event) {
-    return { ...event, at: Date.parse(event.wall), key: event.node + ' ' + event.wall + ' ' + event.kind + ' ' + event.text };
+  /// By the clock of the node that serves: those of machines differ.
+  timed(event) {
+    return { ...event, at: this.since + event.at_ms };
   },
   event(event) {
-    const one = this.named(event);
+    const one = this.timed(event);
     this.events.push(one);
     return one;
   },
   ballot(ballot) {
-    // One that took a millisecond is drawn for as long as an eye needs.
-    const at = this.newest, took = Math.max(ballot.took_ms ?? 0, 450);
-    this.ballots.push({ ...ballot, at, until: at + took });
+    // An answer leaves once its question has arrived.
+    const question = ballot.answer && this.ballots.findLast(one => !one.answer && one.from === ballot.to && one.to === ballot.from);
+    const sent = Math.max(this.since + ballot.sent_ms, question?.until ?? 0);
+    const at = this.newest - sent > 2000 ? sent : Math.max(this.newest, question?.until ?? 0);
+    this.ballots.push({ ...ballot, at, until: at + BALLOT_MS });
   },
 
   frame(at, frame) {
@@ -104,6 +108,7 @@ const record = {
   },
 
   last() { return this.current; },
+  /// The oldest moment that can be shown again.
   get oldest() { return this.frames[0]?.at ?? this.newest; },
   /// The state at a moment.
   stateAt(at) {
@@ -120,7 +125,7 @@ const record = {
 /// What a node does that the timeline shows, with the term where it has one.
 function doingsOf(state, id) {
   const node = state.nodes[id], doings = [];
-  if (isSilent(state, node)) return [['down']];
+  if (isSilent(node)) return [['down']];
   if (node.role === 'leader' && state.leader === id) doings.push(['leader', node.term]);
   if (isCampaigning(node)) doings.push(['election', node.term]);
   if (isSlow(node)) doings.push(['slow']);
@@ -133,14 +138,14 @@ function doingsOf(state, id) {
 const source = {
   base: '',          // the node that serves: empty for the one that served the page
   lost: null,        // {since, trying} while there is no connection
-  listeners: { news: () => {}, event: () => {}, lost: () => {}, denied: () => {} },
+  listeners: { news: () => {}, event: () => {}, missed: () => {}, lost: () => {}, denied: () => {} },
 
   async run() {
     for (let attempt = 0; ; attempt += 1) {
       const ended = await this.read(this.base).catch(error => error);
       if (ended === 'denied') return this.listeners.denied();
       if (ended === 'served') attempt = 0;
-      const state = record.last(), others = state ? this.addresses(state) : [''];
+      const state = record.last(), others = state && !state.demo ? this.addresses(state) : [''];
       this.base = others[attempt % others.length];
       this.lost = { since: this.lost?.since ?? record.newest, trying: this.base || location.host };
       this.listeners.lost();
@@ -161,7 +166,9 @@ const source = {
     let served = false;
     try {
       const headers = token ? { authorization: `Bearer ${token}` } : {};
-      const response = await fetch(base + '/live', { headers, signal: stop.signal, cache: 'no-store' });
+      // Another node may ask for the browser's certificate, too.
+      const credentials = base ? 'include' : 'same-origin';
+      const response = await fetch(base + '/live', { headers, credentials, signal: stop.signal, cache: 'no-store' });
       if (response.status === 401 || response.status === 403) return 'denied';
       if (!response.ok) return 'refused';
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -191,6 +198,7 @@ const source = {
       case 'delta': record.delta(content); this.listeners.news(false); break;
       case 'event': this.listeners.event(record.event(content)); break;
       case 'ballot': record.ballot(content); this.listeners.news(false); break;
+      case 'lost': this.listeners.missed(content); break;
       case 'gap': break; // a new snapshot follows
     }
     return true;

@@ -9,8 +9,8 @@ const SIGNS = {
 function verdictOf(state) {
   if (source.lost && page.live) {
     const leads = state.leader ? `When last heard, node ${state.leader} led term ${state.nodes[state.leader].term}.` : 'When last heard, there was no leader.';
-    return { level: 'lost', word: 'Connection lost', says: [leads],
-      facts: [`Trying ${text(source.lost.trying)}.`], needs: [{ text: `Everything below is from ${clock(source.lost.since)}.` }] };
+    return { level: 'lost', word: 'Connection lost', says: leads,
+      facts: `Trying ${source.lost.trying}.`, needs: [{ text: `Everything below is from ${clock(source.lost.since)}.` }] };
   }
   return { ...state.verdict, needs: state.needs };
 }
@@ -24,14 +24,14 @@ function drawState(state) {
       stroke-linejoin="round">${SIGNS[verdict.level]}</svg>${text(verdict.word)}`;
     document.title = `${verdict.word} · ${state.cluster} · Quorate`;
   }
-  set($('says'), verdict.says.map(sentence => `<span>${text(sentence)}</span>`).join(' '));
+  set($('says'), verdict.says.split(/(?<=\.) (?=[A-Z])/).map(sentence => `<span>${text(sentence)}</span>`).join(' '));
   // Figures that change each time are read twice a second at most.
   const half = Math.floor(page.at / 500);
   if (word.half !== half || word.level !== verdict.level) {
     Object.assign(word, { half, level: verdict.level });
-    set($('facts'), factsOf(state, verdict));
+    set($('facts'), `<button type="button" class="fig" data-x="facts">${text(verdict.facts).replace(/\d[\d,]*/g, '<b>$&</b>')}</button>`);
   }
-  set($('needs'), verdict.needs.slice(0, 2).map(need => `<li>${need.node ? `<b>Node ${need.node}:</b> ` : ''}${text(need.text)}${
+  set($('needs'), verdict.needs.slice(0, 2).map(need => `<li>${text(need.text)}${
     need.next ? ` Next: <code>${text(need.next)}</code>` : ''}</li>`).join('') || '<li>Nothing needs attention.</li>');
   const whole = 'fill="currentColor"', broken = 'fill="none" stroke="currentColor" stroke-dasharray="2 2"';
   const sign = kind => `<svg width="10" height="10" viewBox="0 0 10 10" aria-hidden="true"><circle cx="5" cy="5" r="4" ${kind}/></svg>`;
@@ -39,13 +39,4 @@ function drawState(state) {
   set($('conn'), source.lost ? `${sign(broken)} Lost node ${state.served_by}, trying another`
     : `${sign(whole)} ${now} <span id="host">from node ${state.served_by}</span>`);
   document.documentElement.classList.toggle('stale', source.lost !== null && page.live);
-}
-
-function factsOf(state, verdict) {
-  if (verdict.level === 'lost') return verdict.facts.join(' ');
-  const about = (x, html) => `<button type="button" class="fig" data-x="${x}">${html}</button>`;
-  const rate = state.leader ? [about('writes', `<b>${count(state.writes_per_s)}</b> writes/s`),
-    about('p99', `p99 <b>${state.p99_ms == null ? '–' : state.p99_ms.toFixed(1)}</b> ms`)] : [];
-  const waits = state.waiting ? [about('waiting', `<b>${count(state.waiting)}</b> wait`)] : [];
-  return [[...rate, ...waits].join(', '), ...verdict.facts.map(fact => about('spare', text(fact)))].filter(Boolean).join('. ');
 }

@@ -28,7 +28,7 @@ function retell() {
 
 /// A note of the page itself, such as its move to another node.
 function note(state, says, why) {
-  const event = { at: record.newest, node: state.served_by, term: state.nodes[state.served_by].term, kind: 'page', text: says, why };
+  const event = { at: record.newest, node: state.served_by, term: state.nodes[state.served_by].term ?? 0, kind: 'page', text: says, why };
   record.events.push(event);
   tell(event);
 }

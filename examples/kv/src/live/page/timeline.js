@@ -18,7 +18,8 @@ function buildZoom() {
 }
 
 function drawTimeline(state) {
-  const ids = idsOf(state), canvas = $('line'), u = page.unit, W = page.wide, H = (34 + ids.length * LANE + 110) * u;
+  const ids = idsOf(state), canvas = $('line'), u = page.unit, W = page.wide, has99 = state.p99_ms != null;
+  const H = (34 + ids.length * LANE + (has99 ? 110 : 76)) * u;
   put(canvas, 'style', `--th:${H}px`);
   const scale = Math.min(2, devicePixelRatio || 1), [width, height] = [Math.round(W * scale), Math.round(H * scale)];
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
@@ -41,7 +42,7 @@ function drawTimeline(state) {
     g.clearRect(px - 3 * u, y - 7 * u, m + 6 * u, 14 * u);
     g.fillStyle = colours.ink; g.fillText(word, px, y);
   };
-  const band = 26 * u, oldest = Math.max(left, x(record.oldest));
+  const band = 26 * u, oldest = Math.max(left, x(Math.min(record.oldest, record.begun ?? record.oldest)));
   label('Leader', band / 2);
   for (const id of ids) {
     label('Node ' + id, laneOf(id));
@@ -94,9 +95,9 @@ function drawTimeline(state) {
     g.strokeStyle = colours.ink2; g.lineWidth = 1.25; g.stroke(line);
     g.strokeStyle = colours.line; g.beginPath(); g.moveTo(left, y + h + .5); g.lineTo(W, y + h + .5); g.stroke();
   };
-  const rate = state.writes_per_s;
+  const rate = state.writes_per_s ?? 0;
   plot(point => point.writes, base, 32 * u, rate >= 10_000 ? `${(rate / 1000).toFixed(1)}k/s` : `${count(rate)}/s`, true);
-  plot(point => point.p99, base + 40 * u, 30 * u, state.p99_ms == null ? 'p99 –' : `p99 ${state.p99_ms.toFixed(1)} ms`, false);
+  if (has99) plot(point => point.p99, base + 40 * u, 30 * u, `p99 ${state.p99_ms.toFixed(1)} ms`, false);
   const step = STEPS_MS.find(ms => ms / timeline.span_ms * (W - left) > 96 * u) ?? 300_000;
   g.fillStyle = colours.ink2; font(400, 12); g.textAlign = 'center';
   for (let at = Math.ceil(from / step) * step; at <= to; at += step) {

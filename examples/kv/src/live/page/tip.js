@@ -13,8 +13,8 @@ function tipOfNode(state, id) {
   const node = state.nodes[id];
   if (!node) return null;
   const labels = Object.entries(node.labels ?? {}).map(([key, value]) => `${key}=${value}`).join(', ');
-  const facts = [...(isSilent(state, node) ? [['Last heard', duration(node.seen.age_ms) + ' ago']] : node.seen.via ? [['Heard over', 'node ' + node.seen.via]] : []),
-    ['Role', ROLES[node.role] ?? node.role], ['Term', node.term], ['Voted for', node.vote ? 'node ' + node.vote : 'none'], ['First entry', count(node.first)],
+  const facts = [...(isSilent(node) ? [['Last heard', node.seen ? duration(node.seen.age_ms) + ' ago' : 'never']] : node.seen?.via ? [['Heard over', 'node ' + node.seen.via]] : []),
+    ['Role', ROLES[node.role] ?? node.role ?? '–'], ['Term', node.term ?? '–'], ['Voted for', node.vote ? 'node ' + node.vote : 'none'], ['First entry', count(node.first)],
     ['Snapshot up to', count(node.snapshot)], ['Applied', count(node.applied)], ['Committed', count(node.commit)], ['Durable', count(node.durable)], ['Last', count(node.last)],
     ['Sync', node.sync_ms == null ? '–' : node.sync_ms.toFixed(1) + ' ms'], ['Raft address', node.address ?? '–'], ['HTTP', node.http ?? '–'], ...(labels ? [['Labels', labels]] : [])];
   return `<b>Node ${id}</b><dl>${facts.map(([name, value]) => `<dt>${name}</dt><dd>${text(value)}</dd>`).join('')}</dl><em>Raft paper, Figure 2</em>`;
