@@ -125,7 +125,7 @@ impl fmt::Display for Sentence<'_> {
             What::ClusterIdKnown { id } => write!(f, "knows the id of its cluster to be {id}."),
             What::OnlyVoter { listed } => write!(
                 f,
-                "is the only voter by its log, though its settings list {}: they get no copy of the data until they are added as \
+                "has a log that names this node as the only voter, though its settings list {}: they get no copy of the data until they are added as \
                  members.",
                 Nodes(listed)
             ),
