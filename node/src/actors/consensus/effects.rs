@@ -120,7 +120,11 @@ impl Consensus {
             }
             Effect::Removed { at } => self.removed(at, ctx),
             Effect::MachineUnknown { candidate, version } => self.machine_unknown(candidate, version),
-            Effect::Refused { from, reason } => self.node.metrics.dropped(Some(from.0), label_of(reason)),
+            Effect::Refused { from, reason } => {
+                // Only members have a series of their own.
+                let peer = (reason != MessageRefusal::Stranger).then_some(from.0);
+                self.node.metrics.dropped(peer, label_of(reason));
+            }
             Effect::Restore(base) => {
                 self.ticking.ticks.restores(base.last.index, self.replica.log().last().index);
                 self.restore(&base, ctx);
