@@ -14,19 +14,20 @@
 //! | `lost` | events were lost on the way here | `{"count"}`, and the node if it no longer had them |
 //! | `gap` | the reader was too slow | `{"lost": N}`, the number of messages; a snapshot follows |
 //!
-//! A member that is absent from the JSON is `null` in `PAGE.md`: a merge patch says absence by
-//! `null`. The history is recorded while there is a stream, and does not travel in patches.
+//! A fact that is unknown or does not apply is left out of the page: a merge patch says absence by
+//! `null`, so no member of the page is. The history is recorded while there is a stream, and does not
+//! travel in patches.
 //!
 //! **Bounds.** Messages are shared by all streams, and at most 128 of them wait for the slowest. A
-//! snapshot has the last 200 events, 15 minutes of points and 2,000 spans. Without a stream nothing is
-//! collected.
+//! snapshot has the last 200 events, 15 minutes of points and 2,000 spans. Without a stream nothing
+//! is collected.
 //!
-//! - [`document`]: HTML, style and script of the page.
-//! - [`page`]: the page out of a view of the cluster.
-//! - [`verdict`]: its sentences: how the cluster is, and what needs attention.
+//! - `document`: HTML, style and script of the page.
+//! - `page`: the page out of a view of the cluster.
+//! - `verdict`: its sentences: how the cluster is, and what needs attention.
 //! - [`patch`]: merge patches.
-//! - [`history`]: roles, leaders and throughput of the last 15 minutes.
-//! - [`hub`]: one page for all streams. Their endpoint is `http/live.rs`.
+//! - `history`: roles, leaders and throughput of the last 15 minutes.
+//! - `hub`: one page for all streams. Their endpoint is `http/live.rs`.
 
 pub(crate) mod document;
 mod history;

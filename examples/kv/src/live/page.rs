@@ -1,4 +1,4 @@
-//! The page: the facts of a view of the cluster, in the form of `PAGE.md`.
+//! The page: the facts of a view of the cluster, in the form that a browser draws.
 
 use super::verdict::{self, Need, Verdict};
 use quorate::{
