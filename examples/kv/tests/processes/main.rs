@@ -17,6 +17,7 @@ mod kills;
 mod leases;
 mod list;
 mod live;
+mod live_page;
 mod lost_data;
 mod members;
 mod paths;
