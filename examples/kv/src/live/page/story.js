@@ -1,7 +1,11 @@
 // 6: the story. New sentences come on top; while a "why" is open, the list keeps its place.
 const STORY_MAX = 200;
 
+/// Kinds that say again, from the other side, what a vote or a state says.
+const SAID_TWICE = ['vote_received', 'link_up', 'term_changed'];
+
 function tell(event) {
+  if (SAID_TWICE.includes(event.kind)) return;
   const item = document.createElement('li'), says = text(event.text);
   item.at = event.at;
   const why = event.why ? `<details><summary>Why<span class="hush"> this happened: ${says}</span></summary><p>${text(event.why)}${
