@@ -139,8 +139,7 @@ impl Proxy {
             let Ok((length, from)) = self.front.recv_from(&mut buffer).await else { continue };
             let Ok(socket) = self.socket_of(from).await else { continue };
             let fault = self.faults.between(self.faults.nodes.get(&from).copied(), Some(self.node));
-            let to = self.own;
-            pass(fault, buffer[..length].to_vec(), move |datagram| drop(socket.try_send_to(&datagram, to)));
+            pass(fault, socket, &buffer[..length], self.own).await;
         }
     }
 
@@ -183,21 +182,21 @@ impl Answers {
         loop {
             let Ok(length) = socket.recv(&mut buffer).await else { continue };
             let fault = faults.between(Some(node), faults.nodes.get(&to).copied());
-            let front = Arc::clone(&front);
-            pass(fault, buffer[..length].to_vec(), move |datagram| drop(front.try_send_to(&datagram, to)));
+            pass(fault, Arc::clone(&front), &buffer[..length], to).await;
         }
     }
 }
 
 /// Sends a datagram, now or later or not at all. One that can't be sent is lost, as on any path.
-fn pass(fault: Option<PathFault>, datagram: Vec<u8>, send: impl FnOnce(Vec<u8>) + Send + 'static) {
+async fn pass(fault: Option<PathFault>, by: Arc<UdpSocket>, datagram: &[u8], to: SocketAddr) {
     match fault {
-        None => send(datagram),
+        None => drop(by.send_to(datagram, to).await),
         Some(PathFault::Cut) => {}
-        Some(PathFault::Slow(by)) => {
+        Some(PathFault::Slow(delay)) => {
+            let datagram = datagram.to_vec();
             tokio::spawn(async move {
-                tokio::time::sleep(by).await;
-                send(datagram);
+                tokio::time::sleep(delay).await;
+                drop(by.send_to(&datagram, to).await);
             });
         }
     }
