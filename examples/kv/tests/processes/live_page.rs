@@ -82,7 +82,7 @@ impl Browser {
         let mut lines = BufReader::new(driver.stdout.take().expect("piped")).lines();
         let port: u16 = loop {
             let line = lines.next_line().await.expect("text").expect("chromedriver ended");
-            if let Some((_, port)) = line.rsplit_once("on port ") {
+            if let Some((_, port)) = line.split_once("successfully on port ") {
                 break port.trim_end_matches('.').parse().expect("a port");
             }
         };
@@ -144,7 +144,7 @@ impl Drop for Browser {
             format!("DELETE /session/{} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.session, self.host);
         if let Ok(mut stream) = std::net::TcpStream::connect(&self.host) {
             let _ = std::io::Write::write_all(&mut stream, request.as_bytes());
-            let _ = std::io::Read::read_to_end(&mut stream, &mut Vec::new());
+            let _ = std::io::Read::read(&mut stream, &mut [0; 64]);
         }
     }
 }
@@ -158,9 +158,19 @@ async fn ask(host: &str, method: &str, path: &str, body: &Value) -> Value {
     );
     let mut stream = TcpStream::connect(host).await.expect("chromedriver listens");
     stream.write_all(request.as_bytes()).await.expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("text");
-    let (_, body) = answer.split_once("\r\n\r\n").expect("an answer");
-    let answer: Value = serde_json::from_str(body).expect("JSON");
+    let mut stream = BufReader::new(stream);
+    let (mut length, mut line) = (0, String::new());
+    // It keeps the connection open, so the end of an answer is known by its length alone.
+    while stream.read_line(&mut line).await.expect("an answer") > 2 {
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().expect("a length");
+        }
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.expect("a body");
+    let answer: Value = serde_json::from_slice(&body).expect("JSON");
     answer["value"].clone()
 }
