@@ -26,7 +26,7 @@ use crate::{
 };
 use quinn::{Connection, Endpoint, Incoming};
 use quorate_raft::NodeId;
-use std::{future::poll_fn, pin::pin, rc::Rc};
+use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc};
 use tokio::{task::spawn_local, time::Instant};
 
 /// The most connections of one node that await its hellos; a further one replaces the oldest. Each
@@ -100,7 +100,9 @@ async fn admit(shared: Rc<Shared>, incoming: Incoming, place: Place) {
     let remote = incoming.remote_address();
     let begun_with = shared.credentials();
     let handshake = async {
-        let connection = incoming.accept().map_err(Refusal::from)?.await.map_err(Refusal::from)?;
+        // Not with the set that was in use as its first packet arrived: it may have waited since.
+        let accepting = incoming.accept_with(Arc::clone(&begun_with.server));
+        let connection = accepting.map_err(Refusal::from)?.await.map_err(Refusal::from)?;
         let mut proved = None;
         let introduced = introduce(&shared, &connection, &mut proved).await.and_then(|(hello, lanes)| {
             judge_since(&shared, begun_with.number, &connection, Side::Acceptor, hello.node)?;
@@ -284,4 +286,47 @@ fn welcome(shared: &Rc<Shared>, introduced: Introduced) {
             accepted.remove(&peer);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        identity::node_name,
+        quic::{
+            reload::install,
+            testing::{CLUSTER, Pki, run},
+        },
+    };
+    use std::time::Duration;
+
+    const ONE: NodeId = NodeId(1);
+    const TWO: NodeId = NodeId(2);
+
+    #[test]
+    fn a_peer_that_waits_to_be_accepted_as_a_set_is_replaced_is_verified_by_the_newer_one() {
+        run(async {
+            let pki = Pki::new();
+            let [one, two] = [ONE, TWO].map(|node| pki.start(node, node.0, Duration::from_millis(300)));
+            let (shared, client) = (&one.links.shared, two.links.shared.credentials().client.clone());
+            // An endpoint of the test's own in place of the node's, so that the peer can be made to wait.
+            let server = quinn::ServerConfig::clone(&shared.credentials().server);
+            let endpoint = Endpoint::server(server, ([127, 0, 0, 1], 0).into()).expect("a socket");
+            let address = endpoint.local_addr().expect("it is bound");
+            let dialling = two.links.shared.endpoint().expect("it runs");
+            let dialling = dialling.connect_with(client, address, &node_name(ONE, CLUSTER)).expect("a name");
+            let incoming = endpoint.accept().await.expect("the peer's first packet");
+
+            pki.revoke(TWO);
+            install(shared, &pki.load(ONE));
+            let place = Place::take(shared, Source::of(address, |_| true));
+            let admitting = spawn_local(admit(Rc::clone(shared), incoming, place));
+            // A dialler considers itself connected before the acceptor has judged its certificate.
+            if let Ok(connection) = dialling.await {
+                connection.closed().await;
+            }
+            admitting.await.expect("no panic");
+            assert_eq!(one.counts.connections(), [(None, ConnectionResult::RefusedCertificate)], "TLS refuses it");
+        });
+    }
 }

@@ -33,9 +33,9 @@ pub(super) fn start(quic: Quic, context: NetworkContext) -> Result<QuicLinks, Ne
     let socket = TokioRuntime.wrap_udp_socket(settings::socket(address)?).map_err(unusable)?;
     let held = Arc::downgrade(&socket);
     let config = quic.endpoint.clone();
-    let (credentials, server) =
-        (InUse::of(&quic.loaded, None, pace), settings::accepting(Arc::clone(&quic.loaded.server), pace));
-    let watched = Watched::new(&quic.loaded, quic.files, quic.options.reload_every, quic.reloader, server.clone());
+    let credentials = InUse::of(&quic.loaded, None, pace);
+    let server = quinn::ServerConfig::clone(&credentials.server);
+    let watched = Watched::new(&quic.loaded, quic.files, quic.options.reload_every, quic.reloader);
     let endpoint = Endpoint::new_with_abstract_socket(quic.endpoint, Some(server), socket, Arc::new(TokioRuntime))
         .map_err(unusable)?;
     let local_address = endpoint.local_addr().ok();
@@ -86,7 +86,7 @@ pub(super) fn start(quic: Quic, context: NetworkContext) -> Result<QuicLinks, Ne
 /// The running network, as its node holds it. Dropping it ends it, without waiting for the
 /// goodbyes to leave.
 pub(super) struct QuicLinks {
-    shared: Rc<Shared>,
+    pub(super) shared: Rc<Shared>,
     local_address: Option<SocketAddr>,
     socket: sync::Weak<dyn quinn::AsyncUdpSocket>,
     /// The task that reloads the credentials.

@@ -93,6 +93,8 @@ mod peer_link;
 mod reload;
 mod settings;
 mod shared;
+#[cfg(test)]
+mod testing;
 
 use crate::{
     codec::Versions,

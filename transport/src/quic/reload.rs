@@ -93,6 +93,8 @@ impl Loaded {
 /// The credentials that a running network uses.
 pub(super) struct InUse {
     pub(super) client: quinn::ClientConfig,
+    /// Each handshake is accepted with this: quinn's own copy is that of the peer's first packet.
+    pub(super) server: Arc<quinn::ServerConfig>,
     standing: Arc<Standing>,
     /// The node's own certificate.
     own: CertificateDer<'static>,
@@ -112,8 +114,14 @@ impl InUse {
         let own_since = before.filter(|before| before.own == own).map_or(number, |before| before.own_since);
         let mut client = quinn::ClientConfig::new(Arc::clone(&loaded.client) as _);
         client.transport_config(settings::transport(pace));
+        // All but TLS is kept, because it has the key of the tokens by which addresses are proved.
+        let mut server = before.map_or_else(
+            || settings::accepting(Arc::clone(&loaded.server), pace),
+            |before| quinn::ServerConfig::clone(&before.server),
+        );
+        server.crypto = Arc::clone(&loaded.server) as _;
         let (standing, list) = (Arc::clone(&loaded.standing), credentials.trust.list());
-        Self { client, standing, own, list, number, own_since }
+        Self { client, server: Arc::new(server), standing, own, list, number, own_since }
     }
 
     /// Whether the certificate that `peer` showed on a connection counts by this set.
@@ -188,20 +196,11 @@ pub(super) struct Watched {
     /// Zero: only on request.
     pub(super) every: Duration,
     pub(super) reloader: Reloader,
-    /// The settings of accepted connections, but for TLS. Kept, because they have the key of the
-    /// tokens by which addresses are proved.
-    pub(super) server: quinn::ServerConfig,
 }
 
 impl Watched {
-    pub(super) fn new(
-        loaded: &Loaded,
-        files: Files,
-        every: Duration,
-        reloader: Reloader,
-        server: quinn::ServerConfig,
-    ) -> Self {
-        Self { files, contents: loaded.contents.clone(), every, reloader, server }
+    pub(super) fn new(loaded: &Loaded, files: Files, every: Duration, reloader: Reloader) -> Self {
+        Self { files, contents: loaded.contents.clone(), every, reloader }
     }
 }
 
@@ -239,7 +238,7 @@ pub(super) async fn watch(shared: Rc<Shared>, mut watched: Watched) {
             Ok(Some(loaded)) => {
                 let was_failing = failing.ended();
                 if is_asked || was_failing || loaded.contents != watched.contents {
-                    install(&shared, &watched.server, &loaded);
+                    install(&shared, &loaded);
                 }
                 watched.contents = loaded.contents;
             }
@@ -276,13 +275,11 @@ async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
 
 /// Puts a set into use, and closes the connections to peers that it does not accept. Spare endpoints
 /// only dial, and take the set with each dial.
-fn install(shared: &Rc<Shared>, server: &quinn::ServerConfig, loaded: &Loaded) {
+pub(super) fn install(shared: &Rc<Shared>, loaded: &Loaded) {
     let before = shared.credentials();
     let after = InUse::of(loaded, Some(&before), shared.pace);
     if let Some(endpoint) = shared.endpoint() {
-        let mut server = server.clone();
-        server.crypto = Arc::clone(&loaded.server) as _;
-        endpoint.set_server_config(Some(server));
+        endpoint.set_server_config(Some(quinn::ServerConfig::clone(&after.server)));
     }
     let (ends, list) = (loaded.credentials.expires_unix_seconds, after.list);
     shared.observer.certificate_expires(ends);
