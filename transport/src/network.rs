@@ -24,7 +24,14 @@
 
 use quorate_raft::{ClusterId, Message, NodeId, Skip};
 use std::{
-    collections::BTreeMap, fmt, future::Future, net::SocketAddr, path::PathBuf, pin::Pin, rc::Rc, sync::Arc,
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -269,6 +276,18 @@ pub enum NetworkError {
         /// The library's error.
         source: Cause,
     },
+}
+
+impl NetworkError {
+    /// The file that can't be used. With the contents of all files it tells one failure from another:
+    /// the text does not, because the clock is in it if a date is the problem.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File { path, .. } => Some(path),
+            Self::Identity(_) | Self::Address { .. } | Self::Tls { .. } => None,
+        }
+    }
 }
 
 /// An error of another library.

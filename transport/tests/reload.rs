@@ -309,6 +309,29 @@ fn a_reload_that_fails_keeps_the_former_set_and_is_told_once_and_the_next_good_o
 }
 
 #[test]
+fn an_expired_certificate_is_told_of_once_though_its_text_has_another_time_at_each_look() {
+    let log = Log::default();
+    let _guards = logging(&log);
+    run(async {
+        let mut files = Files::of_a_new_authority();
+        // The text has whole seconds.
+        files.every = Duration::from_millis(1100);
+        let [one] = files.start([ONE]).await;
+        files.put(ONE, &files.sign(ONE, |params| params.not_after = (SystemTime::now() - HOUR).into()));
+        one.node.counts.until(|counts| counts.reloads("failed") == 1).await;
+        // The look at these is a further one.
+        let expires = one.certificate_expires();
+        tokio::time::sleep(files.every * 3 / 2).await;
+        files.issue_for(ONE, 20 * HOUR);
+        one.node.counts.until(|counts| counts.reloads("loaded") == 1).await;
+        assert_eq!(one.reloads("failed"), 1);
+        assert!(one.certificate_expires() < expires);
+    });
+    let text = log.text();
+    assert_eq!(text.matches("node-1.pem: expired at").count(), 1, "{text}");
+}
+
+#[test]
 fn a_set_of_another_node_or_of_no_trusted_authority_is_not_taken() {
     run(async {
         let files = Files::of_a_new_authority();

@@ -26,7 +26,12 @@ use rustls::{
     CertificateError, Error,
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, MissedTickBehavior, interval_at},
@@ -65,20 +70,24 @@ impl Loaded {
 
     /// Loads and checks the files. The digest is that of the very bytes that were loaded: files that
     /// change meanwhile are read again.
-    pub(super) fn load(files: &Files) -> Result<Self, NetworkError> {
+    pub(super) fn load(files: &Files) -> Result<Self, Failure> {
         let mut contents = Contents::of(files.paths());
         for _ in 0..Self::ATTEMPTS {
             let loaded = Self::load_once(files);
             let after = Contents::of(files.paths());
             if after == contents {
-                let (credentials, client, server) = loaded?;
+                let (credentials, client, server) = match loaded {
+                    Ok(loaded) => loaded,
+                    Err(error) => return Err(Failure { error, contents }),
+                };
                 let standing = Arc::new(credentials.trust.standing());
                 return Ok(Self { credentials, client, server, standing, contents });
             }
             contents = after;
         }
         let problem = "is one of several files that change while they are read: replace them once".to_owned();
-        Err(NetworkError::File { path: files.cert.clone(), problem, source: None })
+        let error = NetworkError::File { path: files.cert.clone(), problem, source: None };
+        Err(Failure { error, contents })
     }
 
     fn load_once(files: &Files) -> Result<(Credentials, Arc<QuicClientConfig>, Arc<QuicServerConfig>), NetworkError> {
@@ -87,6 +96,20 @@ impl Loaded {
         let client = settings::client(&credentials, provider.clone())?;
         let server = settings::server(&credentials, provider)?;
         Ok((credentials, client, server))
+    }
+}
+
+/// Files that can't be used.
+#[derive(Debug)]
+pub(super) struct Failure {
+    error: NetworkError,
+    /// The contents of all of them.
+    contents: Contents,
+}
+
+impl From<Failure> for NetworkError {
+    fn from(failure: Failure) -> Self {
+        failure.error
     }
 }
 
@@ -231,7 +254,8 @@ pub(super) async fn watch(shared: Rc<Shared>, mut watched: Watched) {
         let looked = on_a_thread(move || look(&files, before, &cluster, node)).await;
         let looked = looked.unwrap_or_else(|error| {
             let problem = format!("can't be read now ({error}): free threads or memory of this machine");
-            Err(NetworkError::File { path: watched.files.cert.clone(), problem, source: Some(error.into()) })
+            let error = NetworkError::File { path: watched.files.cert.clone(), problem, source: Some(error.into()) };
+            Err(Failure { error, contents: watched.contents.clone() })
         });
         match looked {
             Ok(None) => {}
@@ -242,11 +266,10 @@ pub(super) async fn watch(shared: Rc<Shared>, mut watched: Watched) {
                 }
                 watched.contents = loaded.contents;
             }
-            Err(error) => {
-                let problem = error.to_string();
-                if failing.failed(&problem, is_asked) {
+            Err(Failure { error, contents }) => {
+                if failing.failed((error.file().map(Path::to_owned), contents), is_asked) {
                     shared.observer.credentials_reloaded(ReloadResult::Failed);
-                    tracing::error!("credentials can't be reloaded, and the former ones stay in use: {problem}");
+                    tracing::error!("credentials can't be reloaded, and the former ones stay in use: {error}");
                 }
             }
         }
@@ -254,13 +277,15 @@ pub(super) async fn watch(shared: Rc<Shared>, mut watched: Watched) {
 }
 
 /// Loads the files, unless they have the contents `before`.
-fn look(files: &Files, before: Option<Contents>, cluster: &str, node: NodeId) -> Result<Option<Loaded>, NetworkError> {
+fn look(files: &Files, before: Option<Contents>, cluster: &str, node: NodeId) -> Result<Option<Loaded>, Failure> {
     if before.is_some_and(|before| before == Contents::of(files.paths())) {
         return Ok(None);
     }
     let loaded = Loaded::load(files)?;
-    loaded.credentials.check(cluster, node)?;
-    Ok(Some(loaded))
+    match loaded.credentials.check(cluster, node) {
+        Ok(()) => Ok(Some(loaded)),
+        Err(error) => Err(Failure { error, contents: loaded.contents }),
+    }
 }
 
 /// Runs `work`, which may block, on a thread of its own; tokio's pool would panic if no thread can be
@@ -303,9 +328,13 @@ pub(super) fn install(shared: &Rc<Shared>, loaded: &Loaded) {
 /// reported once the next look confirms it; that of a reload that was asked for, at once.
 #[derive(Debug, Default)]
 struct Failing {
-    unconfirmed: Option<String>,
-    reported: Option<String>,
+    unconfirmed: Option<Problem>,
+    reported: Option<Problem>,
 }
+
+/// A failure without its text, which the clock may change from look to look: the file to blame, and
+/// the contents of all of them.
+type Problem = (Option<PathBuf>, Contents);
 
 impl Failing {
     fn is_failing(&self) -> bool {
@@ -313,12 +342,12 @@ impl Failing {
     }
 
     /// Whether this failure is to be reported.
-    fn failed(&mut self, problem: &str, is_asked: bool) -> bool {
-        let is = |known: &Option<String>| known.as_deref() == Some(problem);
+    fn failed(&mut self, problem: Problem, is_asked: bool) -> bool {
+        let is = |known: &Option<Problem>| known.as_ref() == Some(&problem);
         let is_confirmed = is(&self.unconfirmed) && !is(&self.reported);
-        self.unconfirmed = Some(problem.to_owned());
+        self.unconfirmed = Some(problem.clone());
         if is_asked || is_confirmed {
-            self.reported = Some(problem.to_owned());
+            self.reported = Some(problem);
         }
         is_asked || is_confirmed
     }
@@ -399,18 +428,22 @@ mod tests {
     #[test]
     fn a_failure_is_reported_once_and_only_when_it_lasts_or_was_asked_for() {
         let mut failing = Failing::default();
-        assert!(!failing.failed("half", false), "the other half may be on its way");
+        let problem = |file: &str| (Some(PathBuf::from(file)), Contents::of([]));
+        assert!(!failing.failed(problem("half"), false), "the other half may be on its way");
         assert!(failing.is_failing());
         assert!(!failing.ended(), "and came: nothing was reported");
         assert!(!failing.is_failing());
 
         let told: Vec<_> =
-            ["a", "a", "a", "b", "a", "b", "b", "b"].map(|problem| failing.failed(problem, false)).into();
+            ["a", "a", "a", "b", "a", "b", "b", "b"].map(|file| failing.failed(problem(file), false)).into();
         assert_eq!(told, [false, true, false, false, false, false, true, false], "each distinct one that lasts");
-        assert!(failing.failed("b", true), "a caller that asks is told");
-        assert!(!failing.failed("b", false));
+        assert!(failing.failed(problem("b"), true), "a caller that asks is told");
+        assert!(!failing.failed(problem("b"), false));
         assert!(failing.ended());
-        assert!(!failing.failed("b", false) && failing.failed("b", false), "after a success it is news again");
+        assert!(
+            !failing.failed(problem("b"), false) && failing.failed(problem("b"), false),
+            "after a success it is news again"
+        );
     }
 
     #[test]
