@@ -293,7 +293,9 @@ mod tests {
     use super::*;
     use crate::{
         identity::node_name,
+        network::Links,
         quic::{
+            peer_link::introduce as introduce_to,
             reload::install,
             testing::{CLUSTER, Pki, run},
         },
@@ -327,6 +329,33 @@ mod tests {
             }
             admitting.await.expect("no panic");
             assert_eq!(one.counts.connections(), [(None, ConnectionResult::RefusedCertificate)], "TLS refuses it");
+        });
+    }
+
+    #[test]
+    fn a_connection_that_is_being_succeeded_ends_at_once_when_its_successor_is_replaced() {
+        run(async {
+            let pki = Pki::new();
+            // A succession may take 8 s here.
+            let [one, two] = [ONE, TWO].map(|node| pki.start(node, node.0, Duration::from_secs(60)));
+            let shared = &two.links.shared;
+            let (former, address) = (shared.credentials().client.clone(), one.links.local_address().expect("bound"));
+            pki.renew(TWO);
+            let next = quinn::ClientConfig::new(Arc::clone(&pki.load(TWO).client) as _);
+            let dial = async |client: &quinn::ClientConfig| {
+                let endpoint = shared.endpoint().expect("it runs");
+                let connecting = endpoint.connect_with(client.clone(), address, &node_name(ONE, CLUSTER));
+                let connection = connecting.expect("a name").await.expect("it is accepted");
+                let lanes = introduce_to(shared, ONE, &connection).await.expect("hellos");
+                (connection, lanes)
+            };
+            let first = dial(&former).await;
+            let second = dial(&next).await;
+            assert!(first.0.close_reason().is_none(), "it may still deliver");
+            let _third = dial(&next).await;
+            second.0.closed().await;
+            let soon = tokio::time::timeout(shared.pace.succession(), first.0.closed()).await;
+            soon.expect("before its succession's time is over");
         });
     }
 }

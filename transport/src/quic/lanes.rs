@@ -208,16 +208,14 @@ impl Carrier {
     }
 
     /// Another connection takes this one's place. What is queued here and on its way still arrives,
-    /// if that takes no longer than `within`; then this connection is closed. Of two processes, at
-    /// most one connection ends in this way at a time.
+    /// if that takes no longer than `within`; then this connection is closed, or earlier if the one in
+    /// its place ends. So of two processes, at most one connection ends in this way at a time.
     ///
     /// The dialler ends its lanes; the acceptor answers the end of each with that of its own, so the
     /// dialler, which closes, has then received all.
     pub(super) fn retire(self: &Rc<Self>, within: Duration) {
         self.succession.is_retired.set(true);
-        if let Some(before) = self.before.take().upgrade() {
-            before.close(Close::Replaced);
-        }
+        self.close_preceding();
         let carrier = Rc::clone(self);
         if self.side == Side::Dialler {
             for outbox in [&self.control, &self.append, &self.snapshot] {
@@ -237,6 +235,13 @@ impl Carrier {
             };
             carrier.close(Close::Replaced);
         });
+    }
+
+    /// Closes the connection that this one succeeds, if it has not ended yet.
+    fn close_preceding(&self) {
+        if let Some(before) = self.before.take().upgrade() {
+            before.close(Close::Replaced);
+        }
     }
 
     /// Closes the connection; its tasks end.
@@ -550,6 +555,8 @@ async fn keep(shared: Rc<Shared>, peer: NodeId, carrier: Rc<Carrier>, readers: V
             }
         }
     }
+    // Else connections that are succeeded pile up while their successors come and go.
+    carrier.close_preceding();
     for outbox in [&carrier.control, &carrier.append, &carrier.snapshot] {
         for _ in 0..outbox.close() {
             shared.observer.dropped(Some(peer), DropReason::ConnectionLost);

@@ -494,7 +494,11 @@ async fn dial(
 /// Opens the two-way lanes, sends a hello on each and waits for the peer's. With TLS 1.3 a dialler
 /// considers itself connected before the acceptor has checked its certificate, so only the peer's
 /// hello proves admission.
-async fn introduce(shared: &Shared, peer: NodeId, connection: &Connection) -> Result<([Opened; 2], Hello), Refusal> {
+pub(super) async fn introduce(
+    shared: &Shared,
+    peer: NodeId,
+    connection: &Connection,
+) -> Result<([Opened; 2], Hello), Refusal> {
     let (mut control, from_control) = connection.open_bi().await?;
     let (mut append, from_append) = connection.open_bi().await?;
     let _ = control.set_priority(CONTROL_PRIORITY);

@@ -46,6 +46,12 @@ impl Pki {
         self.quic(node).loaded
     }
 
+    /// Gives a node another certificate and key.
+    pub(super) fn renew(&self, node: NodeId) {
+        let issued = self.authority.issue_node(node, &[]).expect("issued");
+        issued.replace(self.dir.path(), &format!("node-{node}")).expect("files");
+    }
+
     /// Puts the certificate of `node` on the list.
     pub(super) fn revoke(&self, node: NodeId) {
         let pem = std::fs::read_to_string(self.dir.path().join(format!("node-{node}.pem"))).expect("a file");
