@@ -436,6 +436,24 @@ fn a_connection_ends_with_the_certificate_of_its_peer() {
 }
 
 #[test]
+fn a_certificate_that_is_shown_and_not_needed_may_end_without_its_connections() {
+    run(async {
+        let files = Files::of_a_new_authority();
+        let mut shown = files.issue(TWO, HOUR);
+        let ended = files.sign(THREE, |params| params.not_after = (SystemTime::now() - HOUR).into());
+        shown.certificate_pem += &ended.certificate_pem;
+        files.put(TWO, &shown);
+        let mut nodes = files.start([ONE, TWO]).await;
+        let traffic = Traffic::between(&mut nodes).await;
+        let [one, two] = &mut nodes;
+        // Each keeper looks once a second, and reports the round trip before: of two connections here.
+        traffic.carries_until(one, two, |one, _| one.node.counts.round_trips() >= 6).await;
+        assert_eq!(one.node.counts.connections("refused_certificate"), 0);
+        dropped_nothing(&nodes);
+    });
+}
+
+#[test]
 fn a_certificate_that_is_not_valid_yet_is_refused_with_its_date_and_both_clocks() {
     let log = Log::default();
     let _guards = logging(&log);

@@ -30,6 +30,7 @@ use crate::{
 use bytes::Bytes;
 use quinn::{Connection, ReadError, RecvStream, SendStream};
 use quorate_raft::NodeId;
+use rustls::pki_types::UnixTime;
 use std::{
     cell::{Cell, RefCell},
     rc::{Rc, Weak},
@@ -535,7 +536,7 @@ impl From<FrameError> for Bad {
 /// Looks after a connection until it ends, then empties its queues.
 async fn keep(shared: Rc<Shared>, peer: NodeId, carrier: Rc<Carrier>, readers: Vec<Rc<Progress>>) {
     let every = Duration::from_secs(1).min(shared.frame_timeout / 2).max(Duration::from_millis(1));
-    let expiry = Expiry::of(&carrier.connection);
+    let mut expiry = Expiry::of(&carrier.connection);
     let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -547,7 +548,10 @@ async fn keep(shared: Rc<Shared>, peer: NodeId, carrier: Rc<Carrier>, readers: V
             }
             _ = ticks.tick() => {
                 shared.observer.round_trip(peer, carrier.connection.rtt());
-                shared.close_if_refused(&carrier.connection, peer, expiry.judge());
+                if expiry.is_due(UnixTime::now().as_secs()) {
+                    let judged = shared.credentials().judge(&carrier.connection, carrier.side, peer, &shared.cluster);
+                    shared.close_if_refused(&carrier.connection, peer, judged);
+                }
                 if readers.iter().any(|progress| progress.is_late()) {
                     shared.offended(peer, "a frame was begun and not ended in time");
                     carrier.close(Close::Stalled);

@@ -182,8 +182,15 @@ fn no_longer_counts(error: &Error) -> Refusal {
     }
 }
 
-/// The end of the peer's certificates, in seconds since 1970, and the refusal from then on.
-pub(super) struct Expiry(u64);
+/// The ends of the certificates that a peer shows, in seconds since 1970: a look at them each second
+/// costs no verification.
+#[derive(Debug)]
+pub(super) struct Expiry {
+    own: u64,
+    /// Those that have not been looked at since they passed. The path that was verified need not use
+    /// each of these certificates.
+    others: Vec<u64>,
+}
 
 impl Expiry {
     pub(super) fn of(connection: &Connection) -> Self {
@@ -191,17 +198,17 @@ impl Expiry {
             let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
             u64::try_from(parsed.validity().not_after.timestamp()).ok()
         };
-        // TLS has verified them, so they can be parsed.
-        Self(chain_of(connection).iter().map(|certificate| ends(certificate).unwrap_or(0)).min().unwrap_or(0))
+        let chain = chain_of(connection);
+        let mut ends = chain.iter().map(|certificate| ends(certificate).unwrap_or(0));
+        Self { own: ends.next().unwrap_or(0), others: ends.collect() }
     }
 
-    /// Compares the end with this machine's clock.
-    pub(super) fn judge(&self) -> Result<(), Refusal> {
-        let (time, not_after) = (UnixTime::now(), UnixTime::since_unix_epoch(Duration::from_secs(self.0)));
-        if time.as_secs() <= self.0 {
-            return Ok(());
-        }
-        Err(no_longer_counts(&CertificateError::ExpiredContext { time, not_after }.into()))
+    /// Whether the certificates must be verified at this time: the peer's own has ended, or another one
+    /// since the last call.
+    pub(super) fn is_due(&mut self, now: u64) -> bool {
+        let before = self.others.len();
+        self.others.retain(|end| *end >= now);
+        self.own < now || self.others.len() < before
     }
 }
 
@@ -444,6 +451,13 @@ mod tests {
             !failing.failed(problem("b"), false) && failing.failed(problem("b"), false),
             "after a success it is news again"
         );
+    }
+
+    #[test]
+    fn certificates_are_verified_once_after_each_further_end_and_always_after_the_own_one() {
+        let mut expiry = Expiry { own: 50, others: vec![10, 40, 90] };
+        let due = [9, 10, 11, 12, 41, 41, 50, 51, 52].map(|now| expiry.is_due(now));
+        assert_eq!(due, [false, false, true, false, true, false, false, true, true]);
     }
 
     #[test]
