@@ -9,7 +9,7 @@ use quorate_transport::{
     identity::node_name,
     network::{Event, Inbox, Link},
 };
-use quorate_transport_testing::conformance::{PATIENCE, TestNode, heartbeat, heartbeat_reply, piece, proposal};
+use quorate_transport_testing::conformance::{PATIENCE, TestNode, append, heartbeat, heartbeat_reply, piece, proposal};
 use rcgen::{
     CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose, Issuer, KeyIdMethod, KeyPair,
     RevokedCertParams, SerialNumber,
@@ -144,6 +144,32 @@ fn messages_that_wait_for_credit_stay_ahead_of_those_on_the_connection_that_foll
             last = chunk.offset;
             unhandled.push_back(delivered);
         }
+    });
+}
+
+#[test]
+fn a_succession_that_does_not_complete_is_told_as_a_loss_of_the_link() {
+    run(async {
+        let files = Files::of_a_new_authority();
+        let [mut one, mut two] = files.start([ONE, TWO]).await;
+        let link = one.link(&two);
+        one.node.until_up(TWO).await;
+        // Kept unhandled until no credit is left, so that what follows waits on the older connection.
+        let message = append(1, 1, 1 << 20);
+        let mut unhandled = Vec::new();
+        for _ in 0..Inbox::CREDIT_BYTES / (message.bulk().len() + 100) {
+            link.send(message.clone());
+            unhandled.push(two.node.delivered().await);
+        }
+        link.send(message.clone());
+        link.send(message);
+        files.issue_for(ONE, 20 * HOUR);
+        one.node.until_down(TWO).await;
+        one.node.until_up(TWO).await;
+        assert_eq!(one.node.counts.connections("connected"), 2, "the newer connection stays");
+        link.send(heartbeat(1));
+        while two.node.received().await != (ONE, heartbeat(1)) {}
+        drop(unhandled);
     });
 }
 

@@ -271,7 +271,7 @@ fn welcome(shared: &Rc<Shared>, introduced: Introduced) {
     let carrier = Carrier::start(shared, Side::Acceptor, introduced, succeeded);
     shared.accepted.borrow_mut().insert(peer, Rc::clone(&carrier));
     match (succeeded, &older) {
-        (Some(succeeded), _) => succeeded.retire(shared.pace.succession()),
+        (Some(succeeded), _) => drop(spawn_local(succeeded.retire(shared.pace.succession()))),
         (None, Some(older)) => older.close(Close::Replaced),
         (None, None) => {}
     }

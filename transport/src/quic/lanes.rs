@@ -8,8 +8,10 @@
 //! the peer's certificate.
 //!
 //! A connection may be succeeded by another of the same two processes because a certificate changed.
-//! Then nothing is lost: what is queued on the older is written, each lane ends with the end of its
-//! stream, and the newer connection's lane is read after that.
+//! Then what is queued on the older is written, each lane ends with the end of its stream, and the
+//! newer connection's lane is read after that. If that takes too long, or the older connection ends
+//! first, messages may be lost: its dialler learns it. Chunks of snapshots that wait for the inbox's
+//! credit as the older connection ends are lost without notice.
 //!
 //! **Invariant:** no lane waits for another. Each has its outbox, its stream's window, and credit
 //! of its own in the inbox; what all lanes share, the connection's windows, has room for every
@@ -85,22 +87,27 @@ struct Succession {
 
 const LANES: usize = 3;
 
-/// An event that happens once.
+/// The end of one direction of a lane, which happens once.
 #[derive(Default)]
 struct Gate {
-    is_open: Cell<bool>,
+    /// Set at the end: whether nothing of the lane was lost.
+    is_whole: Cell<Option<bool>>,
     opened: Notify,
 }
 
 impl Gate {
-    fn open(&self) {
-        self.is_open.set(true);
+    fn open(&self, is_whole: bool) {
+        self.is_whole.set(Some(is_whole));
         self.opened.notify_waiters();
     }
 
-    async fn opened(&self) {
-        // Nothing runs between the look and the wait: all of it is on one thread.
-        while !self.is_open.get() {
+    /// Waits for the end. Gives whether nothing was lost.
+    async fn opened(&self) -> bool {
+        loop {
+            // Nothing runs between the look and the wait: all of it is on one thread.
+            if let Some(is_whole) = self.is_whole.get() {
+                return is_whole;
+            }
             self.opened.notified().await;
         }
     }
@@ -213,8 +220,9 @@ impl Carrier {
     /// its place ends. So of two processes, at most one connection ends in this way at a time.
     ///
     /// The dialler ends its lanes; the acceptor answers the end of each with that of its own, so the
-    /// dialler, which closes, has then received all.
-    pub(super) fn retire(self: &Rc<Self>, within: Duration) {
+    /// dialler, which closes, has then received all. The future gives the dialler whether nothing was
+    /// lost on the control and append lanes; the acceptor can't tell, and gets `false`.
+    pub(super) fn retire(self: &Rc<Self>, within: Duration) -> impl Future<Output = bool> + use<> {
         self.succession.is_retired.set(true);
         self.close_preceding();
         let carrier = Rc::clone(self);
@@ -223,19 +231,26 @@ impl Carrier {
                 outbox.finish();
             }
         }
-        spawn_local(async move {
+        async move {
             let Succession { read, written, .. } = &*carrier.succession;
             let ended = async {
                 for gate in written.iter().chain([&read[Lane::Control as usize], &read[Lane::Append as usize]]) {
-                    gate.opened().await;
+                    if !gate.opened().await {
+                        return false;
+                    }
+                }
+                carrier.connection.close_reason().is_none()
+            };
+            let is_whole = match carrier.side {
+                Side::Dialler => tokio::time::timeout(within, ended).await.unwrap_or(false),
+                Side::Acceptor => {
+                    let _ = tokio::time::timeout(within * 2, carrier.connection.closed()).await;
+                    false
                 }
             };
-            let _ = match carrier.side {
-                Side::Dialler => tokio::time::timeout(within, ended).await,
-                Side::Acceptor => tokio::time::timeout(within * 2, carrier.connection.closed()).await.map(drop),
-            };
             carrier.close(Close::Replaced);
-        });
+            is_whole
+        }
     }
 
     /// Closes the connection that this one succeeds, if it has not ended yet.
@@ -260,27 +275,25 @@ async fn write(
     outbox: Rc<Outbox>,
     succession: Rc<Succession>,
 ) {
-    write_all(&shared, peer, lane, &mut stream, &outbox).await;
-    succession.written[lane as usize].open();
+    let is_whole = write_all(&shared, peer, lane, &mut stream, &outbox).await;
+    succession.written[lane as usize].open(is_whole);
 }
 
-/// Writes until the outbox is closed, or is finished and everything has arrived.
-async fn write_all(shared: &Shared, peer: NodeId, lane: Lane, stream: &mut SendStream, outbox: &Outbox) {
+/// Writes until the outbox is closed, or is finished and everything has arrived: then `true`.
+async fn write_all(shared: &Shared, peer: NodeId, lane: Lane, stream: &mut SendStream, outbox: &Outbox) -> bool {
     let mut batch = Vec::new();
     while let Some((frames, bytes)) = outbox.take(&mut batch).await {
         if stream.write_all_chunks(&mut batch).await.is_err() {
             // The connection is lost, or the peer stopped reading the lane; either way the reader
             // or keeper ends it.
-            return;
+            return false;
         }
         batch.clear();
         outbox.written(frames, bytes);
         shared.observer.bytes(peer, Direction::Sent, lane, bytes as u64);
     }
     // Of no effect on a connection that is closed.
-    if stream.finish().is_ok() {
-        let _ = stream.stopped().await;
-    }
+    stream.finish().is_ok() && matches!(stream.stopped().await, Ok(None))
 }
 
 /// The dialler's snapshot lane.
@@ -291,22 +304,20 @@ async fn write_snapshots(
     outbox: Rc<Outbox>,
     succession: Rc<Succession>,
 ) {
-    write_all_snapshots(&shared, peer, &connection, &outbox).await;
-    succession.written[Lane::Snapshot as usize].open();
+    let is_whole = write_all_snapshots(&shared, peer, &connection, &outbox).await;
+    succession.written[Lane::Snapshot as usize].open(is_whole);
 }
 
-/// Opens the lane when there is something to send on it, which is rare.
-async fn write_all_snapshots(shared: &Shared, peer: NodeId, connection: &Connection, outbox: &Outbox) {
+/// Opens the lane when there is something to send on it, which is rare. Gives whether all arrived.
+async fn write_all_snapshots(shared: &Shared, peer: NodeId, connection: &Connection, outbox: &Outbox) -> bool {
     if !outbox.filled().await {
-        return;
+        return true; // nothing was ever queued
     }
     // A peer without such a lane never accepts it: the outbox stays full, and further
     // messages are dropped.
-    let Ok(mut stream) = connection.open_uni().await else { return };
+    let Ok(mut stream) = connection.open_uni().await else { return false };
     let _ = stream.set_priority(SNAPSHOT_PRIORITY);
-    if say(&mut stream, shared).await.is_ok() {
-        write_all(shared, peer, Lane::Snapshot, &mut stream, outbox).await;
-    }
+    say(&mut stream, shared).await.is_ok() && write_all(shared, peer, Lane::Snapshot, &mut stream, outbox).await
 }
 
 /// The acceptor's end of the snapshot lane, before the dialler opens it.
@@ -320,7 +331,8 @@ struct Snapshots {
 async fn read_snapshots(shared: Rc<Shared>, peer: NodeId, connection: Connection, snapshots: Snapshots) {
     let succession = Rc::clone(&snapshots.succession);
     read_all_snapshots(shared, peer, connection, snapshots).await;
-    succession.read[Lane::Snapshot as usize].open();
+    // No dialler waits for this one.
+    succession.read[Lane::Snapshot as usize].open(false);
 }
 
 async fn read_all_snapshots(shared: Rc<Shared>, peer: NodeId, connection: Connection, snapshots: Snapshots) {
@@ -416,17 +428,19 @@ impl Reader {
         if let Some(preceding) = preceding {
             preceding.read[self.lane as usize].opened().await;
         }
-        self.read_to_end(connection, rest, &succession).await;
-        succession.read[self.lane as usize].open();
+        let is_whole = self.read_to_end(connection, rest, &succession).await;
+        succession.read[self.lane as usize].open(is_whole);
     }
 
-    async fn read_to_end(&mut self, connection: Connection, rest: Bytes, succession: &Succession) {
+    /// Gives whether the lane ended because another connection took this one's place.
+    async fn read_to_end(&mut self, connection: Connection, rest: Bytes, succession: &Succession) -> bool {
         match self.read(rest, &connection).await {
             // The peer knows that another connection has taken this one's place.
             Ok(End::OfStream) if succession.is_retired.get() => {
                 if let Some(answers) = &self.answers {
                     answers.finish();
                 }
+                return true;
             }
             Ok(End::OfStream) => {
                 let why = FrameError::Unexpected("end of a lane").to_string();
@@ -444,6 +458,7 @@ impl Reader {
                 connection.close(refusal.close.code(), refusal.why.as_bytes());
             }
         }
+        false
     }
 
     /// Reads until the connection ends, or until the peer sends something that it must not: the

@@ -45,7 +45,7 @@ use tokio::{sync::oneshot, time::Instant};
 ///
 /// After a change of this node's certificate or the peer's, the connection is dialled anew beside the
 /// old one, too. The newer one succeeds the older without the loss of a message, and the link stays
-/// up.
+/// up. A succession that does not complete may lose messages: the link goes down, and up again.
 pub(super) struct PeerLink {
     peer: NodeId,
     address: String,
@@ -225,9 +225,25 @@ impl PeerLink {
         match succeeded {
             Some(succeeded) => {
                 tracing::debug!(peer = self.peer.0, "connection renewed after a change of certificates");
-                succeeded.retire(self.shared.pace.succession());
+                let retired = succeeded.retire(self.shared.pace.succession());
+                ctx.spawn(retired.into_actor(self).map(|is_whole, link, _| {
+                    if !is_whole {
+                        link.lost_some();
+                    }
+                }));
             }
             None => self.shared.inbox.link_up(self.peer),
+        }
+    }
+
+    /// The older of two connections ended before all of it had arrived. Reports a loss, though the newer
+    /// one is up: else requests that were lost, or their answers, are waited for until their deadlines.
+    fn lost_some(&self) {
+        // A link that is down was lost since.
+        if self.dialled.borrow().is_some() {
+            tracing::info!(peer = self.peer.0, "messages may be lost on the connection that was renewed");
+            self.shared.inbox.link_down(self.peer);
+            self.shared.inbox.link_up(self.peer);
         }
     }
 
