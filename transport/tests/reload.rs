@@ -62,6 +62,21 @@ fn a_node_takes_another_certificate_and_key_and_its_links_lose_nothing() {
 }
 
 #[test]
+fn a_connection_is_renewed_over_a_round_trip_that_leaves_no_time_for_a_first_dial() {
+    run(async {
+        let files = Files::of_a_new_authority();
+        let [mut one, two] = files.start([ONE, TWO]).await;
+        // A dial takes three round trips of 0.6 s: the address is proved first.
+        let path = support::path::Path::lay(two.address()).await;
+        path.delay(Duration::from_millis(300));
+        let _link = one.node.links.link(TWO, &path.address());
+        one.node.until_up(TWO).await;
+        files.issue_for(ONE, 20 * HOUR);
+        one.node.counts.until(|counts| counts.connections("connected") == 2).await;
+    });
+}
+
+#[test]
 fn an_authority_is_replaced_while_messages_flow_and_none_is_lost() {
     run(async {
         let old = Files::of_a_new_authority();

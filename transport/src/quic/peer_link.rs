@@ -161,7 +161,8 @@ impl PeerLink {
             }
             let is_outdated = self.is_peer_renewed || carrier.own_since != self.shared.credentials().own_since;
             if is_outdated && self.renewing.is_none() && Instant::now() >= self.succeed_after {
-                let attempt = self.attempt(Self::DIAL_WITHIN, false, None, ctx);
+                let within = Self::DIAL_WITHIN.max(round_trip * Self::ROUND_TRIPS);
+                let attempt = self.attempt(within, false, None, ctx);
                 self.renewing = Some(Renewing { attempt, why: Why::Outdated });
             }
         } else if self.renewing.is_none() {
