@@ -19,6 +19,7 @@ use crate::{
 use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use quinn::Connection;
 use quorate_raft::{Message, NodeId};
+use rustls::pki_types::CertificateDer;
 use std::{
     cell::RefCell,
     net::{SocketAddr, ToSocketAddrs},
@@ -62,12 +63,36 @@ pub(super) struct PeerLink {
     looked_at: Instant,
     /// The attempt to replace a connection that is up.
     renewing: Option<Renewing>,
-    /// The peer showed another certificate than on the connection that is up.
-    is_peer_renewed: bool,
+    renewed: Renewed,
     /// When a certificate's change may be followed by another attempt.
     succeed_after: Instant,
     /// The result that was last logged: changes are logged, attempts are not.
     told: Option<Told>,
+}
+
+/// Another certificate of the peer than on the connection that is up.
+#[derive(Debug, Default)]
+struct Renewed {
+    /// The one that the peer showed since the latest attempt began.
+    shown: Option<CertificateDer<'static>>,
+    /// The one that it had shown before: the attempt may find it, or fail.
+    sought: Option<CertificateDer<'static>>,
+}
+
+impl Renewed {
+    fn attempt_begins(&mut self) {
+        self.sought = self.shown.take().or(self.sought.take());
+    }
+
+    fn attempt_fails(&mut self) {
+        self.shown = self.shown.take().or(self.sought.take());
+    }
+
+    /// A connection came up, on which the peer showed `found`.
+    fn attempt_succeeds(&mut self, found: Option<&CertificateDer<'static>>) {
+        self.sought = None;
+        self.shown = self.shown.take().filter(|shown| Some(shown) != found);
+    }
 }
 
 /// An attempt to replace a connection that is up.
@@ -134,6 +159,7 @@ impl PeerLink {
         let dialling = dial(Rc::clone(&self.shared), self.peer, self.address.clone(), self.attempts, is_fresh, doubted);
         self.attempts = self.attempts.wrapping_add(1);
         self.dialled_at = Instant::now();
+        self.renewed.attempt_begins();
         let dialling = async move {
             let late =
                 || Refusal { result: ConnectionResult::Unreachable, close: Close::Protocol, why: "no answer".into() };
@@ -158,8 +184,9 @@ impl PeerLink {
         if !self.doubt.look(connection.stats().udp_rx.datagrams, round_trip, looks, is_late) {
             if let Some(renewing) = self.renewing.take_if(|renewing| renewing.why == Why::Silent) {
                 ctx.cancel_future(renewing.attempt);
+                self.renewed.attempt_fails();
             }
-            let is_outdated = self.is_peer_renewed || carrier.own_since != self.shared.credentials().own_since;
+            let is_outdated = self.renewed.shown.is_some() || carrier.own_since != self.shared.credentials().own_since;
             if is_outdated && self.renewing.is_none() && Instant::now() >= self.succeed_after {
                 let within = Self::DIAL_WITHIN.max(round_trip * Self::ROUND_TRIPS);
                 let attempt = self.attempt(within, false, None, ctx);
@@ -192,7 +219,7 @@ impl PeerLink {
         self.shared.incarnations.borrow_mut().connected(self.peer, incarnation, remote);
         self.failures = 0;
         let why = self.renewing.take().map(|renewing| renewing.why);
-        self.is_peer_renewed = false;
+        self.renewed.attempt_succeeds(chain_of(&connection).first());
         self.doubt.reset();
         let older = self.dialled.take();
         let succeeded = older
@@ -267,6 +294,7 @@ impl PeerLink {
     }
 
     fn failed(&mut self, refusal: &Refusal, ctx: &mut Context<Self>) {
+        self.renewed.attempt_fails();
         if refusal.is_not_needed() {
             self.renewing = None;
             return;
@@ -331,7 +359,7 @@ impl Handler<PeerSeen> for PeerLink {
         if let Some(carrier) = &*self.dialled.borrow()
             && seen.certificate.as_ref() != chain_of(&carrier.connection).first()
         {
-            self.is_peer_renewed = true; // the next look renews the connection
+            self.renewed.shown = seen.certificate; // the next look renews the connection
         }
         let recent = self.dialled_at.elapsed() < Self::AT_MOST_EVERY.max(seen.round_trip * Self::ROUND_TRIPS);
         match self.state {
@@ -396,7 +424,7 @@ impl QuicLink {
             doubt: Doubt::default(),
             looked_at: Instant::now(),
             renewing: None,
-            is_peer_renewed: false,
+            renewed: Renewed::default(),
             succeed_after: Instant::now(),
             told: None,
         }
@@ -544,4 +572,37 @@ async fn resolve(address: &str) -> Result<Vec<SocketAddr>, String> {
         return Err(format!("{address:?} stands for no address"));
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_a_peer_shows_during_an_attempt_is_found_by_that_or_the_next() {
+        let certificate = |byte| CertificateDer::from(vec![byte]);
+        let (old, new, newer) = (certificate(1), certificate(2), certificate(3));
+        let mut renewed = Renewed { shown: Some(new.clone()), sought: None };
+        renewed.attempt_begins();
+        assert_eq!(renewed.shown, None, "an attempt is under way");
+        renewed.attempt_fails();
+        assert_eq!(renewed.shown, Some(new.clone()), "the next one seeks it again");
+        renewed.attempt_begins();
+        renewed.shown = Some(newer.clone());
+        renewed.attempt_succeeds(Some(&new));
+        assert_eq!(renewed.shown, Some(newer.clone()), "it was shown too late for that attempt");
+        renewed.attempt_begins();
+        renewed.attempt_succeeds(Some(&newer));
+        assert_eq!((&renewed.shown, &renewed.sought), (&None, &None));
+
+        // This node's own certificate is the reason of an attempt.
+        renewed.attempt_begins();
+        renewed.shown = Some(new.clone());
+        renewed.attempt_succeeds(Some(&old));
+        assert_eq!(renewed.shown, Some(new.clone()), "the attempt found the former one");
+        renewed.attempt_begins();
+        renewed.shown = Some(newer.clone());
+        renewed.attempt_fails();
+        assert_eq!(renewed.shown, Some(newer), "the newest counts");
+    }
 }
