@@ -104,11 +104,11 @@ async fn admit(shared: Rc<Shared>, incoming: Incoming, place: Place) {
         let accepting = incoming.accept_with(Arc::clone(&begun_with.server));
         let connection = accepting.map_err(Refusal::from)?.await.map_err(Refusal::from)?;
         let mut proved = None;
-        let introduced = introduce(&shared, &connection, &mut proved).await.and_then(|(hello, lanes)| {
-            judge_since(&shared, begun_with.number, &connection, Side::Acceptor, hello.node)?;
-            Ok((hello, lanes))
-        });
-        match introduced {
+        let introduced = introduce(&shared, &connection, &mut proved).await;
+        // First, for a set that came into use meanwhile may be the reason for which it was closed.
+        let judged =
+            proved.map_or(Ok(()), |peer| judge_since(&shared, begun_with.number, &connection, Side::Acceptor, peer));
+        match judged.and(introduced) {
             Ok((hello, lanes)) => Ok((hello, lanes, connection)),
             Err(refusal) => {
                 connection.close(refusal.close.code(), refusal.why.as_bytes());
@@ -329,6 +329,29 @@ mod tests {
             }
             admitting.await.expect("no panic");
             assert_eq!(one.counts.connections(), [(None, ConnectionResult::RefusedCertificate)], "TLS refuses it");
+        });
+    }
+
+    #[test]
+    fn a_connection_that_awaits_hellos_is_counted_once_when_its_certificate_counts_no_more() {
+        run(async {
+            let pki = Pki::new();
+            let [one, two] = [ONE, TWO].map(|node| pki.start(node, node.0, Duration::from_secs(60)));
+            let (shared, client) = (&one.links.shared, two.links.shared.credentials().client.clone());
+            let (endpoint, address) = (two.links.shared.endpoint(), one.links.local_address().expect("bound"));
+            let dialling = endpoint.expect("it runs").connect_with(client, address, &node_name(ONE, CLUSTER));
+            let connection = dialling.expect("a name").await.expect("it is accepted");
+            while shared.introducing.borrow().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            pki.revoke(TWO);
+            install(shared, &pki.load(ONE));
+            connection.closed().await;
+            // Counted as it ends.
+            while !shared.introducing.borrow().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(one.counts.connections(), [(Some(TWO), ConnectionResult::RefusedCertificate)]);
         });
     }
 

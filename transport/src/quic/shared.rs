@@ -83,8 +83,10 @@ impl Shared {
         }
         for (peer, connections) in &*self.introducing.borrow() {
             for connection in connections {
-                let judged = credentials.judge(connection, Side::Acceptor, *peer, &self.cluster);
-                self.close_if_refused(connection, *peer, judged);
+                // Its handshake ends with that, and counts the refusal.
+                if let Err(refusal) = credentials.judge(connection, Side::Acceptor, *peer, &self.cluster) {
+                    connection.close(refusal.close.code(), refusal.why.as_bytes());
+                }
             }
         }
     }
