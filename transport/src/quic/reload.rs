@@ -28,6 +28,7 @@ use rustls::{
 };
 use std::{
     path::{Path, PathBuf},
+    pin::pin,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -258,7 +259,18 @@ pub(super) async fn watch(shared: Rc<Shared>, mut watched: Watched) {
         // The same bytes may be in order by now: a key was made private, or its date has come.
         let before = (!is_asked && !failing.is_failing()).then(|| watched.contents.clone());
         let (files, cluster, node) = (watched.files.clone(), shared.cluster.clone(), shared.node);
-        let looked = on_a_thread(move || look(&files, before, &cluster, node)).await;
+        let looking = on_a_thread(move || look(&files, before, &cluster, node));
+        let looked = until_done(looking, |is_first| {
+            if is_first {
+                tracing::error!(
+                    "credentials can't be read for {} s: look for a mount that does not answer or a file that is a pipe; \
+                     nothing is reloaded until then",
+                    HANGING.as_secs()
+                );
+            }
+            freshness.tell(shared.credentials().list);
+        })
+        .await;
         let looked = looked.unwrap_or_else(|error| {
             let problem = format!("can't be read now ({error}): free threads or memory of this machine");
             let error = NetworkError::File { path: watched.files.cert.clone(), problem, source: Some(error.into()) };
@@ -279,6 +291,21 @@ pub(super) async fn watch(shared: Rc<Shared>, mut watched: Watched) {
                     tracing::error!("credentials can't be reloaded, and the former ones stay in use: {error}");
                 }
             }
+        }
+    }
+}
+
+/// The time after which reading the files is reported to hang.
+const HANGING: Duration = Duration::from_secs(30);
+
+/// Waits for a look at the files. Calls `still` each time that it has taken [`HANGING`] longer, with
+/// whether it is the first time. A reload that is asked for meanwhile is kept for later.
+async fn until_done<T>(looking: impl Future<Output = T>, mut still: impl FnMut(bool)) -> T {
+    let (mut looking, mut is_first) = (pin!(looking), true);
+    loop {
+        match tokio::time::timeout(HANGING, &mut looking).await {
+            Ok(looked) => return looked,
+            Err(_) => still(std::mem::take(&mut is_first)),
         }
     }
 }
@@ -451,6 +478,16 @@ mod tests {
             !failing.failed(problem("b"), false) && failing.failed(problem("b"), false),
             "after a success it is news again"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_hangs_is_told_of_once_and_list_ends_are_looked_at_meanwhile() {
+        let mut told = Vec::new();
+        let looking = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
+        until_done(looking(29), |is_first| told.push(is_first)).await;
+        assert!(told.is_empty());
+        until_done(looking(100), |is_first| told.push(is_first)).await;
+        assert_eq!(told, [true, false, false]);
     }
 
     #[test]
