@@ -267,7 +267,8 @@ fn welcome(shared: &Rc<Shared>, introduced: Introduced) {
     let older = shared.accepted.borrow().get(&peer).cloned();
     let succeeded = older
         .as_ref()
-        .filter(|older| older.may_be_succeeded(&introduced.connection, incarnation, introduced.own_since));
+        .filter(|older| older.may_be_succeeded(&introduced.connection, incarnation, introduced.own_since))
+        .filter(|older| !older.is_silent(shared.pace));
     let carrier = Carrier::start(shared, Side::Acceptor, introduced, succeeded);
     shared.accepted.borrow_mut().insert(peer, Rc::clone(&carrier));
     match (succeeded, &older) {
@@ -297,10 +298,10 @@ mod tests {
         quic::{
             peer_link::introduce as introduce_to,
             reload::install,
-            testing::{CLUSTER, Pki, run},
+            testing::{CLUSTER, Pki, Running, run},
         },
     };
-    use std::time::Duration;
+    use std::{net::SocketAddr, time::Duration};
 
     const ONE: NodeId = NodeId(1);
     const TWO: NodeId = NodeId(2);
@@ -353,6 +354,58 @@ mod tests {
             }
             assert_eq!(one.counts.connections(), [(Some(TWO), ConnectionResult::RefusedCertificate)]);
         });
+    }
+
+    #[test]
+    fn a_connection_on_which_nothing_arrives_is_replaced_at_once_though_a_certificate_changed() {
+        let pki = Pki::new();
+        let (tell_address, address) = std::sync::mpsc::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            let pki = &pki;
+            // A process that stops, but for its kernel: nothing answers on its connection.
+            scope.spawn(move || {
+                run(async {
+                    let two = pki.start(TWO, 2, Duration::from_secs(1));
+                    let address = address.recv().expect("the other's address");
+                    let _connected = dial(&two, address).await;
+                    let _ = released.recv();
+                });
+            });
+            run(async {
+                let one = pki.start(ONE, 1, Duration::from_secs(1));
+                let shared = &one.links.shared;
+                let address = one.links.local_address().expect("it is bound");
+                tell_address.send(address).expect("the other waits");
+                let older = loop {
+                    tokio::time::sleep(shared.pace.look).await;
+                    if let Some(older) = shared.accepted.borrow().get(&TWO) {
+                        break Rc::clone(older);
+                    }
+                };
+                while !older.is_silent(shared.pace) {
+                    tokio::time::sleep(shared.pace.look).await;
+                }
+                assert!(older.connection.close_reason().is_none());
+                pki.renew(TWO);
+                let renewed = pki.start(TWO, 2, Duration::from_secs(1));
+                let _connected = dial(&renewed, address).await;
+                while shared.accepted.borrow().get(&TWO).is_some_and(|current| Rc::ptr_eq(current, &older)) {
+                    tokio::task::yield_now().await;
+                }
+                assert!(older.connection.close_reason().is_some(), "no lane waits for it");
+                drop(release);
+            });
+        });
+    }
+
+    async fn dial(from: &Running, address: SocketAddr) -> (Connection, [Opened; 2]) {
+        let shared = &from.links.shared;
+        let (endpoint, client) = (shared.endpoint().expect("it runs"), shared.credentials().client.clone());
+        let connecting = endpoint.connect_with(client, address, &node_name(ONE, CLUSTER)).expect("a name");
+        let connection = connecting.await.expect("it is accepted");
+        let (lanes, _) = introduce_to(shared, ONE, &connection).await.expect("hellos");
+        (connection, lanes)
     }
 
     #[test]

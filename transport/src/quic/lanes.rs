@@ -5,7 +5,7 @@
 //! one write. One reader task a lane: it reads frames and delivers them, waiting for the inbox's
 //! credit; while it waits, QUIC's flow control holds the peer back. One keeper task a connection:
 //! once a second it reports the round trip and looks for frames that do not end, and for the end of
-//! the peer's certificate.
+//! the peer's certificate; more often, whether anything arrives.
 //!
 //! A connection may be succeeded by another of the same two processes because a certificate changed.
 //! Then what is queued on the older is written, each lane ends with the end of its stream, and the
@@ -22,7 +22,7 @@ use super::{
     hello::{Opened, Refusal, agree, hear, judge, say},
     outbox::{Full, Outbox},
     reload::{Expiry, chain_of},
-    settings::SNAPSHOT_PRIORITY,
+    settings::{Pace, SNAPSHOT_PRIORITY},
     shared::{Shared, one_line},
 };
 use crate::{
@@ -65,6 +65,15 @@ pub(super) struct Carrier {
     succession: Rc<Succession>,
     /// The connection that this one succeeds, until it ends.
     before: RefCell<Weak<Carrier>>,
+    silence: Cell<Silence>,
+}
+
+/// The looks at a connection since which nothing arrived on it.
+#[derive(Clone, Copy, Default)]
+struct Silence {
+    /// All that had arrived at the last look.
+    datagrams: u64,
+    looks: u32,
 }
 
 /// A connection whose both lanes are opened and introduced.
@@ -179,6 +188,7 @@ impl Carrier {
             snapshot,
             succession,
             before,
+            silence: Cell::default(),
         });
         let mut carriers = shared.carriers.borrow_mut();
         carriers.retain(|carrier| carrier.strong_count() > 0);
@@ -213,6 +223,18 @@ impl Carrier {
         let is_same_process = self.introduction.borrow().incarnation == incarnation;
         let is_changed = self.own_since != own_since || chain_of(&self.connection) != chain_of(connection);
         is_alive && is_same_process && is_changed
+    }
+
+    /// Whether nothing arrived lately: the path may be broken, and no lane should wait for this one's.
+    pub(super) fn is_silent(&self, pace: Pace) -> bool {
+        self.silence.get().looks >= pace.looks(self.connection.rtt())
+    }
+
+    /// Looks whether anything arrived: at intervals of [`Pace::look`].
+    fn look(&self) {
+        let (before, datagrams) = (self.silence.get(), self.connection.stats().udp_rx.datagrams);
+        let looks = if datagrams == before.datagrams { before.looks.saturating_add(1) } else { 0 };
+        self.silence.set(Silence { datagrams, looks });
     }
 
     /// Another connection takes this one's place. What is queued here and on its way still arrives,
@@ -553,7 +575,10 @@ async fn keep(shared: Rc<Shared>, peer: NodeId, carrier: Rc<Carrier>, readers: V
     let every = Duration::from_secs(1).min(shared.frame_timeout / 2).max(Duration::from_millis(1));
     let mut expiry = Expiry::of(&carrier.connection);
     let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut looks = tokio::time::interval_at(Instant::now() + shared.pace.look, shared.pace.look);
+    for interval in [&mut ticks, &mut looks] {
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    }
     loop {
         tokio::select! {
             biased;
@@ -561,6 +586,7 @@ async fn keep(shared: Rc<Shared>, peer: NodeId, carrier: Rc<Carrier>, readers: V
                 tracing::debug!(peer = peer.0, "connection ended: {}", one_line(&ended.to_string()));
                 break;
             }
+            _ = looks.tick() => carrier.look(),
             _ = ticks.tick() => {
                 shared.observer.round_trip(peer, carrier.connection.rtt());
                 if expiry.is_due(UnixTime::now().as_secs()) {

@@ -177,8 +177,7 @@ impl PeerLink {
         let Some(carrier) = self.dialled.borrow().clone() else { return };
         let connection = &carrier.connection;
         let (look, round_trip) = (self.shared.pace.look, connection.rtt());
-        let on_the_way = (round_trip * 2).as_nanos().div_ceil(look.as_nanos().max(1));
-        let looks = Pace::LOOKS.saturating_add(u32::try_from(on_the_way).unwrap_or(u32::MAX));
+        let looks = self.shared.pace.looks(round_trip);
         let is_late = self.looked_at.elapsed() > look * 3 / 2;
         self.looked_at = Instant::now();
         if !self.doubt.look(connection.stats().udp_rx.datagrams, round_trip, looks, is_late) {

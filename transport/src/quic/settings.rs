@@ -47,6 +47,13 @@ impl Pace {
     /// The looks that fit into an election timeout.
     pub(super) const LOOKS: u32 = 4;
 
+    /// The looks in a row that find a connection silent if its path is broken: those of an election
+    /// timeout, and of two round trips.
+    pub(super) fn looks(self, round_trip: Duration) -> u32 {
+        let on_the_way = (round_trip * 2).as_nanos().div_ceil(self.look.as_nanos().max(1));
+        Self::LOOKS.saturating_add(u32::try_from(on_the_way).unwrap_or(u32::MAX))
+    }
+
     /// The longest time for which a connection that another one succeeds may still deliver: about an
     /// election timeout, for which the newer one's lanes wait.
     pub(super) fn succession(self) -> Duration {
