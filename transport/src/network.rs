@@ -279,8 +279,8 @@ pub enum NetworkError {
 }
 
 impl NetworkError {
-    /// The file that can't be used. With the contents of all files it tells one failure from another:
-    /// the text does not, because the clock is in it if a date is the problem.
+    /// The file that can't be used. With the contents of all files it tells one failure from
+    /// another: the text does not, because the clock is in it if a date is the problem.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         match self {

@@ -169,7 +169,8 @@ fn a_succession_that_does_not_complete_is_told_as_a_loss_of_the_link() {
         let [mut one, mut two] = files.start([ONE, TWO]).await;
         let link = one.link(&two);
         one.node.until_up(TWO).await;
-        // Kept unhandled until no credit is left, so that what follows waits on the older connection.
+        // Kept unhandled until no credit is left, so that what follows waits on the older
+        // connection.
         let message = append(1, 1, 1 << 20);
         let mut unhandled = Vec::new();
         for _ in 0..Inbox::CREDIT_BYTES / (message.bulk().len() + 100) {
@@ -487,7 +488,8 @@ fn a_certificate_that_is_shown_and_not_needed_may_end_without_its_connections() 
         let mut nodes = files.start([ONE, TWO]).await;
         let traffic = Traffic::between(&mut nodes).await;
         let [one, two] = &mut nodes;
-        // Each keeper looks once a second, and reports the round trip before: of two connections here.
+        // Each keeper looks once a second, and reports the round trip before: of two connections
+        // here.
         traffic.carries_until(one, two, |one, _| one.node.counts.round_trips() >= 6).await;
         assert_eq!(one.node.counts.connections("refused_certificate"), 0);
         dropped_nothing(&nodes);

@@ -312,7 +312,8 @@ mod tests {
             let pki = Pki::new();
             let [one, two] = [ONE, TWO].map(|node| pki.start(node, node.0, Duration::from_millis(300)));
             let (shared, client) = (&one.links.shared, two.links.shared.credentials().client.clone());
-            // An endpoint of the test's own in place of the node's, so that the peer can be made to wait.
+            // An endpoint of the test's own in place of the node's, so that the peer can be made to
+            // wait.
             let server = quinn::ServerConfig::clone(&shared.credentials().server);
             let endpoint = Endpoint::server(server, ([127, 0, 0, 1], 0).into()).expect("a socket");
             let address = endpoint.local_addr().expect("it is bound");

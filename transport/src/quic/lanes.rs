@@ -10,8 +10,8 @@
 //! A connection may be succeeded by another of the same two processes because a certificate changed.
 //! Then what is queued on the older is written, each lane ends with the end of its stream, and the
 //! newer connection's lane is read after that. If that takes too long, or the older connection ends
-//! first, messages may be lost: its dialler learns it. Chunks of snapshots that wait for the inbox's
-//! credit as the older connection ends are lost without notice.
+//! first, messages may be lost: its dialler learns it. Chunks of snapshots that wait for the
+//! inbox's credit as the older connection ends are lost without notice.
 //!
 //! **Invariant:** no lane waits for another. Each has its outbox, its stream's window, and credit
 //! of its own in the inbox; what all lanes share, the connection's windows, has room for every
@@ -225,7 +225,8 @@ impl Carrier {
         is_alive && is_same_process && is_changed
     }
 
-    /// Whether nothing arrived lately: the path may be broken, and no lane should wait for this one's.
+    /// Whether nothing arrived lately: the path may be broken, and no lane should wait for this
+    /// one's.
     pub(super) fn is_silent(&self, pace: Pace) -> bool {
         self.silence.get().looks >= pace.looks(self.connection.rtt())
     }
@@ -238,12 +239,12 @@ impl Carrier {
     }
 
     /// Another connection takes this one's place. What is queued here and on its way still arrives,
-    /// if that takes no longer than `within`; then this connection is closed, or earlier if the one in
-    /// its place ends. So of two processes, at most one connection ends in this way at a time.
+    /// if that takes no longer than `within`; then this connection is closed, or earlier if the one
+    /// in its place ends. So of two processes, at most one connection ends in this way at a time.
     ///
     /// The dialler ends its lanes; the acceptor answers the end of each with that of its own, so the
-    /// dialler, which closes, has then received all. The future gives the dialler whether nothing was
-    /// lost on the control and append lanes; the acceptor can't tell, and gets `false`.
+    /// dialler, which closes, has then received all. The future gives the dialler whether nothing
+    /// was lost on the control and append lanes; the acceptor can't tell, and gets `false`.
     pub(super) fn retire(self: &Rc<Self>, within: Duration) -> impl Future<Output = bool> + use<> {
         self.succession.is_retired.set(true);
         self.close_preceding();

@@ -56,10 +56,11 @@
 //!
 //! After a change of this node's certificate or the peer's, a link dials beside its connection and
 //! lets the newer one succeed the older: what is queued and on its way still arrives, in order,
-//! and the link stays up. If that does not complete, messages may be lost, and the dialler reports the
-//! link down and up. The acceptor keeps the older one for as long as that takes, about an
-//! election timeout at most, if both are of the same process and the older one is not silent. So once every node has a certificate
-//! of the next authority, the removal of the former one cuts nothing.
+//! and the link stays up. If that does not complete, messages may be lost, and the dialler reports
+//! the link down and up. The acceptor keeps the older one for as long as that takes, about an
+//! election timeout at most, if both are of the same process and the older one is not silent. So
+//! once every node has a certificate of the next authority, the removal of the former one cuts
+//! nothing.
 //!
 //! A revocation list that has ended (`nextUpdate`) refuses every new handshake at both ends, and is
 //! not loaded. Connections that are open stay. A list that is not renewed would otherwise end every

@@ -263,8 +263,9 @@ impl PeerLink {
         }
     }
 
-    /// The older of two connections ended before all of it had arrived. Reports a loss, though the newer
-    /// one is up: else requests that were lost, or their answers, are waited for until their deadlines.
+    /// The older of two connections ended before all of it had arrived. Reports a loss, though the
+    /// newer one is up: else requests that were lost, or their answers, are waited for until their
+    /// deadlines.
     fn lost_some(&self) {
         // A link that is down was lost since.
         if self.dialled.borrow().is_some() {

@@ -183,13 +183,13 @@ fn no_longer_counts(error: &Error) -> Refusal {
     }
 }
 
-/// The ends of the certificates that a peer shows, in seconds since 1970: a look at them each second
-/// costs no verification.
+/// The ends of the certificates that a peer shows, in seconds since 1970: a look at them each
+/// second costs no verification.
 #[derive(Debug)]
 pub(super) struct Expiry {
     own: u64,
-    /// Those that have not been looked at since they passed. The path that was verified need not use
-    /// each of these certificates.
+    /// Those that have not been looked at since they passed. The path that was verified need not
+    /// use each of these certificates.
     others: Vec<u64>,
 }
 
@@ -204,8 +204,8 @@ impl Expiry {
         Self { own: ends.next().unwrap_or(0), others: ends.collect() }
     }
 
-    /// Whether the certificates must be verified at this time: the peer's own has ended, or another one
-    /// since the last call.
+    /// Whether the certificates must be verified at this time: the peer's own has ended, or another
+    /// one since the last call.
     pub(super) fn is_due(&mut self, now: u64) -> bool {
         let before = self.others.len();
         self.others.retain(|end| *end >= now);
@@ -263,7 +263,7 @@ pub(super) async fn watch(shared: Rc<Shared>, mut watched: Watched) {
         let looked = until_done(looking, |is_first| {
             if is_first {
                 tracing::error!(
-                    "credentials can't be read for {} s: look for a mount that does not answer or a file that is a pipe; \
+                    "credentials can't be read for {} s: look for a mount that does not answer, or a pipe; \
                      nothing is reloaded until then",
                     HANGING.as_secs()
                 );
@@ -298,8 +298,8 @@ pub(super) async fn watch(shared: Rc<Shared>, mut watched: Watched) {
 /// The time after which reading the files is reported to hang.
 const HANGING: Duration = Duration::from_secs(30);
 
-/// Waits for a look at the files. Calls `still` each time that it has taken [`HANGING`] longer, with
-/// whether it is the first time. A reload that is asked for meanwhile is kept for later.
+/// Waits for a look at the files. Calls `still` each time that it has taken [`HANGING`] longer,
+/// with whether it is the first time. A reload that is asked for meanwhile is kept for later.
 async fn until_done<T>(looking: impl Future<Output = T>, mut still: impl FnMut(bool)) -> T {
     let (mut looking, mut is_first) = (pin!(looking), true);
     loop {
