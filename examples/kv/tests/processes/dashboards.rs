@@ -2,7 +2,8 @@
 //! that scrapes a live cluster. Skipped with a message where `prometheus` is not installed;
 //! CI installs it.
 
-use crate::support::{PATIENCE, Running, cluster, raw};
+use crate::support::{PATIENCE, Running, laid_out, published, raw, run};
+use quorate::transport::certificates::LIST_FILE;
 use quorate_kv::client::{Client, ReadMode, Trust};
 use quorate_metrics_testing::{alert_expressions, dashboard_expressions};
 use serde_json::Value;
@@ -19,7 +20,7 @@ const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(200);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_expression_of_dashboard_and_alerts_answers_on_a_live_cluster() {
-    let mut cluster = cluster(3).await;
+    let mut cluster = with_revocation_list().await;
     let Some(prometheus) = Prometheus::scrape(&cluster).await else {
         eprintln!("skipped: no prometheus in PATH (Debian package prometheus)");
         return;
@@ -52,6 +53,23 @@ async fn every_expression_of_dashboard_and_alerts_answers_on_a_live_cluster() {
     }
     let elections = r#"sum(quorate_elections_finished_total{phase="vote",result="won"})"#;
     assert!(value(&prometheus.query(elections).await[0]) >= 1.0, "the survivors elected one of themselves");
+}
+
+/// A cluster of three nodes with a revocation list, so that its end is shown.
+async fn with_revocation_list() -> Running {
+    let mut cluster = laid_out("demo", 3);
+    let certs = cluster.path("certs");
+    run(&["certs", "crl", "--dir", &certs]).await.succeeded();
+    for id in cluster.ids() {
+        let file = cluster.layout().config_file(id);
+        let text = std::fs::read_to_string(&file).expect("readable");
+        let text = text.replace("[tls]\n", &format!("[tls]\ncrl = {:?}\n", format!("{certs}/{LIST_FILE}")));
+        std::fs::write(&file, text).expect("written");
+    }
+    cluster.start_all().await.expect("started");
+    cluster.leader(PATIENCE).await.expect("a leader");
+    published(&cluster).await;
+    cluster
 }
 
 /// A Prometheus process that scrapes four times a second.

@@ -2,7 +2,7 @@
 
 use crate::{
     strace::Strace,
-    support::{PATIENCE, Running, cluster, laid_out, laid_out_with, raw},
+    support::{PATIENCE, Running, cluster, laid_out, laid_out_with, published, raw},
 };
 use quorate::NodeId;
 use quorate_kv::{
@@ -83,6 +83,7 @@ async fn a_write_costs_one_fdatasync() {
     let id = alone.leader(PATIENCE).await.expect("a leader").node_id;
     let mut client = alone.client(&[id]).expect("client");
     client.put("first", "v").await.expect("written");
+    published(&alone).await;
     let notes = alone.path("strace");
     let Some(strace) = Strace::watch_syncs(alone.pid(id).expect("it runs"), Path::new(&notes)).await else { return };
     for number in 0..WRITES {

@@ -130,12 +130,22 @@ async fn a_web_page_changes_nothing_and_reads_nothing() {
         ("GET /readyz", format!("{own}\r\nsec-fetch-site: cross-site"), "", 200),
         ("GET /metrics", evil.clone(), "", 421),
         ("GET /metrics", own.clone(), "", 200),
+        // A link leads to the page from anywhere; its data is for pages of the members.
+        ("GET /", format!("{own}\r\nsec-fetch-site: cross-site"), "", 200),
+        ("GET /", evil.clone(), "", 421),
+        ("GET /live", format!("{own}\r\nsec-fetch-site: cross-site"), "", 403),
+        ("GET /live", format!("{foreign}\r\nsec-fetch-site: cross-site"), "", 403),
+        ("GET /live", evil.clone(), "", 421),
+        ("OPTIONS /live", format!("{foreign}\r\nsec-fetch-site: cross-site"), "", 403),
+        ("OPTIONS /live", evil.clone(), "", 421),
+        ("POST /", format!("{foreign}\r\n{json}"), "{}", 403),
+        ("POST /live", format!("{foreign}\r\n{json}"), "{}", 403),
     ];
     for (request, headers, body, status) in cases {
         assert_eq!(ask(&url, request, &headers, body).await, status, "{request} {headers}");
     }
     // The same for every change that there is.
-    let changes = ENDPOINTS.iter().filter(|(method, ..)| *method != "GET");
+    let changes = ENDPOINTS.iter().filter(|(method, ..)| !["GET", "OPTIONS"].contains(method));
     for (method, path, _) in changes {
         let request = format!("{method} {}", path.replace("{key}", "k").replace("{id}", "1"));
         for (headers, status) in [

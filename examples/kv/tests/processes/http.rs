@@ -130,7 +130,7 @@ async fn bad_requests_are_refused_with_a_code_and_a_message() {
         ("GET /v1/kv/", "", 404, "not_found"),
         ("GET /v1/member", "", 404, "not_found"),
         ("GET /v1/snapshot", "", 405, "method_not_allowed"),
-        ("GET /", "", 404, "not_found"),
+        ("POST /", "", 405, "method_not_allowed"),
         ("PATCH /v1/kv/k", "", 405, "method_not_allowed"),
         ("POST /v1/status", "", 405, "method_not_allowed"),
     ];

@@ -134,7 +134,7 @@ async fn every_endpoint_is_served_to_the_callers_that_have_its_role_and_to_no_ot
     for (request, body) in [(&*path, ""), ("DELETE /v1/members/09", ""), ("POST /v1/members", &body)] {
         assert_eq!(ask(&node, operator, request, body).await.status, 400);
     }
-    audited(&node);
+    audited(&node).await;
 }
 
 /// With tokens, a caller on loopback needs one, unless the configuration says that it is an
@@ -393,8 +393,17 @@ async fn check(node: &Running, caller: &Caller, method: &str, path: &str, body: 
 }
 
 /// The log has administrative requests with their callers and results, and no secret.
-fn audited(node: &Running) {
-    let log = fs::read_to_string(node.layout().log_file(ONE)).expect("a log");
+async fn audited(node: &Running) {
+    // A line is written a little after the answer.
+    let began = Instant::now();
+    let log = loop {
+        let log = fs::read_to_string(node.layout().log_file(ONE)).expect("a log");
+        if log.contains("asked=\"AddRequest { id: NodeId(9), addr: \\\"\\\\\\\"") {
+            break log;
+        }
+        assert!(began.elapsed() < PATIENCE, "the last request is not logged: {log}");
+        tokio::task::yield_now().await;
+    };
     let lines: Vec<_> = log.lines().filter(|line| line.contains("administrative request")).collect();
     for (caller, action, result) in [
         ("operator alice", "POST /v1/snapshot", "ok"),
