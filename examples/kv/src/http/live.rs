@@ -9,6 +9,8 @@ use super::{
     body::{Caller, Pool},
     connections::Client,
     headers::one,
+    standing::Endless,
+    watch::farewell,
 };
 use crate::{
     live::{Hub, Joined, message},
@@ -164,7 +166,10 @@ pub(super) async fn live(
     let waiting = [Some(Bytes::from_static(RETRY)), snapshot].into_iter().flatten().collect();
     let source = Source { hub: api.streams.hub, messages, waiting, _place: place };
     let head = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
-    Ok((shared, head, Body::new(Messages { next: Some(Box::pin(source.next())) })).into_response())
+    let messages = Messages { next: Some(Box::pin(source.next())) };
+    let mut response = (shared, head, Body::new(messages)).into_response();
+    response.extensions_mut().insert(Endless(|refusal| Some(farewell(refusal))));
+    Ok(response)
 }
 
 struct Source {

@@ -252,7 +252,7 @@ fn position(index: Index) -> Vec<u8> {
 }
 
 /// The last message: the reason for which the watch ends.
-fn farewell(refusal: &Refusal) -> Bytes {
+pub(super) fn farewell(refusal: &Refusal) -> Bytes {
     let mut message = b"event: error\ndata: ".to_vec();
     write(&mut message, &refusal.answer());
     message.into()

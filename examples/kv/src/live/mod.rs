@@ -13,6 +13,7 @@
 //! | `ballot` | a message of an election | `{"from", "to", "kind": "pre_vote" or "vote", "answer", "reason"}` |
 //! | `lost` | events were lost on the way here | `{"count"}`, and the node if it no longer had them |
 //! | `gap` | the reader was too slow | `{"lost": N}`, the number of messages; a snapshot follows |
+//! | `error` | token or certificate count no more; the stream ends | the answer that a request gets then |
 //!
 //! A fact that is unknown or does not apply is left out of the page: a merge patch says absence by
 //! `null`, so no member of the page is. The history is recorded while there is a stream, and does not

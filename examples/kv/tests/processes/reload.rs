@@ -123,6 +123,40 @@ async fn a_revoked_client_is_cut_off_and_the_others_go_on() {
     assert!(alice.get("/metrics").await.body.contains("quorate_crl_expiry_timestamp_seconds{node=\"1\",of=\"http\"}"));
 }
 
+/// The live page's data goes on for as long as the proof of its reader counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_stream_ends_with_the_token_or_the_certificate_of_its_reader() {
+    let node = Node::start().await;
+    let open = async |certificate: Option<&str>, headers: &str| {
+        let mut stream = Watch::at(&node, "/live", certificate, headers).await;
+        stream.until("event: snapshot").await;
+        stream
+    };
+    let [mut by_token, mut others] = [open(None, &bearer(SHOP)).await, open(Some("alice"), "").await];
+    node.replace("tokens", &format!("client new {BANK}\n"));
+    node.hang_up();
+    let end = by_token.end().await;
+    assert!(end.contains("event: error") && end.contains("the token counts no more"), "{end}");
+    assert_eq!(by_token.wire.ask("GET /live", &bearer(SHOP), "").await.status, 401, "what the page gets then");
+
+    let mut by_certificate = open(Some("billing"), "").await;
+    node.replace("clients.crl", &node.list(&["billing"], DAY * 30));
+    node.hang_up();
+    let end = by_certificate.end().await;
+    assert!(end.contains("event: error") && end.contains("was revoked: connect again"), "{end}");
+    by_certificate.wire.closed().await;
+    let told = others.text.len();
+    while others.text.len() == told {
+        assert!(others.read().await, "that of another caller ended: {}", others.text);
+    }
+
+    let authority = node.authority().issuing_for(Duration::from_secs(8));
+    authority.issue_client("brief").expect("issued").write(&node.certs(), "brief").expect("written");
+    let mut brief = open(Some("brief"), "").await;
+    let end = brief.end().await;
+    assert!(end.contains("the certificate of the connection has expired"), "{end}");
+}
+
 /// Without the second voter there is no leader, so a write waits for one in vain.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_in_execution_gets_its_answer_and_one_that_has_not_arrived_is_refused() {
@@ -498,8 +532,13 @@ struct Watch {
 
 impl Watch {
     async fn open(node: &Node, certificate: Option<&str>, headers: &str) -> Self {
+        Self::at(node, "/v1/watch?prefix=", certificate, headers).await
+    }
+
+    /// Another answer without an end.
+    async fn at(node: &Node, path: &str, certificate: Option<&str>, headers: &str) -> Self {
         let mut wire = node.connect(certificate).await;
-        wire.send("GET /v1/watch?prefix=", headers, "").await.expect("sent");
+        wire.send(&format!("GET {path}"), headers, "").await.expect("sent");
         let head = wire.head().await.expect("a head");
         assert!(head.starts_with("http/1.1 200"), "{head}");
         Self { wire, text: String::new() }
@@ -524,7 +563,8 @@ impl Watch {
     async fn read(&mut self) -> bool {
         let mut bytes = Vec::with_capacity(4096);
         let read = timeout(PATIENCE, self.wire.stream.read_buf(&mut bytes)).await.expect("in time").unwrap_or(0);
-        self.text += std::str::from_utf8(&bytes).expect("text");
+        // A read may end within a character.
+        self.text += &String::from_utf8_lossy(&bytes);
         read > 0
     }
 }
