@@ -151,22 +151,30 @@ struct Part<T> {
     in_force: Arc<T>,
     /// Those from which it was loaded.
     contents: Contents,
-    /// The reason for which the files of the last look cannot be loaded.
-    problem: Option<String>,
-    reported: Option<String>,
+    /// The failure of the last look, if it was one.
+    failure: Option<FailedLoad>,
+    reported: Option<FailedLoad>,
+}
+
+/// A failure, for comparison with that of the next look. Its text is no part: it may state the time.
+#[derive(Clone, PartialEq, Eq)]
+struct FailedLoad {
+    /// The key, with its file if the configuration has it.
+    place: String,
+    contents: Contents,
 }
 
 impl<T> Part<T> {
     fn load(files: Vec<PathBuf>, load: impl FnOnce() -> Result<T, ConfigError>) -> Result<Self, ConfigError> {
         // Read before they are loaded: a change in between is found by the next look.
         let contents = Contents::of(files.iter().map(PathBuf::as_path));
-        Ok(Self { in_force: Arc::new(load()?), files, contents, problem: None, reported: None })
+        Ok(Self { in_force: Arc::new(load()?), files, contents, failure: None, reported: None })
     }
 
     fn look(&mut self, is_asked: bool, load: impl FnOnce(&T) -> Result<T, ConfigError>) -> Look {
         let contents = Contents::of(self.files.iter().map(PathBuf::as_path));
         if contents == self.contents {
-            self.problem = None;
+            self.failure = None;
             return if self.reported.take().is_some() { Look::Restored } else { Look::Unchanged };
         }
         // A failed load is tried again at each look: the cause may lie beside the contents, such as
@@ -174,15 +182,15 @@ impl<T> Part<T> {
         match load(&self.in_force) {
             Ok(loaded) => {
                 (self.in_force, self.contents) = (Arc::new(loaded), contents);
-                (self.problem, self.reported) = (None, None);
+                (self.failure, self.reported) = (None, None);
                 Look::Loaded
             }
             Err(error) => {
-                let problem = Some(error.to_string());
-                let is_due = is_asked || (self.problem == problem && self.reported != problem);
-                self.problem.clone_from(&problem);
+                let failure = Some(FailedLoad { place: error.place().to_owned(), contents });
+                let is_due = is_asked || (self.failure == failure && self.reported != failure);
+                self.failure.clone_from(&failure);
                 if is_due {
-                    self.reported = problem;
+                    self.reported = failure;
                 }
                 Look::Failed { problem: error.to_string(), is_due }
             }
@@ -269,6 +277,34 @@ mod tests {
         world.write("tokens", B);
         assert_eq!(world.look(&mut reload)[1], Look::Restored);
         assert_eq!(world.look(&mut reload)[1], Look::Unchanged);
+    }
+
+    #[test]
+    fn a_failure_whose_text_has_the_time_of_the_look_is_reported_once_the_next_look_confirms_it() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let file = dir.path().join("cert");
+        fs::write(&file, "valid").expect("written");
+        let mut part = Part::load(vec![file.clone()], || Ok(())).expect("loaded");
+        let mut seconds = 0;
+        let mut look = |is_asked: bool, key: &str| {
+            seconds += 3;
+            let problem = format!("this machine's clock says {seconds} s");
+            let look = part.look(is_asked, |()| Err(ConfigError::new(key, &problem, "renew it")));
+            match look {
+                Look::Failed { problem: told, is_due } => {
+                    assert!(told.contains(&problem), "{told}");
+                    is_due
+                }
+                other => panic!("it fails: {other:?}"),
+            }
+        };
+        fs::write(&file, "expired").expect("written");
+        assert_eq!([(); 4].map(|()| look(false, "cert")), [false, true, false, false]);
+        assert!(look(true, "cert"), "an operator asks");
+        assert!(!look(false, "cert"));
+        fs::write(&file, "expired, too").expect("written");
+        assert_eq!([(); 3].map(|()| look(false, "cert")), [false, true, false], "another file");
+        assert_eq!([(); 3].map(|()| look(false, "key")), [false, true, false], "another key");
     }
 
     #[test]

@@ -19,6 +19,11 @@ impl ConfigError {
         Self { place: line(&place), problem: line(&problem), remedy: line(&remedy), other_side: None }
     }
 
+    /// The key or file.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
     /// Adds the report at the other value. [`Sources::locate`](super::Sources::locate) picks the
     /// value with the higher precedence.
     pub(super) fn or(self, other_side: Self) -> Self {
