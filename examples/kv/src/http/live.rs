@@ -161,7 +161,9 @@ pub(super) async fn live(
     let place = api.streams.take(client)?;
     let Joined { messages, snapshot, is_first } = api.streams.hub.join();
     if is_first {
-        tokio::spawn(api.streams.hub.clone().run(api.node.watch_cluster()));
+        let status = api.node.status();
+        let metadata = move || Arc::clone(&status.borrow().metadata);
+        tokio::spawn(api.streams.hub.clone().run(api.node.watch_cluster(), metadata));
     }
     let waiting = [Some(Bytes::from_static(RETRY)), snapshot].into_iter().flatten().collect();
     let source = Source { hub: api.streams.hub, messages, waiting, _place: place };

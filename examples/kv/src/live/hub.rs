@@ -10,11 +10,13 @@ use super::{
     patch::diff,
 };
 use axum::body::Bytes;
-use quorate::{BallotMessage, ClusterView, ClusterWatch, Happened, NodeId, ReportedEvent, events::Told};
+use quorate::{
+    BallotMessage, ClusterView, ClusterWatch, Happened, MemberMetadata, NodeId, ReportedEvent, events::Told,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -28,6 +30,9 @@ const EVENTS_MAX: usize = 200;
 const WALL_MS_MAX: u64 = 253_402_300_799_999;
 /// The time over which the rate of writes is a mean.
 const RATE_OVER: Duration = Duration::from_secs(1);
+
+/// The metadata of the members.
+type Metadata = Arc<BTreeMap<NodeId, MemberMetadata>>;
 
 /// The page that all streams of a node share.
 #[derive(Clone)]
@@ -84,8 +89,9 @@ impl Hub {
         Some(Joined { messages, snapshot: state.snapshot(), is_first: false })
     }
 
-    /// Makes pages until no stream is left, or the node ends: then all streams end.
-    pub(crate) async fn run(self, mut watch: ClusterWatch) {
+    /// Makes pages until no stream is left, or the node ends: then all streams end. `metadata` is that
+    /// of the members by the configuration that this node has.
+    pub(crate) async fn run(self, mut watch: ClusterWatch, metadata: impl Fn() -> Metadata) {
         while let Some(view) = watch.next().await {
             let mut state = self.state();
             let Some(messages) = state.messages.clone() else { return };
@@ -95,7 +101,7 @@ impl Hub {
             if !state.is_known(&view) {
                 continue;
             }
-            for message in state.viewed(&view) {
+            for message in state.viewed(&view, metadata()) {
                 // Streams may leave at any time.
                 let _ = messages.send(message);
             }
@@ -127,10 +133,10 @@ impl State {
     }
 
     /// The messages for a view: what changed, then what happened.
-    fn viewed(&mut self, view: &ClusterView) -> Vec<Bytes> {
+    fn viewed(&mut self, view: &ClusterView, metadata: Metadata) -> Vec<Bytes> {
         let now = Instant::now();
         let now_ms = millis(now.saturating_duration_since(self.clock));
-        let local = self.tracking.local(self.cluster.clone(), now, view);
+        let local = self.tracking.local(self.cluster.clone(), metadata, now, view);
         let page = page(view, &local);
         self.history.record(now_ms, &page);
         let (missed, news) = view.after(self.tracking.happened);
@@ -199,7 +205,7 @@ struct Tracking {
 }
 
 impl Tracking {
-    fn local(&mut self, cluster: String, now: Instant, view: &ClusterView) -> Local {
+    fn local(&mut self, cluster: String, metadata: Metadata, now: Instant, view: &ClusterView) -> Local {
         let leader = view.leader(ANSWERS_WITHIN);
         self.leaderless_since = match leader {
             Some(_) => None,
@@ -224,6 +230,7 @@ impl Tracking {
             cluster,
             writes_per_s: rate(&self.commits),
             leaderless: self.leaderless_since.map(|since| now.saturating_duration_since(since)),
+            metadata,
         }
     }
 }

@@ -6,7 +6,7 @@ use quorate::{
     metrics::Label as _,
 };
 use serde::Serialize;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// A node whose newest report is older does not answer.
 pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
@@ -25,6 +25,9 @@ pub(super) struct Local {
     pub(super) writes_per_s: Option<f64>,
     /// The time since which there is no leader, as far as this node knows.
     pub(super) leaderless: Option<Duration>,
+    /// As this node has it from the replicated configuration. The page sends its token to these
+    /// addresses, so those in reports, which any member can make up, are not used.
+    pub(super) metadata: Arc<BTreeMap<NodeId, MemberMetadata>>,
 }
 
 /// The state of the cluster at one moment, without the clocks.
@@ -162,7 +165,8 @@ pub(super) struct Link {
 /// The page of a view.
 pub(super) fn page(view: &ClusterView, local: &Local) -> Page {
     let leader = view.leader(ANSWERS_WITHIN);
-    let nodes = view.members.iter().chain(view.nodes.keys().copied()).map(|id| (id, node(view, leader, id)));
+    let nodes =
+        view.members.iter().chain(view.nodes.keys().copied()).map(|id| (id, node(view, &local.metadata, leader, id)));
     let own = view.nodes.get(&view.node).map(|seen| seen.report.timing);
     let waiting = view.nodes.values().filter(|seen| answers(seen)).map(|seen| seen.report.waiting);
     let ms = |time: Option<Duration>| millis(time.unwrap_or_default());
@@ -198,9 +202,9 @@ pub(super) fn answers(seen: &Seen) -> bool {
     seen.age < ANSWERS_WITHIN
 }
 
-fn node(view: &ClusterView, leader: Option<NodeId>, id: NodeId) -> Node {
+fn node(view: &ClusterView, metadata: &BTreeMap<NodeId, MemberMetadata>, leader: Option<NodeId>, id: NodeId) -> Node {
     let address = view.members.addresses.get(&id).cloned();
-    let metadata = view.members.metadata.get(&id);
+    let metadata = metadata.get(&id);
     let http = metadata.and_then(MemberMetadata::client_address).map(ToOwned::to_owned);
     let labels = metadata.map(|metadata| metadata.labels().clone()).unwrap_or_default();
     let Some(seen) = view.nodes.get(&id) else { return Node { address, http, labels, ..Node::default() } };
@@ -353,5 +357,34 @@ pub(super) fn state_for_tests(id: NodeId, leader: NodeId) -> State {
         sync_usual_ms: Some(0.6),
         storage_full: false,
         halted_at: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Kv;
+    use quorate::{Node, storage::Memory, transport::MemoryNetwork};
+
+    #[tokio::test]
+    async fn the_addresses_that_get_the_page_s_token_are_of_the_replicated_configuration_and_of_no_report() {
+        let id = NodeId(1);
+        let node = Node::builder(id, "testing").voters([(id, "")]).storage(Memory::new());
+        let node = node.network(MemoryNetwork::new().endpoint(id)).serve(Kv::default).start().await.expect("a node");
+        let mut view = Arc::unwrap_or_clone(node.watch_cluster().next().await.expect("a view"));
+        let metadata = |url: &str, zone: &str| {
+            let metadata = MemberMetadata::new(Some(url.into()), [("zone".into(), zone.into())].into());
+            Arc::new(BTreeMap::from([(id, metadata.expect("within bounds"))]))
+        };
+        view.members.metadata = metadata("https://evil.example", "evil");
+        let shown = |metadata| {
+            let mut page = page(&view, &Local { metadata, ..Local::default() });
+            let node = page.nodes.remove(&id).expect("a member");
+            (node.http, node.labels.into_values().collect::<Vec<_>>())
+        };
+        assert_eq!(shown(Arc::default()), (None, Vec::new()));
+        let own = (Some("https://own.example".to_owned()), vec!["a".to_owned()]);
+        assert_eq!(shown(metadata("https://own.example", "a")), own);
+        node.shutdown().await;
     }
 }
