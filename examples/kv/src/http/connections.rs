@@ -150,14 +150,9 @@ impl Connections {
         let are_unproven_first = unproven >= self.0.max / UNPROVEN_PART;
         let spared = open.connections.values().filter_map(|connection| {
             let (activity, since) = *connection.activity();
-            let can_go = match activity {
-                Activity::Working => false,
-                Activity::Answering => connection.is_stalled(),
-                Activity::Arriving | Activity::Waiting => true,
-            };
             let client = connection.client();
             let (goes_first, of_client) = (are_unproven_first && !client.is_proven(), of_client.get(&client).copied());
-            can_go.then_some(((goes_first, of_client, activity, std::cmp::Reverse(since)), connection))
+            connection.can_go().then_some(((goes_first, of_client, activity, std::cmp::Reverse(since)), connection))
         });
         if let Some((_, connection)) = spared.max_by_key(|(rank, _)| *rank) {
             connection.close.notify_one();
@@ -221,9 +216,26 @@ impl Connection {
         self.has_unread.load(Relaxed)
     }
 
-    /// Resolves when the connection must be closed for another.
+    /// Resolves when the connection must be closed for another. A request may have begun since it was
+    /// chosen: its outcome must not become unknown, so another connection is chosen then. For this,
+    /// it is awaited in the task that executes the requests.
     pub(super) async fn closed(&self) {
-        self.close.notified().await;
+        loop {
+            self.close.notified().await;
+            if self.can_go() {
+                return;
+            }
+        }
+    }
+
+    /// Whether no request is executed on it, and no answer is being taken.
+    fn can_go(&self) -> bool {
+        let (activity, _) = *self.activity();
+        match activity {
+            Activity::Working => false,
+            Activity::Answering => self.is_stalled(),
+            Activity::Arriving | Activity::Waiting => true,
+        }
     }
 
     fn activity(&self) -> MutexGuard<'_, (Activity, Instant)> {
@@ -268,6 +280,25 @@ mod tests {
         assert!(newcomer.as_mut().now_or_never().is_none());
         drop(open.remove(2));
         newcomer.now_or_never().expect("there is a place");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_was_chosen_stays_while_a_request_that_has_begun_since_is_executed_and_answered() {
+        let all = Connections::up_to(1);
+        let Registration { connection, .. } = &all.register(client_of(1)).await;
+        for activity in [Activity::Working, Activity::Answering] {
+            connection.set_activity(Activity::Waiting);
+            all.make_room();
+            connection.set_activity(activity);
+            assert!(connection.closed().now_or_never().is_none(), "{activity:?}");
+        }
+        tokio::time::advance(STALL_LIMIT).await;
+        all.make_room();
+        assert!(connection.closed().now_or_never().is_some(), "its client takes nothing");
+        connection.set_activity(Activity::Waiting);
+        assert!(connection.closed().now_or_never().is_none(), "it was chosen for the former activities alone");
+        all.make_room();
+        assert!(connection.closed().now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]
