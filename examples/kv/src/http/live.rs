@@ -1,7 +1,7 @@
 //! `GET /live`: the streams of the live page's data. [`live`](crate::live) makes the messages.
 //!
-//! **Bounded:** at most [`STREAMS_MAX`] streams, half of them of one client. Their messages are
-//! shared. A stream whose connection does not take them misses some, is told how many, and gets the
+//! **Bounded:** at most [`STREAMS_MAX`] streams, and half of the connections of the listener, or a
+//! quarter where watches have half; half of both of one client. Their messages are shared. A stream whose connection does not take them misses some, is told how many, and gets the
 //! whole page again.
 
 use super::{
@@ -61,8 +61,12 @@ pub(super) struct Streams {
 
 impl Streams {
     pub(super) fn of(node: &ServiceNode<Kv>) -> Self {
-        let places = Arc::new(Mutex::new(Pool::of(STREAMS_MAX, STREAMS_MAX / 2)));
-        Self { hub: Hub::new(node.cluster().to_owned()), places }
+        Self { hub: Hub::new(node.cluster().to_owned()), places: places_among(usize::MAX) }
+    }
+
+    /// The same with places of a listener with this number of connections.
+    pub(super) fn among(self, connections: usize) -> Self {
+        Self { places: places_among(connections), ..self }
     }
 
     fn take(&self, client: Client) -> Result<Place, Refusal> {
@@ -77,6 +81,11 @@ impl fmt::Debug for Streams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Streams").finish_non_exhaustive()
     }
+}
+
+fn places_among(connections: usize) -> Arc<Mutex<Pool>> {
+    let places = STREAMS_MAX.min(connections / 2).max(1);
+    Arc::new(Mutex::new(Pool::of(places, (places / 2).max(1))))
 }
 
 /// A stream's place, returned on drop.
@@ -228,7 +237,7 @@ impl HttpBody for Messages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Limits, live::patch};
+    use crate::{config::Limits, descriptors::ConnectionLimit, live::patch};
     use http_body_util::BodyExt;
     use quorate::{Node, NodeId, Timing, metrics::Metrics, storage::Memory, transport::MemoryNetwork};
     use serde_json::Value;
@@ -337,17 +346,38 @@ mod tests {
     }
 
     #[test]
-    fn the_places_are_bounded_and_given_back() {
-        let places = Arc::new(Mutex::new(Pool::of(STREAMS_MAX, STREAMS_MAX / 2)));
-        let streams = Streams { hub: Hub::new("testing".into()), places };
+    fn streams_take_half_of_the_listener_s_places_at_most_half_of_these_of_one_client_and_give_them_back() {
         let client = |nth: u8| Client::from(IpAddr::from([10, 0, 0, nth]));
-        let of_one: Vec<_> = (0..STREAMS_MAX / 2).map(|_| streams.take(client(1)).expect("a place")).collect();
-        assert!(streams.take(client(1)).is_err(), "its share");
-        let rest: Vec<_> = (0..STREAMS_MAX / 2).map(|_| streams.take(client(2)).expect("a place")).collect();
-        assert!(streams.take(client(3)).is_err());
-        drop(of_one);
-        assert!(streams.take(client(1)).is_ok());
-        drop(rest);
+        for (connections, places) in [(usize::MAX, STREAMS_MAX), (4096, STREAMS_MAX), (64, 32), (8, 4)] {
+            let streams = Streams { hub: Hub::new("testing".into()), places: places_among(usize::MAX) };
+            let streams = streams.among(connections);
+            let of_one: Vec<_> = (0..places / 2).map(|_| streams.take(client(1)).expect("a place")).collect();
+            assert!(streams.take(client(1)).is_err(), "its share");
+            let rest: Vec<_> = (0..places / 2).map(|_| streams.take(client(2)).expect("a place")).collect();
+            assert!(streams.take(client(3)).is_err(), "{connections}");
+            drop(of_one);
+            assert!(streams.take(client(1)).is_ok());
+            drop(rest);
+        }
+        let least = Streams { hub: Hub::new("testing".into()), places: places_among(1) };
+        assert!(least.take(client(1)).is_ok(), "one at least");
+    }
+
+    /// Without a listener for operators, watches and streams share one.
+    #[tokio::test]
+    async fn watches_and_streams_leave_a_quarter_of_a_listener_that_serves_both() {
+        let node = Node::builder(NodeId(1), "testing").voters([(NodeId(1), "")]).storage(Memory::new());
+        let node = node.network(MemoryNetwork::new().endpoint(NodeId(1))).serve(Kv::default).start().await;
+        let node = node.expect("a node");
+        let places = |api: &Api| {
+            let of = |nth: u8| Client::from(IpAddr::from([10, 0, 0, nth]));
+            (0..=u8::MAX).map_while(|nth| api.streams.take(of(nth)).ok()).collect::<Vec<_>>().len()
+        };
+        let (all, clients) = ConnectionLimit::claim(24).split(8);
+        let shared = api(&node).for_connections(ConnectionLimit::claim(24));
+        assert_eq!(places(&shared), 6);
+        assert_eq!(places(&api(&node).for_connections(all).for_administration(clients)), 4);
+        node.shutdown().await;
     }
 
     /// A reader of a stream, which keeps the page as a browser does.

@@ -119,10 +119,20 @@ impl Api {
         }
     }
 
-    /// The same for clients that have this number of connections: watches take half of them at most.
+    /// The same for clients that have this number of connections: watches take half of them at most,
+    /// and streams of the live page a quarter.
     #[must_use]
     pub fn for_connections(mut self, limit: ConnectionLimit) -> Self {
         self.watches = watch::Watches::among(limit.connections_max());
+        self.streams = self.streams.among(limit.connections_max() / 2);
+        self
+    }
+
+    /// The same with a listener for operators that has this number of connections: streams of the live
+    /// page take half of them at most, and none of those of clients.
+    #[must_use]
+    pub fn for_administration(mut self, limit: ConnectionLimit) -> Self {
+        self.streams = self.streams.among(limit.connections_max());
         self
     }
 
