@@ -14,6 +14,7 @@ use super::{
     clients::Shown,
     connections::Client,
     credentials::{Credentials, InForce},
+    guard::LIVE_PAGE,
     permission::{Permission, required},
     refusal::Code,
     standing::{Proof, Standing, certificate_lost},
@@ -338,14 +339,16 @@ pub(super) async fn authorize(State(denials): State<Denials>, mut request: Reque
     let Some(required) = required(request.method(), path.as_str()) else {
         return Refusal::MethodNotAllowed.into_response();
     };
-    if required == Permission::Open {
+    // The page is served where its data is.
+    let is_of_page = LIVE_PAGE.contains(&path.as_str());
+    if required == Permission::Open && !is_of_page {
         return next.run(request).await;
     }
     let (subject, serves) = (request.extensions().get::<Subject>(), request.extensions().get::<Serves>());
     let (Some(subject), Some(serves)) = (subject.cloned(), serves) else {
         return Refusal::Unauthenticated("the listener knows no caller".to_owned()).into_response();
     };
-    if let Err(elsewhere) = serves.check(required) {
+    if let Err(elsewhere) = serves.check(if is_of_page { Permission::Monitor } else { required }) {
         return elsewhere.into_response();
     }
     let checked = subject.check(required);

@@ -26,7 +26,7 @@ pub struct Hosts {
 
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
 const METRICS: &str = "/metrics";
-const LIVE_PAGE: [&str; 2] = ["/", "/live"];
+pub(super) const LIVE_PAGE: [&str; 2] = ["/", "/live"];
 const BACKUP: &str = "/v1/backup";
 /// The relation of a page to this server, as its browser sees it.
 const FETCH_SITE: &str = "sec-fetch-site";
