@@ -134,14 +134,44 @@ fn authority(host: &HeaderValue) -> Result<Authority, Refusal> {
 
 /// Whether an origin is this server's own.
 fn is_of(origin: &HeaderValue, own: &Authority) -> bool {
-    let Some((scheme, origin)) = origin.to_str().ok().and_then(|origin| origin.split_once("://")) else { return false };
-    let port = match scheme {
-        "http" => 80,
-        "https" => 443,
-        _ => return false,
-    };
-    let Ok(origin) = Authority::try_from(origin) else { return false };
-    normal(origin.host()) == normal(own.host()) && origin.port_u16().unwrap_or(port) == own.port_u16().unwrap_or(port)
+    origin.to_str().ok().and_then(Origin::parse).is_some_and(|origin| {
+        origin.host == normal(own.host()) && origin.port == own.port_u16().unwrap_or(origin.scheme.default_port())
+    })
+}
+
+/// An origin in its normal form.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Origin {
+    scheme: Scheme,
+    host: String,
+    port: u16,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+impl Origin {
+    /// An `Origin` header, or a URL without a path; `None` for one of another scheme.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (scheme, authority) = text.split_once("://")?;
+        let of_name = [("http", Scheme::Http), ("https", Scheme::Https)];
+        let (_, scheme) = of_name.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(scheme))?;
+        let authority = Authority::try_from(authority).ok()?;
+        let port = authority.port_u16().unwrap_or(scheme.default_port());
+        Some(Self { scheme, host: normal(authority.host()), port })
+    }
 }
 
 /// Checks that a body is declared as JSON; a page needs permission to send that type.

@@ -8,6 +8,7 @@ use super::{
     Api, Refusal,
     body::{Caller, Pool},
     connections::Client,
+    guard::Origin,
     headers::one,
     standing::Endless,
     watch::farewell,
@@ -148,8 +149,9 @@ fn shared_with<'a>(
     let site = one(headers, "sec-fetch-site")?;
     let is_foreign = site.is_some_and(|site| site != "same-origin" && site != "none");
     let origin = one(headers, ORIGIN.as_str())?;
-    let member = origin.filter(|origin| members.any(|member| member.as_bytes() == origin.as_bytes()));
-    match member {
+    let page = origin.and_then(|origin| Origin::parse(origin.to_str().ok()?));
+    let is_member = page.is_some() && members.any(|member| Origin::parse(member) == page);
+    match origin.filter(|_| is_member) {
         Some(origin) => Ok(Some(origin.clone())),
         None if is_foreign => {
             let why = "pages of sites that are no member's client address may not read here";
@@ -321,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_page_of_a_member_may_read_and_one_of_another_site_may_not() {
-        let members = ["https://10.0.0.1:8080", "https://10.0.0.2:8080"];
+        let members = ["https://10.0.0.1:8080", "https://10.0.0.2:8080", "https://KV.example:443", "nonsense"];
         let check = |origin: Option<&'static str>, site: Option<&'static str>| {
             let mut headers = HeaderMap::new();
             origin.map(|origin| headers.insert(ORIGIN, HeaderValue::from_static(origin)));
@@ -332,12 +334,18 @@ mod tests {
         let member = Some(members[1]);
         assert_eq!(check(member, Some("same-site")).ok().flatten().as_deref(), member);
         assert_eq!(check(member, None).ok().flatten().as_deref(), member);
+        // A browser writes a host in lower case, and leaves out the port of the scheme.
+        let normal = Some("https://kv.example");
+        assert_eq!(check(normal, Some("same-site")).ok().flatten().as_deref(), normal);
         assert_eq!(check(None, None).ok(), Some(None), "no browser");
         assert_eq!(check(None, Some("same-origin")).ok(), Some(None), "its own page");
         for foreign in [
             Some("https://evil.example"),
             Some("https://10.0.0.2:8081"),
             Some("http://10.0.0.2:8080"),
+            Some("http://kv.example"),
+            Some("http://kv.example:443"),
+            Some("nonsense"),
             Some("null"),
             None,
         ] {
