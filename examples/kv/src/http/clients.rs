@@ -78,7 +78,8 @@ impl Clients {
 #[derive(Clone, Debug)]
 pub(super) struct Shown {
     chain: Vec<CertificateDer<'static>>,
-    /// The earliest end of any of them.
+    /// The end of the certificate itself: a client may send others that prove nothing, and those
+    /// between it and the authority are verified again when credentials are reloaded.
     ends: SystemTime,
 }
 
@@ -86,12 +87,10 @@ impl Shown {
     /// The chain of a connection; `None` without a certificate.
     pub(super) fn by(chain: Option<&[CertificateDer<'_>]>) -> Option<Self> {
         let chain: Vec<_> = chain?.iter().map(|certificate| certificate.clone().into_owned()).collect();
-        let ends = chain.iter().map(|certificate| {
-            let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-            Some(at(parsed.validity().not_after.timestamp()))
-        });
-        // TLS has verified them, so they can be parsed.
-        let ends = ends.min().flatten().unwrap_or(SystemTime::UNIX_EPOCH);
+        let parsed = X509Certificate::from_der(chain.first()?).ok();
+        // TLS has verified it, so it can be parsed.
+        let ends = parsed.map(|(_, parsed)| at(parsed.validity().not_after.timestamp()));
+        let ends = ends.unwrap_or(SystemTime::UNIX_EPOCH);
         Some(Self { chain, ends })
     }
 
@@ -129,7 +128,26 @@ pub(super) fn refusal(error: &io::Error) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio_rustls::rustls::{CertificateError, pki_types::UnixTime};
+    use quorate::transport::certificates::Authority;
+    use tokio_rustls::rustls::{
+        CertificateError,
+        pki_types::{UnixTime, pem::PemObject},
+    };
+
+    #[test]
+    fn a_connection_ends_with_the_certificate_itself_and_not_with_others_that_its_client_sends() {
+        let lasting = |days: u64| {
+            let authority = Authority::create("demo").expect("made").issuing_for(Duration::from_secs(days * 24 * 3600));
+            let issued = authority.issue_client("billing").expect("issued");
+            CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes()).expect("a certificate")
+        };
+        let [own, other] = [lasting(30), lasting(1)];
+        let ends = |chain: &[CertificateDer<'_>]| Shown::by(Some(chain)).expect("a certificate").ends();
+        let both = [own.clone(), other.clone()];
+        assert_eq!(ends(&both), ends(&[own]));
+        assert!(ends(&[other]) < ends(&both));
+        assert!(Shown::by(Some(&[])).is_none());
+    }
 
     #[test]
     fn a_refusal_for_a_date_names_it_the_clock_and_the_time_between_them() {
