@@ -56,6 +56,23 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
 
+    /// A node states them, so a member could state markup.
+    #[test]
+    fn fields_of_a_state_are_text_or_numbers_in_the_markup_of_the_page() {
+        let fields = [".term}", ".vote}", ".served_by}", ".state}", ".in_flight}", ".text}", ".why}", "_ms}"];
+        let raw = ["<em>${says}", "<span>${says}", "${whatOf(", "of state.config.voters) {", "'voted ' + node"];
+        for line in SCRIPT.lines() {
+            let is_markup =
+                ["<i>", "<em>", "<span", "<p>", "<b>", "<button", "<div", "<li>"].iter().any(|tag| line.contains(tag));
+            for part in line.split("${").skip(1).filter(|_| is_markup) {
+                let first = &part[..part.find('}').map_or(part.len(), |end| end + 1)];
+                let is_raw = fields.iter().any(|field| first.ends_with(field)) && !first.contains('(');
+                assert!(!is_raw, "{first} goes into markup as it is: {line}");
+            }
+            assert!(!raw.iter().any(|raw| line.contains(raw)), "{line}");
+        }
+    }
+
     #[tokio::test]
     async fn the_page_names_no_other_host_and_admits_its_own_script_alone() {
         let response = document().await;

@@ -56,7 +56,7 @@ function buildCluster(state) {
     + key('append', '<rect x="1" y="3" width="6" height="6" fill="currentColor"/><circle cx="15" cy="6" r="3.4"/>', 'Append, heartbeat');
   const { heartbeat_ms, election_ms: [least, most] } = state.timing;
   set($('pace'), idsOf(state).length === 1 ? 'No peers, so no heartbeats and no elections'
-    : `<button type="button" class="fig" data-x="pace">Heartbeats every ${heartbeat_ms} ms, election timeouts from ${least} to ${most} ms</button>`);
+    : `<button type="button" class="fig" data-x="pace">Heartbeats every ${Number(heartbeat_ms)} ms, election timeouts from ${Number(least)} to ${Number(most)} ms</button>`);
   $('name').textContent = 'Cluster ' + state.cluster;
 }
 
@@ -93,7 +93,7 @@ function drawNode(state, id) {
   put(picture.querySelector('.no'), 'y', timed ? 51 : 56);
   const word = up ? ROLES[role] ?? role : 'No answer';
   set(button.lastChild, `<span class="hush">Node ${id}:</span><b>${text(word)}</b>${
-    node.term == null ? '' : `<i>term ${node.term}</i><i>${node.vote ? 'voted ' + node.vote : 'no vote'}</i>`}<br>${whatOf(state, id)}`);
+    node.term == null ? '' : `<i>term ${Number(node.term)}</i><i>${node.vote ? 'voted ' + Number(node.vote) : 'no vote'}</i>`}<br>${text(whatOf(state, id))}`);
 }
 
 /// The ballots that are on their way at the moment shown.
@@ -111,7 +111,7 @@ function drawCluster(state) {
     if (ids.length > 3 && !link && !isBusy(a, b)) continue;
     if (ids.length > 3 && link && state.leader && a !== state.leader && b !== state.leader && link.state !== 'cut' && !isBusy(a, b)) continue;
     const hub = state.leader === a || state.leader === b || isBusy(a, b);
-    const p = edge(a, b), q = edge(b, a), dead = [a, b].some(id => isSilent(state.nodes[id])), kind = dead ? 'quiet' : link?.state ?? 'idle';
+    const p = edge(a, b), q = edge(b, a), dead = [a, b].some(id => isSilent(state.nodes[id])), kind = dead ? 'quiet' : text(link?.state ?? 'idle');
     lines += `<g data-link="${a}>${b}" data-kind="${kind}"><line class="reach" x1="${p.x}" y1="${p.y}" x2="${q.x}" y2="${q.y}"/>
       <line class="link ${hub ? 'hub' : ''} ${kind}" x1="${p.x}" y1="${p.y}" x2="${q.x}" y2="${q.y}"/></g>`;
     const joins = [a, b].some(id => state.nodes[id].doing?.what === 'snapshot' && isLearner(state, id));
@@ -125,7 +125,7 @@ function drawCluster(state) {
     const tag = have[i] || el('span', 'tag', $('stage'));
     put(tag, 'style', `left:${Math.round(x)}px;top:${Math.round(y)}px`);
     put(tag, 'class', 'tag' + (bad ? ' bad' : ''));
-    set(tag, `<span>${says}</span>`);
+    set(tag, `<span>${text(says)}</span>`);
     hide(tag, !says);
   });
   for (let i = tags.length; i < have.length; i += 1) hide(have[i], true);

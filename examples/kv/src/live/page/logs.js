@@ -54,7 +54,7 @@ function drawLogs(state) {
     const lag = lagOf(state, id), joins = node.doing?.what === 'snapshot';
     const says = joins ? 'snapshot' : node.conflict ? `${count(node.conflict[1] - node.conflict[0])} conflict` : isSilent(node) ? 'no answer'
       : id === state.leader ? 'leads' : !state.leader ? '' : lag < 1e4 ? `${count(lag)} behind` : `${(lag / 1000).toFixed(1)}k behind`;
-    set(row.nums, `<span>${joins ? '' : count(node.last)}</span><em>${says}</em>`);
+    set(row.nums, `<span>${joins ? '' : count(node.last)}</span><em>${text(says)}</em>`);
     put(row.picture, 'aria-label', `Log of node ${id}: entries ${count(node.first)} to ${count(node.last)}, committed to ${count(node.commit)}`);
   }
   const commit = Math.max(...ids.map(id => isSilent(state.nodes[id]) ? 0 : logOf(state.nodes[id]).commit));

@@ -11,7 +11,7 @@ function tell(event) {
   const why = event.why ? `<details><summary>Why<span class="hush"> this happened: ${says}</span></summary><p>${text(event.why)}${
     event.ref ? `<em>${text(source_of(event.ref))}</em>` : ''}</p></details>` : '';
   const index = event.index ? ` · entry ${count(event.index)}` : '';
-  item.innerHTML = `${disc(event.node)}<div><div class="meta">${clock(event.at, true)} · term ${event.term}${index}</div><p>${says}</p>${why}</div>`;
+  item.innerHTML = `${disc(event.node)}<div><div class="meta">${clock(event.at, true)} · term ${Number(event.term)}${index}</div><p>${says}</p>${why}</div>`;
   if (event.kind === 'leader_elected') {
     const button = el('button', 'again', null, 'Replay slowly');
     button.type = 'button';

@@ -15,7 +15,7 @@ function buildWrite(state) {
   row('queue', 'Queue', 'queue');
   row('encode', 'Encode', 'encode');
   row('quorum', `Quorum, ${majorityOf(state)} of ${state.config.voters.length}`, 'quorum');
-  for (const id of state.config.voters) {
+  for (const id of state.config.voters.map(Number)) {
     row('n' + id, `Node ${id}`, 'voter', 'in');
     const { bar } = write.rows['n' + id];
     bar.className = 'b peer';
@@ -68,7 +68,7 @@ function drawWrite(state) {
     bar(name, from, stages[name]);
     from += stages[name]?.[0] ?? 0;
   }
-  for (const id of state.config.voters) {
+  for (const id of state.config.voters.map(Number)) {
     const pair = stages.voters?.[id], row = write.rows['n' + id], line = row.bar.querySelector('s');
     bar('n' + id, start, pair);
     set(row.name, `Node ${id}<span>, ${id === state.leader ? 'own disk' : 'send and disk'}</span>`);
