@@ -7,7 +7,10 @@ use super::{DemoError, Story};
 use crate::{
     client::{Client, ClientError, Download, Trust},
     cluster::{Cluster, ClusterError, PathFault, Signal},
-    http::{Refusal, guard::Hosts, guard::is_json},
+    http::{
+        Refusal,
+        guard::{Hosts, is_json, is_own_page},
+    },
     live::document::document,
     load::{Ledger, LoadOptions, Writers},
 };
@@ -31,7 +34,10 @@ use std::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, oneshot, watch},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot, watch,
+    },
 };
 
 /// Heartbeats and elections that an eye can follow.
@@ -44,6 +50,8 @@ const SLOW_BY: Duration = Duration::from_millis(300);
 const BODY_BYTES_MAX: usize = 1024;
 /// Requests for faults that wait for the one before.
 const FAULTS_MAX: usize = 16;
+/// The time after which there may be room for another one.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A fault to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -170,7 +178,10 @@ async fn fault(State(shared): State<Shared>, headers: HeaderMap, body: Body) -> 
         Refusal::BadRequest(format!("the body is no fault such as {{\"fault\":\"kill\",\"node\":1}}: {error}"))
     })?;
     let (told, result) = oneshot::channel();
-    shared.faults.try_send((fault, told)).map_err(|_| Refusal::Stopping)?;
+    shared.faults.try_send((fault, told)).map_err(|error| match error {
+        TrySendError::Full(_) => Refusal::Overloaded(ASK_AGAIN),
+        TrySendError::Closed(_) => Refusal::Stopping,
+    })?;
     match result.await {
         Ok(Ok(())) => Ok(StatusCode::NO_CONTENT),
         Ok(Err(error)) => Err(Refusal::BadRequest(error.to_string())),
@@ -180,7 +191,11 @@ async fn fault(State(shared): State<Shared>, headers: HeaderMap, body: Body) -> 
 
 /// The events of a running node, passed on as they come. The snapshots say that this is a demo, so
 /// that the page offers faults.
-async fn live(State(shared): State<Shared>) -> Response {
+async fn live(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    // Unlike a node, the demo has no other pages that may read here.
+    if let Err(refusal) = is_own_page(&headers) {
+        return refusal.into_response();
+    }
     let endpoints = shared.endpoints.borrow().clone();
     let download = async { Client::new(&endpoints, &Trust::none())?.live().await };
     match download.await {
@@ -236,4 +251,31 @@ fn as_of_demo(events: &[u8]) -> Vec<u8> {
         }
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_page_of_another_site_reads_nothing_and_a_fault_too_many_is_told_to_wait() {
+        let (faults, queue) = mpsc::channel(1);
+        let (_running, endpoints) = watch::channel(Vec::new());
+        let shared = State(Shared { faults: faults.clone(), endpoints });
+        for (site, status) in [("cross-site", 403), ("same-site", 403), ("same-origin", 502), ("none", 502)] {
+            let mut headers = HeaderMap::new();
+            headers.insert("sec-fetch-site", site.parse().expect("a value"));
+            assert_eq!(live(shared.clone(), headers).await.status(), status, "{site}");
+        }
+        let ask = async || {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, "application/json".parse().expect("a value"));
+            fault(shared.clone(), headers, Body::from(r#"{"fault":"kill","node":1}"#)).await
+        };
+        let (told, _result) = oneshot::channel();
+        faults.try_send((Fault::Kill { node: NodeId(1) }, told)).expect("room for one");
+        assert_eq!(ask().await, Err(Refusal::Overloaded(ASK_AGAIN)));
+        drop(queue);
+        assert_eq!(ask().await, Err(Refusal::Stopping));
+    }
 }

@@ -67,12 +67,11 @@ impl Hosts {
         for name in named.into_iter().flatten().filter(|_| !has_any_name) {
             self.check_host(local, name.host())?;
         }
-        let is_foreign = |site: &HeaderValue| !["same-origin", "none"].iter().any(|own| site == own);
         // A link on any site may lead to the page. Pages of other nodes may read the page's data:
         // `live` judges them by the addresses of the members.
         let is_of_page = !is_change && LIVE_PAGE.contains(&uri.path());
-        if !is_of_page && super::headers::one(headers, FETCH_SITE)?.is_some_and(is_foreign) {
-            return Err(Refusal::ForeignPage("pages of other sites may send no requests here".to_owned()));
+        if !is_of_page {
+            is_own_page(headers)?;
         }
         let Some(own) = named.into_iter().flatten().next() else {
             return if is_change {
@@ -105,6 +104,15 @@ impl Hosts {
             "this node is not known as {host:?}; use its address, or add the name to http_hosts in its configuration"
         )))
     }
+}
+
+/// Checks that no page of another site sent a request, as the browser says.
+pub(crate) fn is_own_page(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_foreign = |site: &HeaderValue| !["same-origin", "none"].iter().any(|own| site == own);
+    if super::headers::one(headers, FETCH_SITE)?.is_some_and(is_foreign) {
+        return Err(Refusal::ForeignPage("pages of other sites may send no requests here".to_owned()));
+    }
+    Ok(())
 }
 
 /// Tells browsers to take the type of an answer as it is declared, and not to pass the answer to a
