@@ -85,7 +85,11 @@ pub(super) fn record(dir: &Path, certificates: &[(Serial, Known)]) -> Result<(),
     let lines: String =
         new.map(|(serial, known)| format!("{serial} {} {}\n", time(known.ends), known.holder)).collect();
     if !lines.is_empty() {
-        replace(&path, &(read(&path)? + &lines), CERTIFICATE_MODE)?;
+        let mut text = read(&path)?;
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        replace(&path, &(text + &lines), CERTIFICATE_MODE)?;
     }
     Ok(())
 }
@@ -110,4 +114,27 @@ fn line(text: &str) -> Option<(Serial, Known)> {
     let mut words = text.splitn(3, ' ');
     let (serial, ends, holder) = (words.next()?.parse().ok()?, words.next()?, words.next()?.to_owned());
     Some((serial, Known { holder, ends: humantime::parse_rfc3339(ends).ok()?, file: None }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_line_is_added_to_a_file_without_a_final_newline_as_a_line_of_its_own() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let known = |holder: &str| Known {
+            holder: holder.to_owned(),
+            ends: SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000),
+            file: None,
+        };
+        let [one, two] = ["0a", "0b"].map(|serial| serial.parse::<Serial>().expect("a serial"));
+        record(dir.path(), &[(one.clone(), known("node 1"))]).expect("written");
+        let text = read(&dir.path().join(FILE)).expect("readable");
+        fs::write(dir.path().join(FILE), text.trim_end()).expect("written");
+        record(dir.path(), &[(two.clone(), known("node 2"))]).expect("written");
+        let all = recorded(dir.path()).expect("two lines");
+        assert_eq!(all, [(one, known("node 1")), (two, known("node 2"))].into());
+    }
 }
