@@ -28,16 +28,19 @@ use quorate::{
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
+    future::poll_fn,
     io,
     net::{SocketAddr, UdpSocket},
     path::PathBuf,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{oneshot, watch},
-    time::MissedTickBehavior,
+    time::{MissedTickBehavior, sleep},
 };
 
 /// The number of connections that are kept for operators, metrics and probes.
@@ -50,6 +53,8 @@ const REDIRECT_FOR: Duration = Duration::from_millis(200);
 const FAREWELL: Duration = Duration::from_millis(500);
 /// The interval at which the files of credentials are compared with what was loaded.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// The time after which the log says that a look at these files hangs.
+const SLOW_LOOK: Duration = Duration::from_secs(30);
 /// The time limit for the node's leadership transfer and drain.
 const NODE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -292,15 +297,20 @@ impl Reloading {
         self.observe(None);
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_asked_again = false;
         loop {
-            let is_asked = tokio::select! {
-                _ = hangups.recv() => true,
-                _ = ticks.tick() => false,
-            };
-            if is_asked {
-                self.network.reload();
-            }
-            match self.look(is_asked).await {
+            let is_asked = is_asked_again
+                || tokio::select! {
+                    _ = hangups.recv() => {
+                        self.network.reload();
+                        true
+                    }
+                    _ = ticks.tick() => false,
+                };
+            let looks;
+            (looks, is_asked_again) =
+                meanwhile(self.look(is_asked), |cx| hangups.poll_recv(cx).map(drop), || self.network.reload()).await;
+            match looks {
                 Ok(looks) => {
                     self.report(is_asked, &looks);
                     self.observe(None);
@@ -385,6 +395,35 @@ impl Reloading {
             tracing::warn!("{soon}");
         }
         self.said = wrong.into_iter().chain(soon).collect();
+    }
+}
+
+/// The result of a look, and whether an operator has asked for another one before it was there. The
+/// files of the network are reloaded at once then: a look may hang, such as at a network file system
+/// that does not answer.
+async fn meanwhile<T>(
+    look: impl Future<Output = T>,
+    mut asked: impl FnMut(&mut Context<'_>) -> Poll<()>,
+    reload: impl Fn(),
+) -> (T, bool) {
+    let (mut look, mut slow) = (pin!(look), pin!(sleep(SLOW_LOOK)));
+    let (mut is_asked, mut is_said) = (false, false);
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut look => return (result, is_asked),
+            () = poll_fn(&mut asked) => {
+                is_asked = true;
+                reload();
+            }
+            () = &mut slow, if !is_said => {
+                is_said = true;
+                tracing::error!(
+                    "the files of credentials of HTTP could not be read within {SLOW_LOOK:?}, and the former ones stay \
+                     in force: check the file system that they are on"
+                );
+            }
+        }
     }
 }
 
@@ -494,4 +533,33 @@ pub enum ServeError {
     /// Signals or standard output cannot be used.
     #[error("{0}")]
     Io(#[from] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_hangs_delays_no_reload_of_the_network_that_an_operator_asks_for() {
+        let (ask, mut asked) = tokio::sync::mpsc::channel(4);
+        let (end, ended) = oneshot::channel();
+        let reloads = Cell::new(0);
+        let reload = || {
+            reloads.set(reloads.get() + 1);
+        };
+        let asking = async {
+            for already in 0..3 {
+                assert_eq!(reloads.get(), already);
+                sleep(SLOW_LOOK).await;
+                ask.send(()).await.expect("it is heard");
+                sleep(Duration::from_millis(1)).await;
+            }
+            end.send("looked").expect("it is awaited");
+        };
+        let next = |cx: &mut Context<'_>| asked.poll_recv(cx).map(|asked| asked.expect("held open"));
+        let (result, ()) = tokio::join!(meanwhile(ended, next, reload), asking);
+        assert_eq!((result, reloads.get()), ((Ok("looked"), true), 3));
+        assert_eq!(meanwhile(async { 1 }, |_| Poll::Pending, || ()).await, (1, false));
+    }
 }

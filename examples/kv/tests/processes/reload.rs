@@ -268,6 +268,34 @@ async fn a_revocation_list_out_of_date_refuses_new_connections_and_a_newer_one_p
     node.until("a connection", async || node.try_connect(Some("alice")).await.is_some()).await;
 }
 
+/// A pipe without a writer hangs as a file of a network file system that does not answer does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_hangs_keeps_no_certificate_of_nodes_from_being_loaded_and_is_loaded_once_it_does_not() {
+    let node = Node::start().await;
+    let mut open = node.connect(Some("alice")).await;
+    let loaded = async |wire: &mut Wire| {
+        let metrics = wire.get("/metrics").await.body;
+        let series = "quorate_credential_reloads_total{node=\"1\",of=\"nodes\",result=\"loaded\"} ";
+        metrics.lines().find_map(|line| line.strip_prefix(series)?.parse::<u32>().ok()).unwrap_or(0)
+    };
+    let [pipe, tokens] = ["pipe", "tokens"].map(|name| node.live().join(name));
+    assert!(Command::new("mkfifo").arg("-m").arg("600").arg(&pipe).status().await.expect("it runs").success());
+    let new = node.live().join("tokens.new");
+    fs::hard_link(&pipe, &new).expect("linked");
+    fs::rename(&new, &tokens).expect("renamed");
+    // The second one comes while the look for the first one hangs.
+    for _ in 0..2 {
+        let before = loaded(&mut open).await;
+        node.hang_up();
+        node.until("a reload of the nodes' certificates", async || loaded(&mut open).await > before).await;
+    }
+    assert_eq!(open.ask("GET /v1/kv/k", &bearer(SHOP), "").await.status, 404, "the former tokens stay in force");
+    node.replace("tokens", &format!("client new {BANK}\n"));
+    drop(tokio::fs::OpenOptions::new().write(true).open(&pipe).await.expect("there is a reader"));
+    let counts = async || node.connect(None).await.ask("GET /v1/kv/k", &bearer(BANK), "").await.status == 404;
+    node.until("the new tokens", counts).await;
+}
+
 /// The configuration comes over a pipe, so the process is still at its very beginning.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hangup_before_the_node_serves_does_not_end_it() {
