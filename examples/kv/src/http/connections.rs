@@ -56,6 +56,8 @@ pub(super) struct Connection {
     activity: Mutex<(Activity, Instant)>,
     /// Whether received bytes belong to no complete request.
     has_unread: AtomicBool,
+    /// Whether the last bytes of the answer are queued.
+    is_queued: AtomicBool,
     close: Notify,
 }
 
@@ -132,6 +134,7 @@ impl Connections {
             client: Mutex::new(client),
             activity: Mutex::new((Activity::Waiting, Instant::now())),
             has_unread: AtomicBool::new(false),
+            is_queued: AtomicBool::new(false),
             close: Notify::new(),
         });
         open.connections.insert(connection.number, Arc::clone(&connection));
@@ -178,7 +181,20 @@ impl Connection {
 
     /// Records the start of an activity.
     pub(super) fn set_activity(&self, what: Activity) {
+        self.is_queued.store(false, Relaxed);
         *self.activity() = (what, Instant::now());
+    }
+
+    /// Records that the last bytes of the answer are queued.
+    pub(super) fn queued(&self) {
+        self.is_queued.store(true, Relaxed);
+    }
+
+    /// Records that all bytes that were queued have left. With the last ones, the answer is over.
+    pub(super) fn flushed(&self) {
+        if self.is_queued.load(Relaxed) {
+            self.set_activity(Activity::Waiting);
+        }
     }
 
     /// Records the complete arrival of a request's body, unless it was already answered.

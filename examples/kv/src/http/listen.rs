@@ -554,7 +554,8 @@ struct BrokenOff(Refusal);
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.connection.set_activity(Activity::Waiting);
+        // hyper drops a body once its last frame is queued, however long that is.
+        self.connection.queued();
     }
 }
 
@@ -573,8 +574,57 @@ pub(crate) fn unbindable(key: &str, address: SocketAddr, error: &io::Error) -> C
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
     use quorate::metrics::Metrics;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn a_long_answer_of_one_frame_is_being_sent_until_its_last_byte_has_left() {
+        const BYTES: usize = 1 << 20;
+        let answer = async || vec![b'v'; BYTES];
+        let all = Connections::up_to(1);
+        let from = IpAddr::from([127, 0, 0, 1]);
+        let registration = all.register(Client::from(from)).await;
+        let connection = Arc::clone(&registration.connection);
+        let access = Access::unrestricted("demo");
+        let service = Served {
+            router: TowerToHyperService::new(Router::new().route("/", axum::routing::get(answer))),
+            local: from,
+            from,
+            caller: access.connected(from, None),
+            access: access.clone(),
+            standing: Standing::default(),
+            metrics: Metrics::new().node(1),
+            foreign: Foreign(Arc::new(Mutex::new(Throttle::new(1, SAY_FOREIGN_AGAIN)))),
+            connection: Arc::clone(&connection),
+        };
+        let (stop, stopping) = watch::channel(());
+        let serving = Serving { service, registration, stopping, refusals: CertificateLines::default() };
+        let (mut client, server) = tokio::io::duplex(1024);
+        let serving = tokio::spawn(serving.run(server, None, access.credentials()));
+        let can_go = || {
+            all.make_room();
+            connection.closed().now_or_never().is_some()
+        };
+        for _ in 0..2 {
+            client.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("sent");
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(client.read_u8().await.expect("a head"));
+            }
+            let mut body = vec![0; BYTES];
+            for piece in body.chunks_mut(BYTES / 64) {
+                assert!(!can_go(), "its client is taking it");
+                client.read_exact(piece).await.expect("whole");
+            }
+            assert!(body.iter().all(|byte| *byte == b'v'));
+            while !can_go() {
+                tokio::task::yield_now().await;
+            }
+        }
+        drop((client, stop));
+        serving.await.expect("it ends");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn heads_that_are_slow_long_or_no_http_are_cut_off_and_counted() {
