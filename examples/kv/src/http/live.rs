@@ -304,6 +304,30 @@ mod tests {
         }
     }
 
+    /// As a panic ends it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn streams_end_with_the_task_that_makes_their_pages_and_a_later_one_begins_anew() {
+        let nodes = three().await;
+        let hub = Hub::new("testing".into());
+        let node = &nodes[&NodeId(1)];
+        let run = || tokio::spawn(hub.clone().run(node.watch_cluster(), Arc::default));
+        let mut first = hub.join();
+        assert!(first.is_first);
+        let making = run();
+        timeout(PATIENCE, first.messages.recv()).await.expect("in time").expect("a page");
+        making.abort();
+        let ended = async { while !matches!(first.messages.recv().await, Err(RecvError::Closed)) {} };
+        timeout(PATIENCE, ended).await.expect("the stream ends");
+        let mut second = hub.join();
+        assert!(second.is_first, "it runs the hub");
+        let making = run();
+        timeout(PATIENCE, second.messages.recv()).await.expect("in time").expect("a page");
+        making.abort();
+        for node in nodes.values() {
+            node.shutdown().await;
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_slow_reader_is_told_what_it_missed_and_gets_the_whole_page_again() {
         let nodes = three().await;

@@ -92,10 +92,13 @@ impl Hub {
     /// Makes pages until no stream is left, or the node ends: then all streams end. `metadata` is that
     /// of the members by the configuration that this node has.
     pub(crate) async fn run(self, mut watch: ClusterWatch, metadata: impl Fn() -> Metadata) {
+        let mut ending = Ending(Some(self.clone()));
         while let Some(view) = watch.next().await {
             let mut state = self.state();
-            let Some(messages) = state.messages.clone() else { return };
+            let Some(messages) = state.messages.clone() else { break };
             if messages.receiver_count() == 0 {
+                // Once the lock is released, another stream may begin another run.
+                ending.0 = None;
                 return state.end();
             }
             if !state.is_known(&view) {
@@ -106,11 +109,22 @@ impl Hub {
                 let _ = messages.send(message);
             }
         }
-        self.state().end();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the streams, also those of a run that panics: without a run they would wait for ever, and
+/// so would those that come later.
+struct Ending(Option<Hub>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(hub) = self.0.take() {
+            hub.state().end();
+        }
     }
 }
 
