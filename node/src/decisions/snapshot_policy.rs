@@ -157,12 +157,13 @@ impl SnapshotPolicy {
     }
 
     /// The peers that the newest snapshot helps, taken out. During a build too: builds may follow
-    /// each other without a gap. Needs of earlier leaderships are forgotten.
-    pub fn helped(&mut self, term: Term, newest: Index) -> Vec<(NodeId, Need)> {
+    /// each other without a gap. Needs of earlier leaderships and of removed peers are forgotten.
+    pub fn helped(&mut self, term: Term, newest: Index, peers: impl FnOnce() -> Vec<NodeId>) -> Vec<(NodeId, Need)> {
         if self.needs.is_empty() {
             return Vec::new();
         }
-        self.needs.retain(|_, need| need.term == term);
+        let peers = peers();
+        self.needs.retain(|peer, need| need.term == term && peers.contains(peer));
         let is_helped = |_: &NodeId, need: &mut Need| newest > Index(0) && need.at_least <= newest && !need.anew;
         self.needs.extract_if(.., is_helped).collect()
     }
@@ -254,12 +255,12 @@ mod tests {
         let mut policy = policy(0, 0);
         policy.needed(PEER, need(15));
         assert_eq!(decide(&mut policy, View { applied: Index(14), newest: Index(9), ..IDLE }), Decision::Wait);
-        assert_eq!(policy.helped(Term(3), Index(9)), []);
+        assert_eq!(helped(&mut policy, 3, 9), []);
         assert_eq!(decide(&mut policy, View { applied: Index(15), newest: Index(9), ..IDLE }), Decision::Build);
-        assert_eq!(policy.helped(Term(3), Index(9)), [], "the build is under way");
+        assert_eq!(helped(&mut policy, 3, 9), [], "the build is under way");
         policy.built();
-        assert_eq!(policy.helped(Term(3), Index(15)), [(PEER, need(15))]);
-        assert_eq!(policy.helped(Term(3), Index(15)), [], "it was taken");
+        assert_eq!(helped(&mut policy, 3, 15), [(PEER, need(15))]);
+        assert_eq!(helped(&mut policy, 3, 15), [], "it was taken");
     }
 
     #[test]
@@ -267,19 +268,19 @@ mod tests {
         let mut policy = policy(10, 0);
         assert_eq!(decide(&mut policy, View { applied: Index(20), newest: Index(10), ..IDLE }), Decision::Build);
         policy.needed(PEER, need(7));
-        assert_eq!(policy.helped(Term(3), Index(10)), [(PEER, need(7))], "the snapshot before helps");
+        assert_eq!(helped(&mut policy, 3, 10), [(PEER, need(7))], "the snapshot before helps");
         policy.needed(PEER, need(15));
-        assert_eq!(policy.helped(Term(3), Index(10)), []);
+        assert_eq!(helped(&mut policy, 3, 10), []);
         policy.built();
         assert_eq!(decide(&mut policy, View { applied: Index(30), newest: Index(20), ..IDLE }), Decision::Build);
-        assert_eq!(policy.helped(Term(3), Index(20)), [(PEER, need(15))], "the next build has begun");
+        assert_eq!(helped(&mut policy, 3, 20), [(PEER, need(15))], "the next build has begun");
     }
 
     #[test]
     fn needs_of_an_earlier_leadership_are_forgotten() {
         let mut policy = policy(0, 0);
         policy.needed(PEER, need(15));
-        assert_eq!(policy.helped(Term(4), Index(20)), []);
+        assert_eq!(helped(&mut policy, 4, 20), []);
         assert!(policy.needs.is_empty());
     }
 
@@ -290,11 +291,11 @@ mod tests {
         let view = View { applied: Index(15), newest: Index(15), ..IDLE };
         assert_eq!(decide(&mut policy, view), Decision::Wait);
         assert!(!policy.opened(PEER, need(15), None, Index(15)));
-        assert_eq!(policy.helped(Term(3), Index(15)), [], "that one can't be read");
+        assert_eq!(helped(&mut policy, 3, 15), [], "that one can't be read");
         assert_eq!(decide(&mut policy, view), Decision::Build);
         assert_eq!(policy.state_taken(Index(15), Index(15)), Some(Taken::Write), "of the same state again");
         policy.built();
-        assert_eq!(policy.helped(Term(3), Index(15)), [(PEER, need(15))]);
+        assert_eq!(helped(&mut policy, 3, 15), [(PEER, need(15))]);
         assert!(!policy.opened(PEER, need(15), Some(Index(15)), Index(18)), "the log was cut");
         assert_eq!(policy.needs[&PEER], Need { anew: true, ..need(18) });
     }
@@ -317,6 +318,18 @@ mod tests {
         policy.needed(PEER, need(5));
         assert_eq!(decide(&mut policy, View { applied: Index(10), ..IDLE }), Decision::Refuse);
         assert!(policy.needs.is_empty());
+    }
+
+    #[test]
+    fn a_removed_peer_is_helped_no_more_and_no_reason_for_a_snapshot() {
+        let mut policy = policy(0, 0);
+        policy.needed(PEER, need(15));
+        assert_eq!(policy.helped(Term(3), Index(20), || vec![NodeId(3)]), []);
+        assert_eq!(decide(&mut policy, View { applied: Index(15), newest: Index(9), ..IDLE }), Decision::Wait);
+    }
+
+    fn helped(policy: &mut SnapshotPolicy, term: u64, newest: u64) -> Vec<(NodeId, Need)> {
+        policy.helped(Term(term), Index(newest), || vec![PEER])
     }
 
     fn policy(every_entries: u64, every_bytes: u64) -> SnapshotPolicy {

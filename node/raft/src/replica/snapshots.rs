@@ -192,10 +192,15 @@ impl Replica {
     }
 
     /// The last entry that may be cut while peers are receiving a snapshot. Peers that have reached
-    /// `kept` need no pin any more: the entries that are kept for every peer are enough.
+    /// `kept` need no pin any more: the entries that are kept for every peer are enough. A removed
+    /// peer receives nothing more, and no replicator is left to end its pin.
     fn pinned_below(&mut self, kept: Index) -> Index {
+        if !self.is_leader() {
+            return kept;
+        }
+        let peers = self.peers();
         let Role::Leader(leadership) = &mut self.role else { return kept };
-        leadership.pins.retain(|_, pin| *pin < kept);
+        leadership.pins.retain(|peer, pin| *pin < kept && peers.contains(peer));
         leadership.pins.values().copied().min().unwrap_or(kept)
     }
 }

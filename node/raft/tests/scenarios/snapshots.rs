@@ -1,7 +1,7 @@
 //! Snapshots, as far as the rules decide.
 
 use quorate_raft::{
-    AppendOutcome, Effect, Index, Message, MessageRefusal, NodeId, ProgressState, Replica, SnapshotOutcome,
+    AppendOutcome, Effect, Index, Kind, Message, MessageRefusal, NodeId, ProgressState, Replica, SnapshotOutcome,
     SnapshotTransfer, SnapshotTransferSettings, Term, Violation,
 };
 use quorate_world::{
@@ -200,6 +200,35 @@ fn a_pin_follows_its_peer_and_ends() {
     leader.pin(NodeId(3), Some(Index(16)));
     leader.pin(NodeId(3), None);
     assert_eq!(saved(&mut leader, 21, 0), 21, "it was given up");
+}
+
+/// A node that was removed while it received a snapshot pins no log.
+#[test]
+fn a_removed_peer_pins_no_log() {
+    let mut leader = replica(1, 3, 1, None, &[1; 20]);
+    let led = lead(&mut leader, at(0));
+    persist_all(&mut leader, &led);
+    let mut out = Vec::new();
+    leader.matched(at(0), NodeId(2), Index(21), &mut out);
+    leader.loaded(log_of(&[1; 20]), &mut out);
+    leader.applied(Index(21), &mut out);
+    leader.pin(NodeId(3), Some(Index(5)));
+    let saved = |leader: &mut Replica, index: u64| {
+        let mut base = snapshot_of(index, 1).base;
+        base.membership = voters(3);
+        leader.snapshot_saved(at(0), &base, 0, &mut Vec::new());
+        leader.log().base().index.0
+    };
+    let mut batch = leader.next_batch(0).expect("it leads");
+    batch.push(Kind::Membership, &voters(2).encode());
+    out.clear();
+    leader.propose(at(1), batch.finish().expect("an entry"), &mut out);
+    assert_eq!(saved(&mut leader, 10), 5, "the removal may still be discarded");
+    persist_all(&mut leader, &out);
+    leader.matched(at(1), NodeId(2), Index(22), &mut out);
+    assert_eq!((leader.commit(), leader.peers()), (Index(22), vec![NodeId(2)]));
+    leader.pin(NodeId(3), Some(Index(5)));
+    assert_eq!(saved(&mut leader, 20), 20);
 }
 
 /// A slow answer is no lost chunk. A chunk is sent again only when the follower says that

@@ -80,7 +80,7 @@ impl Walk<'_> {
             (running.replica.term(), running.replica.snapshot_index(), running.replica.log().base().index);
         let Some(decisions) = &mut self.machines[slot(id)].decisions else { return Ok(()) };
         let found = self.world.node(id).disk.snapshot.as_ref().map(|snapshot| snapshot.last.index);
-        let mut helped = decisions.snapshots.helped(term, newest);
+        let mut helped = decisions.snapshots.helped(term, newest, || running.replica.peers());
         helped.retain(|(peer, need)| decisions.snapshots.opened(*peer, *need, found, base));
         for (peer, _) in helped {
             let stepped = self.world.offer_snapshot(id, peer);

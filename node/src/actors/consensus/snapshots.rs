@@ -177,15 +177,18 @@ impl Consensus {
 
     /// Opens the newest snapshot for each peer that it helps.
     pub(super) fn serve_needs(&mut self, ctx: &mut Context<Self>) {
-        for (peer, need) in self.snapshots.policy.helped(self.replica.term(), self.replica.snapshot_index()) {
-            if !self.may_send_snapshot(peer, self.replica.snapshot_index()) {
+        let (term, newest) = (self.replica.term(), self.replica.snapshot_index());
+        for (peer, need) in self.snapshots.policy.helped(term, newest, || self.replica.peers()) {
+            if !self.may_send_snapshot(peer, newest) {
                 self.snapshots.policy.needed(peer, need);
                 continue;
             }
             let opening = self.roles.storage.open_snapshot.send(OpenSnapshot).into_actor(self);
             ctx.spawn(opening.map(move |source, this, ctx| {
                 let Ok(source) = source else { return };
-                if need.term == this.replica.term() && this.replica.is_leader() {
+                // The peer may have been removed meanwhile.
+                let is_sent = this.replica.is_leader() && this.replica.peers().contains(&peer);
+                if need.term == this.replica.term() && is_sent {
                     this.snapshot_opened(peer, need, source);
                     this.after_rule(ctx);
                 }
