@@ -42,7 +42,7 @@ impl Replica {
 
     /// The ballot of `campaign` in `term` was won. A late result is ignored.
     pub fn election_won(&mut self, now: Moment, term: Term, campaign: u64, out: &mut Vec<Effect>) {
-        if term != self.term() || campaign != self.campaign {
+        if !self.is_campaign(term, campaign) {
             return;
         }
         match self.role {
@@ -56,11 +56,17 @@ impl Replica {
         }
     }
 
+    /// Whether this is the latest campaign: results of others are late, and ignored.
+    #[must_use]
+    pub fn is_campaign(&self, term: Term, campaign: u64) -> bool {
+        term == self.term() && campaign == self.campaign
+    }
+
     /// The ballot of `campaign` in `term` was lost: waits for the next timeout. A late
     /// result is ignored.
     pub fn election_lost(&mut self, term: Term, campaign: u64, out: &mut Vec<Effect>) {
         let campaigning = matches!(self.role, Role::PreCandidate | Role::Candidate);
-        if term == self.term() && campaign == self.campaign && campaigning {
+        if self.is_campaign(term, campaign) && campaigning {
             self.step_down(StepDown::Denied, out);
         }
     }

@@ -394,11 +394,15 @@ hear! {
     };
     ElectionWon: |this, ElectionWon { term, campaign }, ctx| {
         let now = this.node.clock.now();
-        this.status.ballot_decided(true);
+        if this.replica.is_campaign(term, campaign) {
+            this.status.ballot_decided(true);
+        }
         this.rule(ctx, |replica, out| replica.election_won(now, term, campaign, out));
     };
     ElectionLost: |this, ElectionLost { term, campaign }, ctx| {
-        this.status.ballot_decided(false);
+        if this.replica.is_campaign(term, campaign) {
+            this.status.ballot_decided(false);
+        }
         this.rule(ctx, |replica, out| replica.election_lost(term, campaign, out));
     };
     Persisted: |this, Persisted { sequence, then }, ctx| {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::actors::{election_timer::ElectionTimer, replicator::Replicator, vote_collector::VoteCollector};
+use crate::events::{CampaignResult, Received};
 use crate::{Node, ProposeError, ReadError, actors, builder::Builder};
 use quorate_storage::Memory;
 use quorate_transport_testing::FaultNetwork;
@@ -50,6 +51,30 @@ fn a_panic_in_a_replicator_ends_the_node() {
         world.panic_in(Victim::Replicator);
         world.has_ended("Replicator").await;
         drop(other);
+    });
+}
+
+#[test]
+fn a_late_result_of_a_ballot_decides_no_later_one() {
+    simulate(async {
+        let world = World::start().await;
+        world.until(|status| status.role == crate::NodeRole::PreCandidate).await;
+        let (mut events, term) = (world.node.events(), world.node.status().borrow().term);
+        for campaign in [0, 1_000_000] {
+            world.consensus.do_send(ElectionWon { term, campaign });
+            world.consensus.do_send(ElectionLost { term, campaign });
+        }
+        let ended = async {
+            while let Some(received) = events.next().await {
+                if let Received::Event(event) = received
+                    && let What::CampaignEnded { result, .. } = event.what
+                {
+                    return Some(result);
+                }
+            }
+            None
+        };
+        assert_eq!(soon(ended).await, Some(CampaignResult::TimedOut), "no result of its own came");
     });
 }
 
