@@ -98,6 +98,8 @@ fn nothing_that_a_removed_node_says_deposes_a_leader_or_ends_a_node() {
             puppet.hear_for_a_second().await;
             let counted = refused() - refused_before;
             assert!(counted > 50.0, "{counted} were counted");
+            let by_id = cluster.metric("quorate_net_dropped_total", &[&format!("peer=\"{NEVER_A_MEMBER}\"")]);
+            assert_eq!(by_id, 0.0, "it has no series of its own");
             for node in [1, 2, 3].map(NodeId) {
                 let status = cluster.status(node);
                 assert_eq!((status.term, status.leader), (before.term, Some(leader)), "{node} after {id}");
@@ -198,6 +200,7 @@ fn a_node_that_hears_no_leader_is_not_led_far_astray() {
         }
         puppet.hear_for_a_second().await;
         assert_eq!(cluster.status(NodeId(1)).term, Term(0), "such terms are damaged");
+        assert!(cluster.metric("quorate_net_dropped_total", &["peer=\"unknown\"", "reason=\"malformed\""]) > 0.0);
         for raised in [1_000, 2_000] {
             puppet.say(Term(1 << 20), heartbeat(0, 0));
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -206,6 +209,8 @@ fn a_node_that_hears_no_leader_is_not_led_far_astray() {
         for id in [2, 3].map(NodeId) {
             cluster.start(id).await;
         }
+        let by_id = format!("peer=\"{NEVER_A_MEMBER}\"");
+        assert_eq!(cluster.metric("quorate_net_dropped_total", &[&by_id]), 0.0, "it has no series of its own");
         let leader = cluster.leader().await;
         assert!(cluster.status(leader).term.0 < 2_010);
         soon("a write", cluster.node(leader).propose("at last")).await.expect("an acknowledgement");

@@ -48,7 +48,7 @@ impl Consensus {
                 // The caller may have left.
                 let _ = waiter.send(outcome);
             }
-            Effect::Duplicate { from } => self.node.metrics.dropped(Some(from.0), DropReason::Duplicate),
+            Effect::Duplicate { from } => self.dropped(from, DropReason::Duplicate),
             Effect::Change(change) => {
                 let mut outcome = Err(ChangeRefused::NotReady);
                 self.rule(ctx, |replica, out| outcome = replica.change(now, &change, out));

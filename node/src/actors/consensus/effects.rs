@@ -120,11 +120,7 @@ impl Consensus {
             }
             Effect::Removed { at } => self.removed(at, ctx),
             Effect::MachineUnknown { candidate, version } => self.machine_unknown(candidate, version),
-            Effect::Refused { from, reason } => {
-                // Only members have a series of their own.
-                let peer = (reason != MessageRefusal::Stranger).then_some(from.0);
-                self.node.metrics.dropped(peer, label_of(reason));
-            }
+            Effect::Refused { from, reason } => self.dropped(from, label_of(reason)),
             Effect::Restore(base) => {
                 self.ticking.ticks.restores(base.last.index, self.replica.log().last().index);
                 self.restore(&base, ctx);
@@ -147,10 +143,17 @@ impl Consensus {
         }
     }
 
+    /// Counts a message that was not taken. Only members have a series of their own: the ids of
+    /// nodes outside have no bound, and a node without members can't tell which those are.
+    pub(super) fn dropped(&self, from: NodeId, reason: DropReason) {
+        let is_member = !self.replica.membership().is_empty() && !self.replica.is_outside(from);
+        self.node.metrics.dropped(is_member.then_some(from.0), reason);
+    }
+
     /// Counts every vote that was not granted, and tells the reason once for each
     /// candidate and version.
     fn machine_unknown(&mut self, candidate: NodeId, version: u32) {
-        self.node.metrics.dropped(Some(candidate.0), DropReason::MachineVersion);
+        self.dropped(candidate, DropReason::MachineVersion);
         if self.warnings.machines_unknown.insert(candidate, version) != Some(version) {
             let MachineVersions { oldest, newest, .. } = self.replica.machine();
             self.tell(What::MachineVersionUnknown { candidate, version, oldest, newest });

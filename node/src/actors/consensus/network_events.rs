@@ -13,7 +13,7 @@ use quorate_transport::network::Delivered;
 impl Consensus {
     pub(super) fn delivered(&mut self, Delivered { from, message, credit }: Delivered, ctx: &mut Context<Self>) {
         if self.connections.skips_of_others.contains_key(&from) {
-            return self.node.metrics.dropped(Some(from.0), DropReason::SkipList);
+            return self.dropped(from, DropReason::SkipList);
         }
         if message.is_report() {
             return self.report_arrived(from, message.body, credit);

@@ -44,7 +44,7 @@ impl Consensus {
                 }
                 waiter.tell(outcome);
             }
-            Effect::Duplicate { from } => self.node.metrics.dropped(Some(from.0), DropReason::Duplicate),
+            Effect::Duplicate { from } => self.dropped(from, DropReason::Duplicate),
         }
     }
 

@@ -226,7 +226,7 @@ impl Consensus {
     /// snapshot is restored; a machine that halted restores none.
     pub(super) fn chunk_arrived(&mut self, from: NodeId, chunk: SnapshotChunk) {
         if self.snapshots.restoring.is_some() && self.halted.is_none() {
-            return self.node.metrics.dropped(Some(from.0), DropReason::SnapshotBusy);
+            return self.dropped(from, DropReason::SnapshotBusy);
         }
         self.noted.chunk_arrived(chunk.snapshot.bytes);
         self.snapshots.receiver.do_send(ChunkArrived { term: self.replica.term(), from, chunk });
