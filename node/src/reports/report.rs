@@ -5,12 +5,15 @@
 
 use super::events::EventsReport;
 use quorate_metrics::NodeRole;
-use quorate_raft::{Index, MemberMetadata, NodeId, Phase, Report, Term};
+use quorate_raft::{Change, Index, MemberMetadata, NodeId, Phase, Report, Term};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// The version of the layout.
 const VERSION: u8 = 1;
+/// The most members, votes and links in a report. A configuration has half as many members; while
+/// it changes, the links and the voters are those of two.
+const MEMBERS_MAX: usize = 2 * Change::MEMBERS_MAX;
 
 /// The state of a node, as it reported it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -62,6 +65,7 @@ pub struct NodeReport {
     /// Requests of its own callers that are in progress or wait.
     pub waiting: u64,
     /// Its links to the other members.
+    #[serde(deserialize_with = "bounded::list")]
     pub links: Vec<LinkReport>,
     /// The members, by the configuration in force at this node.
     pub members: Members,
@@ -104,8 +108,10 @@ pub struct Campaign {
     #[serde(with = "phase")]
     pub(crate) phase: Phase,
     /// The voters that granted, itself included.
+    #[serde(deserialize_with = "bounded::list")]
     pub granted: Vec<NodeId>,
     /// The voters that denied.
+    #[serde(deserialize_with = "bounded::list")]
     pub denied: Vec<NodeId>,
 }
 
@@ -181,12 +187,15 @@ impl ReplicationReport {
 #[non_exhaustive]
 pub struct Members {
     /// Members that vote.
+    #[serde(deserialize_with = "bounded::list")]
     pub voters: Vec<NodeId>,
     /// Members that receive the log and do not vote.
+    #[serde(deserialize_with = "bounded::list")]
     pub learners: Vec<NodeId>,
     /// Voter that keeps no commands, if there is one.
     pub witness: Option<NodeId>,
     /// Addresses, as far as the configuration has them.
+    #[serde(deserialize_with = "bounded::map")]
     pub addresses: BTreeMap<NodeId, String>,
     /// Client addresses and labels of the members that have any.
     #[serde(with = "metadata")]
@@ -264,7 +273,7 @@ impl NodeReport {
 /// Metadata in a report: client addresses and labels, which are checked when they are read.
 mod metadata {
     use quorate_raft::{MemberMetadata, NodeId};
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+    use serde::{Deserializer, Serialize, Serializer, de};
     use std::{collections::BTreeMap, sync::Arc};
 
     type Form = BTreeMap<NodeId, (Option<String>, BTreeMap<String, String>)>;
@@ -278,10 +287,77 @@ mod metadata {
     where
         D: Deserializer<'de>,
     {
-        let form = Form::deserialize(from)?.into_iter();
+        let form: Form = super::bounded::map(from)?;
+        let form = form.into_iter();
         let checked = form.map(|(id, (address, labels))| Ok((id, MemberMetadata::new(address, labels)?)));
         let checked: Result<_, quorate_raft::MetadataFlaw> = checked.collect();
         checked.map(Arc::new).map_err(|_| de::Error::custom("metadata out of its bounds"))
+    }
+}
+
+/// Lists and maps of members: one of more than [`MEMBERS_MAX`] is refused by the length that the
+/// bytes state, or at the first element that is too many, and never allocated.
+mod bounded {
+    use super::MEMBERS_MAX;
+    use serde::{
+        Deserialize, Deserializer,
+        de::{Error, MapAccess, SeqAccess, Visitor},
+    };
+    use std::{collections::BTreeMap, fmt, marker::PhantomData};
+
+    struct Bounded<T>(PhantomData<T>);
+
+    pub(super) fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+        from.deserialize_seq(Bounded::<Vec<T>>(PhantomData))
+    }
+
+    pub(super) fn map<'de, K, V, D>(from: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        K: Deserialize<'de> + Ord,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        from.deserialize_map(Bounded::<BTreeMap<K, V>>(PhantomData))
+    }
+
+    fn check<E: Error>(length: usize) -> Result<(), E> {
+        if length > MEMBERS_MAX { Err(E::invalid_length(length, &"fewer members")) } else { Ok(()) }
+    }
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<Vec<T>> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {MEMBERS_MAX}")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
+            check(from.size_hint().unwrap_or(0))?;
+            let mut list = Vec::new();
+            while let Some(one) = from.next_element()? {
+                list.push(one);
+                check(list.len())?;
+            }
+            Ok(list)
+        }
+    }
+
+    impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Visitor<'de> for Bounded<BTreeMap<K, V>> {
+        type Value = BTreeMap<K, V>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a map of at most {MEMBERS_MAX}")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
+            check(from.size_hint().unwrap_or(0))?;
+            let mut map = BTreeMap::new();
+            while let Some((key, value)) = from.next_entry()? {
+                map.insert(key, value);
+                check(map.len())?;
+            }
+            Ok(map)
+        }
     }
 }
 
@@ -386,12 +462,40 @@ pub(crate) mod tests {
     #[test]
     fn a_report_too_long_for_a_message_lacks_addresses_and_one_longer_still_has_no_bytes() {
         let mut report = full();
-        report.members.addresses = (0..4_000).map(|id| (NodeId(id), "a name of twenty chars".into())).collect();
+        report.members.addresses = (0..64).map(|id| (NodeId(id), "x".repeat(1_100))).collect();
         let bytes = report.encode().expect("without addresses it is short");
         let members = Members { addresses: BTreeMap::new(), metadata: Arc::default(), ..report.members.clone() };
         assert_eq!(NodeReport::decode(NodeId(1), &bytes), Ok(NodeReport { members, ..report.clone() }));
         report.members.learners = (0..40_000).map(NodeId).collect();
         assert_eq!(report.encode(), None);
+    }
+
+    #[test]
+    fn a_report_with_more_members_links_or_votes_than_a_cluster_can_have_is_refused() {
+        type Grow = fn(&mut NodeReport, usize);
+        fn ids(count: usize) -> Vec<NodeId> {
+            (0..count as u64).map(NodeId).collect()
+        }
+        let with = |change: Grow, count| {
+            let mut report = full();
+            change(&mut report, count);
+            NodeReport::decode(report.node, &report.encode().expect("short")).map(|read| assert_eq!(read, report))
+        };
+        let changes: [Grow; 7] = [
+            |report, count| report.members.voters = ids(count),
+            |report, count| report.members.learners = ids(count),
+            |report, count| report.members.addresses = ids(count).into_iter().map(|id| (id, "a".into())).collect(),
+            |report, count| {
+                report.members.metadata = Arc::new(ids(count).into_iter().map(|id| (id, metadata())).collect());
+            },
+            |report, count| report.links = vec![report.links[0]; count],
+            |report, count| report.campaign.as_mut().expect("one").granted = ids(count),
+            |report, count| report.campaign.as_mut().expect("one").denied = ids(count),
+        ];
+        for (nth, change) in changes.into_iter().enumerate() {
+            assert_eq!(with(change, MEMBERS_MAX), Ok(()), "{nth}");
+            assert_eq!(with(change, MEMBERS_MAX + 1), Err("malformed"), "{nth}");
+        }
     }
 
     #[test]
