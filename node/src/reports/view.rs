@@ -18,7 +18,7 @@ use std::{
 pub struct ClusterView {
     /// The node that made the view.
     pub node: NodeId,
-    /// The members, by the newest configuration that a report states.
+    /// The members, by the configuration in force at the node that made the view.
     pub members: Members,
     /// The latest report of each node that was heard and is a member, or is the one that made the
     /// view. A member without one has not answered since the watch began.
@@ -64,6 +64,11 @@ impl ClusterView {
 ///
 /// Of two reports of one incarnation the later one counts, by its sequence. Of two incarnations the
 /// one that started later counts: a report of the earlier process may still be on its way.
+///
+/// **The members are those of this node's own configuration**, with their addresses and metadata.
+/// Another node's may have a higher index and be uncommitted: a leader that was cut off states one
+/// that is discarded later, and a hostile member any. This node asks and hears its own peers alone.
+/// While it is behind it shows the members up to its own log.
 #[derive(Debug)]
 pub(crate) struct Merge {
     this: NodeId,
@@ -98,6 +103,9 @@ impl Merge {
 
     fn state_heard(&mut self, now: Moment, via: Option<NodeId>, made_at: Moment, report: NodeReport) {
         let node = report.node;
+        if node != self.this && !self.members().contains(node) {
+            return;
+        }
         let known = self.known.get(&node);
         if let Some(known) = known.filter(|known| !is_later((made_at, &report), (known.made_at, &known.report))) {
             if via.is_none() && known.report.incarnation == report.incarnation {
@@ -107,12 +115,13 @@ impl Merge {
             return;
         }
         let direct_at = if via.is_none() { Some(now) } else { known.and_then(|known| known.direct_at) };
-        self.known.insert(node, Known { report: Arc::new(report), made_at, direct_at, via });
-        let members = self.members().clone();
-        let this = self.this;
-        let stays = |node: NodeId| node == this || members.contains(node);
-        self.known.retain(|node, _| stays(*node));
-        self.events.retain(stays);
+        let report = Arc::new(report);
+        self.known.insert(node, Known { report: Arc::clone(&report), made_at, direct_at, via });
+        if node == self.this {
+            let stays = |id: NodeId| id == node || report.members.contains(id);
+            self.known.retain(|node, _| stays(*node));
+            self.events.retain(stays);
+        }
     }
 
     /// Whether no report was taken yet.
@@ -134,11 +143,10 @@ impl Merge {
         self.members().iter().filter(|node| *node != self.this && !is_heard(node)).collect()
     }
 
-    /// The newest configuration that a report states; of two equally new ones, this node's own.
+    /// The configuration in force at this node; empty before its own first report.
     fn members(&self) -> &Members {
         static NONE: LazyLock<Members> = LazyLock::new(Members::default);
-        let newest = self.known.iter().max_by_key(|(node, known)| (known.report.members.index, **node == self.this));
-        newest.map_or(&*NONE, |(_, known)| &known.report.members)
+        self.known.get(&self.this).map_or(&*NONE, |known| &known.report.members)
     }
 
     /// The view at this moment.
@@ -169,7 +177,7 @@ mod tests {
 
     #[test]
     fn the_newest_report_of_an_incarnation_wins_however_it_came() {
-        let mut merge = Merge::new(THIS);
+        let mut merge = watching();
         merge.heard(at(1_000), None, ms(0), report(2, 5, 10, 900));
         merge.heard(at(1_001), Some(NodeId(3)), ms(50), report(2, 5, 9, 800));
         assert_eq!(sequence(&merge, 2), 10);
@@ -185,12 +193,12 @@ mod tests {
     fn of_two_incarnations_the_one_that_started_later_wins_in_either_order() {
         let old = || report(2, 5, 900, 60_000);
         let new = || report(2, 6, 1, 20);
-        let mut merge = Merge::new(THIS);
+        let mut merge = watching();
         merge.heard(at(1_000), None, ms(0), old());
         merge.heard(at(1_500), None, ms(0), new());
         merge.heard(at(1_501), Some(NodeId(3)), ms(0), old());
         assert_eq!(sequence(&merge, 2), 1);
-        let mut merge = Merge::new(THIS);
+        let mut merge = watching();
         merge.heard(at(1_500), None, ms(0), new());
         merge.heard(at(1_501), Some(NodeId(3)), ms(0), old());
         assert_eq!(sequence(&merge, 2), 1, "the report of the dead process was on its way");
@@ -198,14 +206,14 @@ mod tests {
 
     #[test]
     fn a_report_grows_old_until_another_comes() {
-        let mut merge = Merge::new(THIS);
+        let mut merge = watching();
         merge.heard(at(1_000), None, ms(40), report(2, 5, 1, 0));
         assert_eq!(merge.view(at(3_000)).nodes[&NodeId(2)].age, ms(2_040));
     }
 
     #[test]
     fn a_member_is_unheard_until_it_reports_itself() {
-        let mut merge = Merge::new(THIS);
+        let mut merge = watching();
         merge.heard(at(0), None, ms(0), report(1, 5, 1, 0));
         assert_eq!(merge.unheard(at(0)), [NodeId(2), NodeId(3), NodeId(4)], "not this node");
         merge.heard(at(10), None, ms(0), report(2, 5, 1, 0));
@@ -219,12 +227,12 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_left_the_newest_configuration_goes() {
-        let mut merge = Merge::new(THIS);
-        for node in [1, 2, 3] {
+    fn a_node_that_left_this_nodes_own_configuration_goes() {
+        let mut merge = watching();
+        for node in [2, 3] {
             merge.heard(at(0), None, ms(0), report(node, 5, 1, 0));
         }
-        let mut removed = report(2, 5, 2, 100);
+        let mut removed = report(1, 5, 2, 100);
         removed.members.index = Index(90);
         removed.members.voters.retain(|node| *node != NodeId(3));
         merge.heard(at(100), None, ms(0), removed);
@@ -236,8 +244,32 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_that_another_node_states_changes_no_member() {
+        let mut merge = watching();
+        let before = merge.view(at(0)).members;
+        let mut uncommitted = report(2, 5, 1, 0);
+        uncommitted.members.index = Index(1 << 40);
+        uncommitted.members.is_settled = false;
+        uncommitted.members.voters = vec![NodeId(2), NodeId(9)];
+        uncommitted.members.addresses.insert(NodeId(1), "elsewhere:1".into());
+        merge.heard(at(10), None, ms(0), uncommitted);
+        let view = merge.view(at(10));
+        assert_eq!((view.members, view.nodes.len()), (before, 2));
+    }
+
+    #[test]
+    fn reports_of_nodes_that_are_no_members_are_not_kept_however_many_come() {
+        let mut merge = watching();
+        for id in 100..10_000 {
+            merge.heard(at(10), Some(NodeId(2)), ms(0), report(id, 5, 1, 0));
+            assert_eq!(merge.events_of(NodeId(id)), (0, 0));
+        }
+        assert_eq!(merge.view(at(10)).nodes.len(), 1);
+    }
+
+    #[test]
     fn the_leader_is_that_of_the_highest_term_that_was_heard_lately() {
-        let mut merge = Merge::new(THIS);
+        let mut merge = watching();
         let leads = |node, term, leader: Option<u64>| {
             let mut report = report(node, 5, term, 0);
             (report.term, report.leader) = (Term(term), leader.map(NodeId));
@@ -268,6 +300,13 @@ mod tests {
         assert_eq!(after(&view(5, 5), 5), (0, 0));
         assert_eq!(after(&view(5, 20), 3), (12, 5));
         assert_eq!(after(&view(5, 5), 9), (0, 0), "a watch that began anew counts anew");
+    }
+
+    /// A node that has composed its own first report.
+    fn watching() -> Merge {
+        let mut merge = Merge::new(THIS);
+        merge.heard(at(0), None, ms(0), report(1, 5, 0, 0));
+        merge
     }
 
     fn sequence(merge: &Merge, node: u64) -> u64 {
