@@ -230,7 +230,9 @@ impl Reporter {
     fn reported(&mut self, from: NodeId, report: Report) {
         let now = self.clock.now();
         let (of, age) = (report.of, Duration::from_millis(u64::from(report.age_ms)));
-        if of == self.identity.node {
+        // A member may pass on reports of any id: of others than this node's own peers none is kept,
+        // as their number has no bound.
+        if !self.facts.as_ref().is_some_and(|facts| facts.peers.contains(&of)) {
             return;
         }
         if from == of {
