@@ -88,6 +88,7 @@ fn a_denied_vote_has_its_reason() {
             for_term: Term(6),
             last: EntryId::default(),
             denial: Some(Denial::HearsLeader { leader: Some(NodeId(2)) }),
+            more: 0,
         };
         first.say(Term(5), Body::Heartbeat(Heartbeat { round: 0, commit: Index(0) }));
         cluster.until("a leader", |view| view[&NodeId(1)].leader).await;
@@ -317,9 +318,9 @@ fn a_slow_reader_is_told_how_many_events_it_lost() {
         let mut slow = cluster.node(NodeId(1)).events();
         let mut quick = cluster.node(NodeId(1)).events();
         let (mut seen, asked) = (0, WAITING_MAX as u64 + 50);
-        for _ in 0..asked {
-            candidate.say(Term(5), request(Phase::PreVote));
-            while !matches!(soon("an event", quick.next()).await, Some(Received::Event(event)) if event.kind() == "vote_cast")
+        for nth in 0..asked {
+            candidate.say(Term(6 + nth), Body::Heartbeat(Heartbeat { round: 0, commit: Index(0) }));
+            while !matches!(soon("an event", quick.next()).await, Some(Received::Event(event)) if event.kind() == "leader_followed")
             {
                 seen += 1;
             }
@@ -357,15 +358,33 @@ fn repeated_lines_are_summed_up() {
     simulate(async {
         let (cluster, candidate) = led_by_a_puppet().await;
         let mut events = cluster.node(NodeId(1)).events();
-        for _ in 0..40 {
-            candidate.say(Term(5), request(Phase::PreVote));
-            next(&mut events, "a denied vote", |what| matches!(what, What::VoteCast { .. })).await;
+        for term in 6..46 {
+            candidate.say(Term(term), Body::Heartbeat(Heartbeat { round: 0, commit: Index(0) }));
+            next(&mut events, "another leader", |what| matches!(what, What::LeaderFollowed { .. })).await;
         }
         sleep(Duration::from_secs(11)).await;
-        let denials: Vec<_> = lines.of(NodeId(1)).into_iter().filter(|line| line.kind == "vote_cast").collect();
-        let texts: Vec<_> = denials.iter().map(|line| &*line.text).collect();
-        let text = "Node 1 denies node 3 its pre-vote for term 6: it hears node 2, which leads.";
-        assert_eq!(texts, [text, text, text, text, text, &format!("{text} (and 34 more like it)")]);
+        let lines = lines.of(NodeId(1)).into_iter();
+        let follows = lines.filter(|line| line.kind == "leader_followed" && line.text.contains("node 3"));
+        let text = |term| format!("Node 1 follows node 3, the leader of term {term}.");
+        let last = format!("{} (and 34 more like it)", text(45));
+        let told: Vec<_> = follows.map(|line| line.text).collect();
+        assert_eq!(told, (6..11).map(text).chain([last]).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_vote_that_is_denied_again_and_again_is_told_once_in_ten_seconds() {
+    simulate(async {
+        let (cluster, candidate) = led_by_a_puppet().await;
+        let mut events = cluster.node(NodeId(1)).events();
+        for _ in 0..40 {
+            candidate.say(Term(5), request(Phase::PreVote));
+        }
+        let mut denied =
+            async || next(&mut events, "a denied vote", |what| matches!(what, What::VoteCast { .. })).await.text();
+        let text = "Node 1 denies node 3 its pre-vote for term 6: it hears node 2, which leads";
+        assert_eq!(denied().await, format!("{text}."));
+        assert_eq!(denied().await, format!("{text}; 38 more alike since it last said so."));
     });
 }
 

@@ -226,7 +226,8 @@ impl Replication {
         self.pump(now, out);
     }
 
-    /// The peer rejected an append of this epoch; see [`Progress::rejected`].
+    /// The peer rejected an append of this epoch; see [`Progress::rejected`]. Whether probing began
+    /// anew for it: of the appends that were on their way, the first rejection alone counts.
     pub fn rejected(
         &mut self,
         now: Moment,
@@ -235,11 +236,13 @@ impl Replication {
         next: Index,
         last: Index,
         out: &mut Vec<ReplicationOutput>,
-    ) {
+    ) -> bool {
         let before = self.progress.epoch();
         let moved = self.progress.rejected(now, epoch, previous, next, last);
-        if self.progress.state() == ProgressState::Snapshot
-            && self.progress.epoch() > before
+        let (is_new_epoch, is_snapshot) =
+            (self.progress.epoch() > before, self.progress.state() == ProgressState::Snapshot);
+        if is_new_epoch
+            && is_snapshot
             && let Some(transfer) = &mut self.transfer
         {
             // The peer takes chunks of the new epoch only.
@@ -247,6 +250,7 @@ impl Replication {
         }
         self.matched(now, moved, out);
         self.pump(now, out);
+        is_new_epoch && !is_snapshot
     }
 
     /// The peer answered a heartbeat.

@@ -135,7 +135,8 @@ fn samples() -> Vec<What> {
             denied: Vec::new(),
         }));
         let denials = denials.into_iter().map(Some).chain([None]);
-        samples.extend(denials.map(|denial| What::VoteCast { phase, candidate: peer, for_term, last, denial }));
+        let more = if phase == Phase::Vote { 3 } else { 0 };
+        samples.extend(denials.map(|denial| What::VoteCast { phase, candidate: peer, for_term, last, denial, more }));
         samples.extend([true, false].map(|granted| What::VoteReceived { phase, voter: peer, granted }));
     }
     samples.extend(causes.map(|cause| What::SteppedDown { led: Term(7), cause }));

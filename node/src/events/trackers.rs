@@ -4,8 +4,11 @@
 //! Pure: the caller gives the time.
 
 use super::what::{LeaseEnd, What};
-use quorate_raft::NodeId;
-use std::collections::BTreeMap;
+use quorate_raft::{Denial, NodeId, Phase};
+use std::{
+    collections::BTreeMap,
+    mem::{Discriminant, discriminant},
+};
 
 /// A member that lacks more entries than this is behind.
 const BEHIND_MIN: u64 = 10_000;
@@ -79,6 +82,64 @@ impl Lags {
             }
             _ => None,
         }
+    }
+}
+
+/// Denials that repeat one another are told once in this time.
+const DENIED_EVERY_MS: u64 = 10_000;
+/// The most kinds of denials that are remembered. A cluster has far fewer; of further ones, which
+/// invented ids of candidates make, none is told.
+const DENIED_MAX: usize = 256;
+
+/// The votes that this node denies: a candidate that can't win asks again at each timeout.
+#[derive(Default, Debug)]
+pub(crate) struct Denials {
+    /// In the order in which they were first told.
+    told: Vec<Denied>,
+}
+
+#[derive(Debug)]
+struct Denied {
+    kind: (NodeId, Phase, Discriminant<Denial>),
+    told_ms: u64,
+    /// The last one that was not told, and the number of those before it.
+    held: Option<(What, u64)>,
+}
+
+impl Denials {
+    /// A candidate was answered: returns the event if it is told now. Votes that are granted always
+    /// are.
+    pub(crate) fn answered(&mut self, what: What, now_ms: u64) -> Option<What> {
+        let What::VoteCast { candidate, phase, denial: Some(denial), .. } = &what else { return Some(what) };
+        let kind = (*candidate, *phase, discriminant(denial));
+        if let Some(denied) = self.told.iter_mut().find(|denied| denied.kind == kind) {
+            let before = denied.held.take().map_or(0, |(_, before)| before + 1);
+            denied.held = Some((what, before));
+            return None;
+        }
+        if self.told.len() >= DENIED_MAX {
+            return None;
+        }
+        self.told.push(Denied { kind, told_ms: now_ms, held: None });
+        Some(what)
+    }
+
+    /// Looks for denials whose time is over: the last one of each kind, with the number of others.
+    pub(crate) fn look(&mut self, now_ms: u64) -> Vec<What> {
+        let mut found = Vec::new();
+        self.told.retain_mut(|denied| {
+            if now_ms.saturating_sub(denied.told_ms) < DENIED_EVERY_MS {
+                return true;
+            }
+            let Some((mut what, before)) = denied.held.take() else { return false };
+            if let What::VoteCast { more, .. } = &mut what {
+                *more = before;
+            }
+            found.push(what);
+            denied.told_ms = now_ms;
+            true
+        });
+        found
     }
 }
 
@@ -194,6 +255,7 @@ impl Disk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate_raft::{EntryId, Term};
 
     const PEER: NodeId = NodeId(2);
 
@@ -224,6 +286,46 @@ mod tests {
         assert_eq!(look(5_000, 700), None);
         assert_eq!(look(20_000, 5_000), None, "it is behind all along");
         assert_eq!(look(900, 9_600), Some(What::FollowerCaughtUp { peer: PEER, after_ms: 9_000 }));
+    }
+
+    #[test]
+    fn denials_alike_are_told_once_in_ten_seconds_with_their_number() {
+        let cast = |candidate, for_term, denial, more| {
+            let (candidate, last) = (NodeId(candidate), EntryId::default());
+            What::VoteCast { phase: Phase::PreVote, candidate, for_term: Term(for_term), last, denial, more }
+        };
+        let old = |term| Some(Denial::OldTerm { term: Term(term) });
+        let mut denials = Denials::default();
+        assert_eq!(denials.answered(cast(2, 5, old(6), 0), 0), Some(cast(2, 5, old(6), 0)));
+        for nth in 1..=3 {
+            assert_eq!(denials.answered(cast(2, 5 + nth, old(6 + nth), 0), nth * 100), None, "the terms alone differ");
+        }
+        let other = cast(2, 5, Some(Denial::LostData), 0);
+        assert_eq!(denials.answered(other.clone(), 400), Some(other), "another reason");
+        assert_eq!(denials.answered(cast(3, 5, old(6), 0), 400), Some(cast(3, 5, old(6), 0)), "another candidate");
+        let granted = cast(2, 5, None, 0);
+        assert_eq!([1, 2].map(|ms| denials.answered(granted.clone(), ms)), [Some(granted.clone()), Some(granted)]);
+        assert_eq!(denials.look(9_999), []);
+        assert_eq!(denials.look(10_000), [cast(2, 8, old(9), 2)], "the last one, and two before it");
+        assert_eq!(denials.answered(cast(2, 9, old(9), 0), 10_100), None, "its time began anew");
+        assert_eq!(denials.look(20_000), [cast(2, 9, old(9), 0)]);
+        assert_eq!(denials.look(30_000), []);
+        assert!(denials.told.is_empty(), "nothing is left of it");
+    }
+
+    #[test]
+    fn denials_to_invented_candidates_are_bounded() {
+        let mut denials = Denials::default();
+        let cast = |candidate| What::VoteCast {
+            phase: Phase::Vote,
+            candidate: NodeId(candidate),
+            for_term: Term(1),
+            last: EntryId::default(),
+            denial: Some(Denial::Removed),
+            more: 0,
+        };
+        let told = (0..10_000).filter_map(|id| denials.answered(cast(id), 0)).count();
+        assert_eq!((told, denials.told.len()), (DENIED_MAX, DENIED_MAX));
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub enum What {
         last: EntryId,
         /// The reason against it; `None` if the vote was granted.
         denial: Option<Denial>,
+        /// Denials of the same candidate, phase and kind of reason since the last event of that
+        /// kind, this one not counted: one is told in ten seconds at most.
+        more: u64,
     },
     /// A voter answered this node's campaign. The voter's own event has the reason.
     VoteReceived {

@@ -51,11 +51,14 @@ impl fmt::Display for Sentence<'_> {
             What::VoteCast { phase: Phase::Vote, candidate, for_term, denial: None, .. } => {
                 write!(f, "votes for node {candidate} in term {for_term}.")
             }
-            What::VoteCast { phase, candidate, for_term, last, denial: Some(denial) } => {
+            What::VoteCast { phase, candidate, for_term, last, denial: Some(denial), more } => {
                 let (vote, last) = (vote(*phase), *last);
                 write!(f, "denies node {candidate} its {vote} for term {for_term}: ")?;
                 Reason { node: *node, candidate: *candidate, last, denial: *denial }.fmt(f)?;
-                f.write_str(".")
+                match more {
+                    0 => f.write_str("."),
+                    more => write!(f, "; {more} more alike since it last said so."),
+                }
             }
             What::VoteReceived { phase, voter, granted: true } => {
                 write!(f, "has the {} of node {voter}.", vote(*phase))

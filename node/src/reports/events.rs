@@ -261,7 +261,8 @@ mod tests {
         let ballot = ReportedEvent::of(&event(1, asks)).ballot.expect("a request");
         let expected = BallotMessage { candidate: TWO, voter: None, is_pre_vote: true, granted: None };
         assert_eq!(ballot, expected);
-        let denies = |denial| What::VoteCast { phase: Phase::Vote, candidate: NodeId(1), for_term, last, denial };
+        let denies =
+            |denial| What::VoteCast { phase: Phase::Vote, candidate: NodeId(1), for_term, last, denial, more: 0 };
         let ballot = ReportedEvent::of(&event(1, denies(Some(Denial::LostData)))).ballot.expect("an answer");
         let expected =
             BallotMessage { candidate: NodeId(1), voter: Some(TWO), is_pre_vote: false, granted: Some(false) };

@@ -88,9 +88,21 @@ fn a_peer_that_answers_a_heartbeat_after_a_silence_is_probed_at_once() {
 fn a_log_that_went_back_is_told_of_and_probed_where_it_ends() {
     let mut peer = Peer::replicating();
     peer.append(6);
-    let out = peer.at(0, |it, now, out| it.rejected(now, EPOCH, Index(5), Index(5), Index(3), out));
+    let out = peer.rejects(Index(5), Index(5), Index(3)).1;
     assert_eq!(out[0], ReplicationOutput::Matched(Index(3)));
     assert_eq!(fetches(&out), [Index(4)]);
+}
+
+#[test]
+fn of_the_appends_that_were_on_their_way_the_first_rejection_alone_counts() {
+    let mut peer = Peer::replicating();
+    let counted: Vec<bool> = (6..12)
+        .map(|index| {
+            peer.append(index);
+            peer.rejects(Index(index - 1), Index(5), Index(4)).0
+        })
+        .collect();
+    assert_eq!(counted, [true, false, false, false, false, false]);
 }
 
 #[test]
@@ -147,7 +159,8 @@ fn answers_of_an_earlier_epoch_or_to_another_snapshot_move_nothing() {
 #[test]
 fn a_rejection_during_a_snapshot_begins_an_epoch_in_which_the_peer_is_asked_again() {
     let mut peer = Peer::sending();
-    let out = peer.at(0, |it, now, out| it.rejected(now, EPOCH, Index(5), Index(1), Index(0), out));
+    let (counts, out) = peer.rejects(Index(5), Index(1), Index(0));
+    assert!(!counts, "it is no news of the log");
     let [ReplicationOutput::Send(Message { body: Body::SnapshotChunk(asks), .. })] = &out[..] else {
         panic!("{out:?}")
     };
@@ -250,6 +263,13 @@ impl Peer {
     ) -> Vec<ReplicationOutput> {
         rule(&mut self.replication, at(now), &mut self.out);
         std::mem::take(&mut self.out)
+    }
+
+    /// It rejects an append of the first epoch. Returns whether that counts, too.
+    fn rejects(&mut self, previous: Index, next: Index, last: Index) -> (bool, Vec<ReplicationOutput>) {
+        let mut counts = false;
+        let out = self.at(0, |it, now, out| counts = it.rejected(now, EPOCH, previous, next, last, out));
+        (counts, out)
     }
 
     fn append(&mut self, index: u64) -> Vec<ReplicationOutput> {

@@ -117,7 +117,9 @@ fn handle(it: &mut Replication, context: &Context<'_>, ask: Ask, out: &mut Vec<R
         Ask::LinkChanged => it.link_changed(now, out),
         Ask::Heard => it.heard(now, out),
         Ask::Acknowledged { epoch, matched } => it.acknowledged(now, epoch, matched, out),
-        Ask::Rejected { epoch, previous, next, last } => it.rejected(now, epoch, previous, next, last, out),
+        Ask::Rejected { epoch, previous, next, last } => {
+            it.rejected(now, epoch, previous, next, last, out);
+        }
         Ask::Found { previous, checksum, batch } => it.fetched(now, previous, checksum, batch, out),
         Ask::Overtaken => it.overtaken(),
         Ask::Gone => it.compacted(now, out),

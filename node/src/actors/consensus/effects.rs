@@ -93,7 +93,6 @@ impl Consensus {
                 self.roles.tell_replicator(peer, Acknowledged { epoch, matched });
             }
             Effect::Rejected { peer, epoch, previous, next, last } => {
-                self.tell(What::AppendRejected { peer, previous, next });
                 self.roles.tell_replicator(peer, Rejected { epoch, previous, next, last });
             }
             Effect::Apply(batch) => {

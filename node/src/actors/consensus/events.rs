@@ -4,7 +4,7 @@
 use super::Consensus;
 use crate::events::{
     TransferFailure, What, millis,
-    trackers::{Lags, LeaseView, Leases, Overload},
+    trackers::{Denials, Lags, LeaseView, Leases, Overload},
 };
 use quorate_raft::{Index, Moment, NodeId, Observation, Replica, Role};
 
@@ -20,6 +20,7 @@ pub(super) struct Told {
     /// The entry with the configuration, and whether it is committed.
     members: Option<(Index, bool)>,
     lags: Lags,
+    denials: Denials,
     overload: Overload,
     leases: Leases,
 }
@@ -34,7 +35,11 @@ impl Consensus {
         self.node.events.term_is(self.replica.term());
         match observation {
             Observation::VoteAnswered { candidate, phase, term: for_term, last, denial } => {
-                self.tell(What::VoteCast { phase, candidate, for_term, last, denial });
+                let now_ms = self.node.events.now_ms();
+                let what = What::VoteCast { phase, candidate, for_term, last, denial, more: 0 };
+                if let Some(what) = self.told.denials.answered(what, now_ms) {
+                    self.tell(what);
+                }
             }
             Observation::TermAdopted { from, before } => self.tell(What::TermChanged { before, from }),
             Observation::SteppedDown { led: false, cause, .. } => self.status.ballot_ends_by(cause),
@@ -116,7 +121,7 @@ impl Consensus {
     /// About once a heartbeat interval: tells what has changed since the last look.
     pub(super) fn look_for_events(&mut self) {
         let (now, now_ms) = (self.node.clock.now(), self.node.events.now_ms());
-        let mut found = Vec::new();
+        let mut found = self.told.denials.look(now_ms);
         if self.replica.is_leader() {
             let patience_ms = millis(self.node.timing.election_timeout.1);
             let peers = self.replica.peers();

@@ -15,7 +15,7 @@ use super::{
     },
 };
 use crate::{
-    events::Events,
+    events::{Events, What},
     lifecycle::{Lifecycle, PanicGuard},
     reports::{compose::thousandths, report::ReplicationReport},
 };
@@ -260,7 +260,13 @@ impl Handler<Rejected> for Replicator {
 
     fn handle(&mut self, Rejected { epoch, previous, next, last }: Rejected, ctx: &mut Self::Context) {
         self.metrics.append_rejected();
-        self.rule_now(ctx, |replication, now, out| replication.rejected(now, epoch, previous, next, last, out));
+        let mut counts = false;
+        self.rule_now(ctx, |replication, now, out| {
+            counts = replication.rejected(now, epoch, previous, next, last, out);
+        });
+        if counts {
+            self.events.tell(What::AppendRejected { peer: self.peer, previous, next });
+        }
     }
 }
 
