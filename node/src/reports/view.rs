@@ -65,6 +65,10 @@ impl ClusterView {
 /// Of two reports of one incarnation the later one counts, by its sequence. Of two incarnations the
 /// one that started later counts: a report of the earlier process may still be on its way.
 ///
+/// **The node itself is believed before others.** A report that another member passed on counts only
+/// for a node that was not heard directly for [`UNHEARD_AFTER`], and a direct one replaces it,
+/// whatever its incarnation and sequence: those of the relayed one may be invented.
+///
 /// **The members are those of this node's own configuration**, with their addresses and metadata.
 /// Another node's may have a higher index and be uncommitted: a leader that was cut off states one
 /// that is discarded later, and a hostile member any. This node asks and hears its own peers alone.
@@ -93,6 +97,9 @@ impl Merge {
     /// Takes a report that is `age` old, from its node or from one that passed it on.
     pub(crate) fn heard(&mut self, now: Moment, via: Option<NodeId>, age: Duration, mut report: NodeReport) {
         let (node, made_at) = (report.node, Moment(now.0.saturating_sub(age)));
+        if via.is_some() && self.is_heard(now, node) {
+            return;
+        }
         let (incarnation, events) = (report.incarnation, std::mem::take(&mut report.events));
         self.state_heard(now, via, made_at, report);
         // One that is late, or was passed on too, may have events that are missing.
@@ -107,7 +114,11 @@ impl Merge {
             return;
         }
         let known = self.known.get(&node);
-        if let Some(known) = known.filter(|known| !is_later((made_at, &report), (known.made_at, &known.report))) {
+        let is_known = |known: &&Known| {
+            let replaces_relayed = via.is_none() && known.via.is_some();
+            !replaces_relayed && !is_later((made_at, &report), (known.made_at, &known.report))
+        };
+        if let Some(known) = known.filter(is_known) {
             if via.is_none() && known.report.incarnation == report.incarnation {
                 let direct_at = Some(now);
                 self.known.entry(node).and_modify(|known| known.direct_at = direct_at);
@@ -136,11 +147,13 @@ impl Merge {
 
     /// The members of which no report has come directly for a while.
     pub(crate) fn unheard(&self, now: Moment) -> Vec<NodeId> {
-        let is_heard = |node: &NodeId| {
-            let known = self.known.get(node).and_then(|known| known.direct_at);
-            known.is_some_and(|at| now.since(at) < UNHEARD_AFTER)
-        };
-        self.members().iter().filter(|node| *node != self.this && !is_heard(node)).collect()
+        self.members().iter().filter(|node| *node != self.this && !self.is_heard(now, *node)).collect()
+    }
+
+    /// Whether a report of the node came directly a moment ago.
+    fn is_heard(&self, now: Moment, node: NodeId) -> bool {
+        let at = self.known.get(&node).and_then(|known| known.direct_at);
+        at.is_some_and(|at| now.since(at) < UNHEARD_AFTER)
     }
 
     /// The configuration in force at this node; empty before its own first report.
@@ -202,6 +215,30 @@ mod tests {
         merge.heard(at(1_500), None, ms(0), new());
         merge.heard(at(1_501), Some(NodeId(3)), ms(0), old());
         assert_eq!(sequence(&merge, 2), 1, "the report of the dead process was on its way");
+    }
+
+    #[test]
+    fn no_relayed_report_replaces_one_of_a_node_that_is_heard() {
+        let mut merge = watching();
+        merge.heard(at(1_000), None, ms(0), report(2, 5, 10, 900));
+        for forged in [report(2, 5, u64::MAX, 900), report(2, 6, 1, 0)] {
+            merge.heard(at(1_399), Some(NodeId(3)), ms(0), forged);
+            assert_eq!(sequence(&merge, 2), 10);
+        }
+        merge.heard(at(1_400), Some(NodeId(3)), ms(0), report(2, 5, 12, 1_300));
+        assert_eq!(sequence(&merge, 2), 12, "it is not heard any more");
+    }
+
+    #[test]
+    fn a_direct_report_replaces_any_relayed_one() {
+        for forged in [report(2, 5, u64::MAX, 0), report(2, 77, u64::MAX, 0)] {
+            let mut merge = watching();
+            merge.heard(at(1_000), Some(NodeId(3)), ms(0), forged);
+            merge.heard(at(1_100), None, ms(0), report(2, 5, 10, 900));
+            let view = merge.view(at(1_100));
+            let seen = &view.nodes[&NodeId(2)];
+            assert_eq!((seen.report.incarnation, seen.report.sequence, seen.via), (5, 10, None));
+        }
     }
 
     #[test]
