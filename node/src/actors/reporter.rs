@@ -109,7 +109,7 @@ impl Reporter {
             transmit,
             views,
             subscribers: Subscribers::default(),
-            merge: Merge::new(identity.node),
+            merge: Merge::new(identity.node, clock.now()),
             sequence: 0,
             is_turning: false,
             asked_at: None,
@@ -139,7 +139,7 @@ impl Reporter {
             self.subscribers.expire(now, &facts.peers);
         }
         if !self.is_watched() {
-            self.merge = Merge::new(self.identity.node);
+            self.merge = Merge::new(self.identity.node, now);
             self.views.send_replace(None);
             if self.subscribers.is_empty() {
                 self.is_turning = false;
@@ -201,12 +201,13 @@ impl Reporter {
         self.asked_at = Some(now);
         let (relayed, is_watched) = (self.subscribers.relayed(), self.is_watched());
         let unheard = if is_watched { self.merge.unheard(now) } else { Vec::new() };
+        let unheard: Vec<_> = unheard.into_iter().map(|node| (node, self.merge.relays_to(now, node))).collect();
         let wanted = |node| {
             let (incarnation, events_after) = self.merge.events_of(node);
             self.subscribers.wanted(node, is_watched.then_some(Wanted { node, incarnation, events_after }))
         };
         for to in facts.peers.iter().copied().filter(|peer| is_watched || relayed.contains(peer)) {
-            let through = unheard.iter().copied().filter(|node| *node != to);
+            let through = unheard.iter().filter(|(_, relays)| relays.contains(&to)).map(|(node, _)| *node);
             let wanted = [to].into_iter().chain(through).filter_map(wanted).take(WANTED_MAX).collect();
             let observe = Observe { every_ms: millis(REPORT_EVERY), for_ms: millis(REPORT_FOR), wanted };
             self.transmit.do_send(Transmit { to, body: Body::Observe(observe) });
@@ -263,6 +264,7 @@ impl Handler<Look> for Reporter {
 
     fn handle(&mut self, Look: Look, ctx: &mut Self::Context) {
         if self.merge.is_empty() {
+            self.merge = Merge::new(self.identity.node, self.clock.now());
             // Turns for others' sake ask no member on this node's.
             self.asked_at = None;
         }

@@ -50,5 +50,8 @@ pub(crate) const ASK_EVERY: Duration = Duration::from_millis(500);
 pub(crate) const REPORT_FOR: Duration = Duration::from_secs(2);
 /// A member without a direct report for this long is asked for through others.
 pub(crate) const UNHEARD_AFTER: Duration = Duration::from_millis(400);
+/// The members through which one that is not heard is asked for. Each of them sends all of its
+/// reports, so that a cut-off member costs no more in a large cluster.
+pub(crate) const RELAYS_MAX: usize = 2;
 /// The most nodes that a request may name; further ones are ignored.
 pub(crate) const WANTED_MAX: usize = 64;

@@ -1,7 +1,7 @@
 //! The view of the cluster: the latest report of each node, merged as reports arrive.
 
 use super::{
-    UNHEARD_AFTER,
+    ASK_EVERY, RELAYS_MAX, UNHEARD_AFTER,
     events::{Happened, MergedEvents},
     report::{Members, NodeReport},
 };
@@ -76,6 +76,8 @@ impl ClusterView {
 #[derive(Debug)]
 pub(crate) struct Merge {
     this: NodeId,
+    /// The begin of the watch: members have the time of [`UNHEARD_AFTER`] to report.
+    since: Moment,
     known: BTreeMap<NodeId, Known>,
     events: MergedEvents,
 }
@@ -90,8 +92,8 @@ struct Known {
 }
 
 impl Merge {
-    pub(crate) fn new(this: NodeId) -> Self {
-        Self { this, known: BTreeMap::new(), events: MergedEvents::default() }
+    pub(crate) fn new(this: NodeId, since: Moment) -> Self {
+        Self { this, since, known: BTreeMap::new(), events: MergedEvents::default() }
     }
 
     /// Takes a report that is `age` old, from its node or from one that passed it on.
@@ -147,7 +149,25 @@ impl Merge {
 
     /// The members of which no report has come directly for a while.
     pub(crate) fn unheard(&self, now: Moment) -> Vec<NodeId> {
+        if now.since(self.since) < UNHEARD_AFTER {
+            return Vec::new();
+        }
         self.members().iter().filter(|node| *node != self.this && !self.is_heard(now, *node)).collect()
+    }
+
+    /// The members through which an unheard one is asked for: of those that are heard, the one that
+    /// passed its last report on, and others in turn, as not each of them may hear it.
+    pub(crate) fn relays_to(&self, now: Moment, node: NodeId) -> Vec<NodeId> {
+        let is_relay = |id: &NodeId| *id != self.this && *id != node && self.is_heard(now, *id);
+        let mut relays: Vec<_> = self.members().iter().filter(is_relay).collect();
+        let turns = usize::try_from(now.0.as_millis() / ASK_EVERY.as_millis()).unwrap_or(0);
+        let count = relays.len().max(1);
+        relays.rotate_left(turns % count);
+        let known = self.known.get(&node).filter(|known| now.since(known.made_at) < UNHEARD_AFTER + ASK_EVERY);
+        let last = known.and_then(|known| known.via);
+        relays.sort_by_key(|id| Some(*id) != last);
+        relays.truncate(RELAYS_MAX);
+        relays
     }
 
     /// Whether a report of the node came directly a moment ago.
@@ -252,15 +272,41 @@ mod tests {
     fn a_member_is_unheard_until_it_reports_itself() {
         let mut merge = watching();
         merge.heard(at(0), None, ms(0), report(1, 5, 1, 0));
-        assert_eq!(merge.unheard(at(0)), [NodeId(2), NodeId(3), NodeId(4)], "not this node");
-        merge.heard(at(10), None, ms(0), report(2, 5, 1, 0));
-        merge.heard(at(10), Some(NodeId(2)), ms(0), report(3, 5, 1, 0));
-        assert_eq!(merge.unheard(at(20)), [NodeId(3), NodeId(4)], "3 is heard through 2 alone");
-        assert_eq!(merge.unheard(at(410)), [NodeId(2), NodeId(3), NodeId(4)]);
+        assert_eq!(merge.unheard(at(399)), [], "the watch has just begun");
+        assert_eq!(merge.unheard(at(400)), [NodeId(2), NodeId(3), NodeId(4)], "not this node");
+        merge.heard(at(410), None, ms(0), report(2, 5, 1, 0));
+        merge.heard(at(410), Some(NodeId(2)), ms(0), report(3, 5, 1, 0));
+        assert_eq!(merge.unheard(at(420)), [NodeId(3), NodeId(4)], "3 is heard through 2 alone");
+        assert_eq!(merge.unheard(at(810)), [NodeId(2), NodeId(3), NodeId(4)]);
         // A report that came through another node first proves that it is heard, too.
-        merge.heard(at(500), Some(NodeId(2)), ms(0), report(3, 5, 2, 0));
-        merge.heard(at(501), None, ms(0), report(3, 5, 2, 0));
-        assert_eq!(merge.unheard(at(502)), [NodeId(2), NodeId(4)]);
+        merge.heard(at(900), Some(NodeId(2)), ms(0), report(3, 5, 2, 0));
+        merge.heard(at(901), None, ms(0), report(3, 5, 2, 0));
+        assert_eq!(merge.unheard(at(902)), [NodeId(2), NodeId(4)]);
+    }
+
+    #[test]
+    fn an_unheard_member_is_asked_for_through_two_others_each_in_turn_and_the_one_that_hears_it() {
+        let mut merge = Merge::new(THIS, at(0));
+        let mut own = report(1, 5, 0, 0);
+        own.members.voters = (1..=7).map(NodeId).collect();
+        own.members.learners.clear();
+        merge.heard(at(0), None, ms(0), own);
+        let mut asked = std::collections::BTreeSet::new();
+        for turn in 1..=5 {
+            let now = turn * 500;
+            for node in 2..=6 {
+                merge.heard(at(now), None, ms(0), report(node, 5, turn, 0));
+            }
+            let relays = merge.relays_to(at(now), NodeId(7));
+            assert_eq!(relays.len(), RELAYS_MAX);
+            asked.extend(relays);
+        }
+        assert_eq!(asked, (2..=6).map(NodeId).collect(), "each was tried");
+        merge.heard(at(2_600), Some(NodeId(4)), ms(0), report(7, 5, 1, 0));
+        for now in [2_600, 2_700, 2_800] {
+            assert_eq!(merge.relays_to(at(now), NodeId(7))[0], NodeId(4), "it passes reports on");
+        }
+        assert_eq!(merge.relays_to(at(9_000), NodeId(7)), [], "none is heard");
     }
 
     #[test]
@@ -325,7 +371,7 @@ mod tests {
         let view = |happened: usize, count| ClusterView {
             happened: vec![Happened::Lost { node: THIS, count: 1 }; happened],
             happened_count: count,
-            ..Merge::new(THIS).view(at(0))
+            ..Merge::new(THIS, at(0)).view(at(0))
         };
         let after = |view: &ClusterView, known| {
             let (missed, news) = view.after(known);
@@ -341,7 +387,7 @@ mod tests {
 
     /// A node that has composed its own first report.
     fn watching() -> Merge {
-        let mut merge = Merge::new(THIS);
+        let mut merge = Merge::new(THIS, at(0));
         merge.heard(at(0), None, ms(0), report(1, 5, 0, 0));
         merge
     }
