@@ -1,7 +1,8 @@
 //! A client of the node that publishes the node's own metadata in the configuration.
 //!
 //! It asks the leader once for each time in which the node is a member, and again only until that
-//! is done: so two nodes with the settings of one can't alternate, and an operator's change is not
+//! is done, or when a later configuration has no metadata of the node (or, after a refusal, another
+//! one is in force): so two nodes with the settings of one can't alternate, and an operator's change is not
 //! taken back (`Change::publish` has the rule). Like `losses`, it holds no [`Node`](crate::Node),
 //! which would keep the node running.
 
@@ -31,19 +32,32 @@ pub(crate) async fn keep(
     let id = status.borrow().node;
     let mut pause = PAUSE_MIN;
     while status.wait_for(|status| is_member(status) && status.leader.is_some()).await.is_ok() {
-        match ask(Change::publish(id, metadata.clone())).await {
+        let before = status.borrow().membership_index;
+        let (at, is_refused) = match ask(Change::publish(id, metadata.clone())).await {
             None => return,
-            Some(AdministerOutcome::Changed(_)) => pause = PAUSE_MIN,
-            // The operator's labels leave no room: another attempt changes nothing.
-            Some(AdministerOutcome::ChangeRefused(ChangeRefused::BadMetadata { flaw, .. })) => report(flaw),
+            Some(AdministerOutcome::Changed(at)) => {
+                pause = PAUSE_MIN;
+                (at.max(before), false)
+            }
+            // The operator's labels leave no room: another attempt changes nothing before those do.
+            Some(AdministerOutcome::ChangeRefused(ChangeRefused::BadMetadata { flaw, .. })) => {
+                report(flaw);
+                (before, true)
+            }
             // A change is in progress, or no leader answers. One of unknown outcome may be repeated.
             Some(_) => {
                 sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
                 continue;
             }
-        }
-        if status.wait_for(|status| !is_member(status)).await.is_err() {
+        };
+        // A removal can't be seen if the node is added again before the status is looked at: its
+        // metadata is gone then. To ask in vain takes nothing back.
+        let is_due = |status: &Status| {
+            let is_another = status.membership_index > at;
+            !is_member(status) || is_another && (is_refused || !status.metadata.contains_key(&id))
+        };
+        if status.wait_for(is_due).await.is_err() {
             return;
         }
     }
@@ -68,7 +82,7 @@ mod tests {
     use super::*;
     use crate::losses::tests::healthy;
     use quorate_raft::{Index, NodeId};
-    use std::{cell::RefCell, rc::Rc};
+    use std::{cell::RefCell, rc::Rc, sync::Arc};
     use tokio::{
         task::{LocalSet, spawn_local},
         time::Instant,
@@ -94,6 +108,36 @@ mod tests {
             world.becomes(|status| status.voters = vec![NodeId(2)]).await;
             assert_eq!(world.asked(), 1);
             world.becomes(|status| status.learners = vec![NodeId(1)]).await;
+            assert_eq!(world.asked(), 2);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_publishes_again_when_its_removal_was_too_short_to_be_seen() {
+        simulate(vec![CHANGED, CHANGED], async |world: World| {
+            let metadata = Arc::new([(NodeId(1), MemberMetadata::default())].into());
+            world.becomes(|status| (status.voters, status.leader) = (vec![NodeId(1)], Some(NodeId(2)))).await;
+            assert_eq!(world.asked(), 1);
+            world.becomes(|status| status.membership_index = Index(6)).await;
+            assert_eq!(world.asked(), 1, "the configuration before");
+            world.becomes(|status| (status.membership_index, status.metadata) = (Index(7), metadata)).await;
+            assert_eq!(world.asked(), 1, "it is there");
+            world.becomes(|status| status.membership_index = Index(8)).await;
+            assert_eq!(world.asked(), 1, "another member changed");
+            world.becomes(|status| (status.membership_index, status.metadata) = (Index(10), Arc::default())).await;
+            assert_eq!(world.asked(), 2, "it was removed and added again");
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn metadata_that_was_refused_is_published_once_another_configuration_has_room() {
+        let bad = ChangeRefused::BadMetadata { id: NodeId(1), flaw: MetadataFlaw::TooManyLabels };
+        simulate(vec![Some(AdministerOutcome::ChangeRefused(bad)), CHANGED], async |world: World| {
+            world.becomes(|status| (status.voters, status.leader) = (vec![NodeId(1)], Some(NodeId(2)))).await;
+            assert_eq!(world.asked(), 1);
+            world.becomes(|status| status.membership_index = Index(7)).await;
             assert_eq!(world.asked(), 2);
         })
         .await;
