@@ -169,13 +169,15 @@ impl SnapshotPolicy {
     }
 
     /// The newest snapshot was opened for a peer, and ends at `found`; `None` if it can't be read.
-    /// The log begins after `log_base`. Whether it helps the peer; if not, another one is built.
-    pub fn opened(&mut self, peer: NodeId, need: Need, found: Option<Index>, log_base: Index) -> bool {
+    /// It ended at `newest` when that began, and the log begins after `log_base` by now. Whether it
+    /// helps the peer; if not, another one is built, unless the log was only cut meanwhile: a later
+    /// snapshot is there then.
+    pub fn opened(&mut self, peer: NodeId, need: Need, newest: Index, found: Option<Index>, log_base: Index) -> bool {
         // The log may have been cut since the peer said what it needs.
         let at_least = need.at_least.max(log_base);
         let helps = found.is_some_and(|found| found >= at_least);
         if !helps {
-            self.needs.insert(peer, Need { at_least, anew: true, ..need });
+            self.needs.insert(peer, Need { at_least, anew: found != Some(newest), ..need });
         }
         helps
     }
@@ -285,19 +287,28 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_that_cannot_be_read_or_is_too_old_by_now_is_taken_anew() {
+    fn a_snapshot_that_cannot_be_read_or_is_an_old_one_is_taken_anew() {
         let mut policy = policy(0, 0);
-        assert!(policy.opened(PEER, need(15), Some(Index(15)), Index(15)));
+        assert!(policy.opened(PEER, need(15), Index(15), Some(Index(15)), Index(15)));
         let view = View { applied: Index(15), newest: Index(15), ..IDLE };
         assert_eq!(decide(&mut policy, view), Decision::Wait);
-        assert!(!policy.opened(PEER, need(15), None, Index(15)));
+        assert!(!policy.opened(PEER, need(15), Index(15), None, Index(15)));
         assert_eq!(helped(&mut policy, 3, 15), [], "that one can't be read");
         assert_eq!(decide(&mut policy, view), Decision::Build);
         assert_eq!(policy.state_taken(Index(15), Index(15)), Some(Taken::Write), "of the same state again");
         policy.built();
         assert_eq!(helped(&mut policy, 3, 15), [(PEER, need(15))]);
-        assert!(!policy.opened(PEER, need(15), Some(Index(15)), Index(18)), "the log was cut");
+        assert!(!policy.opened(PEER, need(15), Index(17), Some(Index(15)), Index(18)), "an old file");
         assert_eq!(policy.needs[&PEER], Need { anew: true, ..need(18) });
+    }
+
+    #[test]
+    fn a_log_that_was_cut_while_a_snapshot_was_opened_asks_for_no_other_than_the_one_that_cut_it() {
+        let mut policy = policy(0, 0);
+        assert!(!policy.opened(PEER, need(15), Index(15), Some(Index(15)), Index(18)));
+        let view = View { applied: Index(20), newest: Index(18), ..IDLE };
+        assert_eq!(decide(&mut policy, view), Decision::Wait, "none is built");
+        assert_eq!(helped(&mut policy, 3, 18), [(PEER, need(18))]);
     }
 
     #[test]

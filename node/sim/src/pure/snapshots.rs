@@ -81,7 +81,7 @@ impl Walk<'_> {
         let Some(decisions) = &mut self.machines[slot(id)].decisions else { return Ok(()) };
         let found = self.world.node(id).disk.snapshot.as_ref().map(|snapshot| snapshot.last.index);
         let mut helped = decisions.snapshots.helped(term, newest, || running.replica.peers());
-        helped.retain(|(peer, need)| decisions.snapshots.opened(*peer, *need, found, base));
+        helped.retain(|(peer, need)| decisions.snapshots.opened(*peer, *need, newest, found, base));
         for (peer, _) in helped {
             let stepped = self.world.offer_snapshot(id, peer);
             self.after(id, stepped)?;

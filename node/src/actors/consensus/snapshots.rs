@@ -189,14 +189,20 @@ impl Consensus {
                 // The peer may have been removed meanwhile.
                 let is_sent = this.replica.is_leader() && this.replica.peers().contains(&peer);
                 if need.term == this.replica.term() && is_sent {
-                    this.snapshot_opened(peer, need, source);
+                    this.snapshot_opened(peer, need, newest, source);
                     this.after_rule(ctx);
                 }
             }));
         }
     }
 
-    fn snapshot_opened(&mut self, peer: NodeId, need: Need, source: Result<Box<dyn SnapshotSource>, StorageError>) {
+    fn snapshot_opened(
+        &mut self,
+        peer: NodeId,
+        need: Need,
+        newest: Index,
+        source: Result<Box<dyn SnapshotSource>, StorageError>,
+    ) {
         if let Err(error) = &source {
             let why = format!("the newest one can't be read, and another is taken: {error}");
             self.tell(What::SnapshotFailed { step: SnapshotStep::Send, last: None, peer: Some(peer), why });
@@ -208,7 +214,7 @@ impl Consensus {
             // A newer one was taken meanwhile.
             return self.snapshots.policy.needed(peer, need);
         }
-        let helps = self.snapshots.policy.opened(peer, need, found, self.replica.log().base().index);
+        let helps = self.snapshots.policy.opened(peer, need, newest, found, self.replica.log().base().index);
         if let Some(source) = source.filter(|_| helps) {
             self.replica.pin(peer, found);
             self.claims.snapshot_sent(peer);
