@@ -162,6 +162,25 @@ fn a_follower_that_was_away_is_silent_then_heard_and_then_up_to_date() {
 }
 
 #[test]
+fn the_silence_of_a_leader_is_counted_from_its_last_message_through_all_campaigns() {
+    simulate(async {
+        let cluster = Cluster::of_three(1).await;
+        let leader = cluster.settled().await;
+        let alone = cluster.others(leader)[0];
+        let mut events = cluster.node(alone).events();
+        cluster.faults.isolate(alone);
+        let mut began = None;
+        for _ in 0..4 {
+            let asks = |what: &What| matches!(what, What::CampaignStarted { phase: Phase::PreVote, .. });
+            let event = next(&mut events, "a campaign", asks).await;
+            let What::CampaignStarted { silence_ms: Some(silence), .. } = event.what else { panic!("{event:?}") };
+            let heard = event.at_ms - silence;
+            assert!(heard.abs_diff(*began.get_or_insert(heard)) <= 1, "{}", event.text());
+        }
+    });
+}
+
+#[test]
 fn a_split_vote_ends_a_campaign_without_a_majority() {
     simulate(async {
         let mut cluster = Cluster::vacant(Plan::default());

@@ -34,6 +34,8 @@ pub(crate) struct ElectionTimer {
     timeout: (Duration, Duration),
     random: SmallRng,
     armed: Option<Armed>,
+    /// When a leader was last heard; the start of the node before the first one.
+    heard: Instant,
     /// The interval between two measurements of the thread.
     look_every: Duration,
     due: Instant,
@@ -84,6 +86,7 @@ impl ElectionTimer {
             timeout,
             random,
             armed: None,
+            heard: now,
             look_every: timing.heartbeat_interval / 4,
             due: now,
             stalls: Stalls::new(timeout.1 * Self::EXCUSED_TIMEOUTS, timing.heartbeat_interval, now),
@@ -123,8 +126,8 @@ impl ElectionTimer {
         if let Some(report) = self.stalls.report(now) {
             self.events.tell(What::ThreadStalled { count: report.count, longest_ms: millis(report.longest) });
         }
-        if let Some(Armed { term, at, .. }) = self.armed.take_if(|armed| armed.deadline <= now) {
-            self.timed_out.do_send(ElectionTimeout { term, after: now.saturating_duration_since(at) });
+        if let Some(Armed { term, .. }) = self.armed.take_if(|armed| armed.deadline <= now) {
+            self.timed_out.do_send(ElectionTimeout { term, silence: now.saturating_duration_since(self.heard) });
         }
         self.wake_later(ctx);
     }
@@ -150,6 +153,7 @@ impl Handler<LeaderHeard> for ElectionTimer {
     type Result = ();
 
     fn handle(&mut self, LeaderHeard { term }: LeaderHeard, _: &mut Self::Context) {
+        self.heard = Instant::now();
         self.arm(term, true);
     }
 }

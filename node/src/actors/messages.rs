@@ -171,8 +171,8 @@ pub(crate) struct LeaderHeard {
 #[rtype(result = "()")]
 pub(crate) struct ElectionTimeout {
     pub(crate) term: Term,
-    /// The time since it was armed: no leader was heard since. For events.
-    pub(crate) after: Duration,
+    /// The time since a leader was last heard, or since the start of the node. For events.
+    pub(crate) silence: Duration,
 }
 
 /// `ElectionTimer` → `Consensus`: the node's thread did not run for this time, until now.

@@ -17,8 +17,7 @@ pub enum What {
         for_term: Term,
         /// The last entry of its log.
         last: EntryId,
-        /// The time since its election timer was last set, if that ran out: it heard no leader
-        /// since.
+        /// The time since it last heard a leader, or since its start, if its election timer ran out.
         silence_ms: Option<u64>,
     },
     /// A round of votes is over.

@@ -383,11 +383,11 @@ hear! {
         let now = this.node.clock.now();
         this.rule(ctx, |replica, _| replica.stalled(now, by));
     };
-    ElectionTimeout: |this, ElectionTimeout { term, after }, ctx| {
+    ElectionTimeout: |this, ElectionTimeout { term, silence }, ctx| {
         let now = this.node.clock.now();
         if term == this.replica.term() {
             this.status.ballot_timed_out();
-            this.status.silence_ms = Some(millis(after));
+            this.status.silence_ms = Some(millis(silence));
         }
         this.rule(ctx, |replica, out| replica.election_timeout(now, term, out));
         this.status.silence_ms = None;
