@@ -201,10 +201,21 @@ fn a_node_that_hears_no_leader_is_not_led_far_astray() {
         puppet.hear_for_a_second().await;
         assert_eq!(cluster.status(NodeId(1)).term, Term(0), "such terms are damaged");
         assert!(cluster.metric("quorate_net_dropped_total", &["peer=\"unknown\"", "reason=\"malformed\""]) > 0.0);
+        let mut events = cluster.node(NodeId(1)).events();
         for raised in [1_000, 2_000] {
             puppet.say(Term(1 << 20), heartbeat(0, 0));
             tokio::time::sleep(Duration::from_millis(10)).await;
             assert_eq!((cluster.status(NodeId(1)).term, cluster.status(NodeId(1)).leader), (Term(raised), None));
+            let told = std::iter::from_fn(|| events.try_next()).map(|received| match received {
+                quorate::events::Received::Event(event) => event.text(),
+                lost => panic!("{lost:?}"),
+            });
+            let before = raised - 1_000;
+            let text = format!(
+                "Node 1 goes from term {before} to term {raised} only, as node {NEVER_A_MEMBER} showed it term {}.",
+                1 << 20
+            );
+            assert!(told.collect::<Vec<_>>().contains(&text), "{text}");
         }
         for id in [2, 3].map(NodeId) {
             cluster.start(id).await;

@@ -170,6 +170,9 @@ pub(super) fn of_fact(what: &What) -> Lesson {
              they agree.",
             "paper §5.3, Figure 7",
         ),
+        What::EntriesRemoved { conflict: false, .. } => own(
+            "A majority answered that it does not have them, so they were never committed: a write that a crash cut short.",
+        ),
         What::EntriesRemoved { .. } => of(
             "No majority had them, so they were never committed. A follower's log becomes that of the leader; a leader never removes \
              entries of its own.",

@@ -155,7 +155,8 @@ fn samples() -> Vec<What> {
         samples.push(What::LeaseLost { cause });
     }
     samples.extend([
-        What::TermChanged { before: Term(7), from: peer },
+        What::TermChanged { before: Term(7), from: peer, shown: Term(8) },
+        What::TermChanged { before: Term(7), from: peer, shown: Term(1 << 20) },
         What::LeaderElected { votes: nodes() },
         What::LeaderFollowed { leader: peer },
         What::FirstCommit { index: at, after_ms: 4 },
@@ -184,8 +185,8 @@ fn samples() -> Vec<What> {
         What::Recovered { last: EntryId::default() },
         What::RecoveryRepaired { what: why() },
         What::AppendRejected { peer, previous: at, next: Index(9) },
-        What::EntriesRemoved { from: at, to: at },
-        What::EntriesRemoved { from: at, to: Index(14) },
+        What::EntriesRemoved { from: at, to: at, conflict: true },
+        What::EntriesRemoved { from: at, to: Index(14), conflict: false },
         What::StateLost { up_to: at, found: why() },
         What::StateDiscarded { last },
         What::EntriesLost { count: 2, first: last },

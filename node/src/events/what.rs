@@ -63,8 +63,11 @@ pub enum What {
     TermChanged {
         /// The term before.
         before: Term,
-        /// The node that showed the later term.
+        /// The node that showed a later term.
         from: NodeId,
+        /// The term that it showed. One too far ahead, of a node that is not known to be a member,
+        /// is taken over in part.
+        shown: Term,
     },
     /// This node was elected. At most one in the whole cluster for each term.
     LeaderElected {
@@ -279,12 +282,15 @@ pub enum What {
         /// The entry from which the leader sends next.
         next: Index,
     },
-    /// Uncommitted entries were removed, as the leader's log has others.
+    /// Uncommitted entries were removed from the log's end.
     EntriesRemoved {
         /// The first entry that was removed.
         from: Index,
         /// The last one.
         to: Index,
+        /// Whether a leader sent others in their place; otherwise they are the remains of a write
+        /// that a crash cut short, and a majority does not have them.
+        conflict: bool,
     },
     /// The state up to an entry is lost, and the log begins after it.
     StateLost {

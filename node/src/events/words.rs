@@ -66,7 +66,10 @@ impl fmt::Display for Sentence<'_> {
             What::VoteReceived { phase, voter, granted: false } => {
                 write!(f, "is denied the {} of node {voter}.", vote(*phase))
             }
-            What::TermChanged { before, from } => {
+            What::TermChanged { before, from, shown } if shown > term => {
+                write!(f, "goes from term {before} to term {term} only, as node {from} showed it term {shown}.")
+            }
+            What::TermChanged { before, from, .. } => {
                 write!(f, "goes from term {before} to term {term}, which node {from} showed it.")
             }
             What::LeaderElected { votes } => write!(f, "leads term {term}, with the votes of {}.", Nodes(votes)),
@@ -191,11 +194,15 @@ impl fmt::Display for Sentence<'_> {
                 f,
                 "hears that the log of node {peer} differs at entry {previous}, or lacks it, and sends from entry {next} on."
             ),
-            What::EntriesRemoved { from, to } if from == to => {
-                write!(f, "removes entry {from}, which was not committed, and takes the leader's.")
-            }
-            What::EntriesRemoved { from, to } => {
-                write!(f, "removes entries {from} to {to}, which were not committed, and takes the leader's.")
+            What::EntriesRemoved { from, to, conflict } => {
+                match from == to {
+                    true => write!(f, "removes entry {from}, which was not committed")?,
+                    false => write!(f, "removes entries {from} to {to}, which were not committed")?,
+                }
+                match conflict {
+                    true => f.write_str(" and conflict with those that the leader sent."),
+                    false => f.write_str(": its disk lost them, and a majority does not have them."),
+                }
             }
             What::StateLost { up_to, found } => write!(
                 f,

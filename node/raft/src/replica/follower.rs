@@ -275,9 +275,14 @@ impl Replica {
 
     /// Follows in a later term, which `from` has shown: all that belonged to the old one is over (paper §5.1).
     pub(super) fn adopt(&mut self, now: Moment, from: NodeId, term: Term, out: &mut Vec<Effect>) {
-        debug_assert!(term > self.term());
-        self.step_down(StepDown::LaterTerm { from, term }, out);
-        out.push(Effect::Observed(Observation::TermAdopted { from, before: self.term() }));
+        self.adopt_of(now, from, term, term, out);
+    }
+
+    /// Follows in `term`, which may be an earlier one than `from` has shown.
+    pub(super) fn adopt_of(&mut self, now: Moment, from: NodeId, term: Term, shown: Term, out: &mut Vec<Effect>) {
+        debug_assert!(term > self.term() && shown >= term);
+        self.step_down(StepDown::LaterTerm { from, term: shown }, out);
+        out.push(Effect::Observed(Observation::TermAdopted { from, before: self.term(), shown }));
         self.hard_state = HardState { term, vote: None, ..self.hard_state };
         self.forget_shown_term();
         self.diverged = None;

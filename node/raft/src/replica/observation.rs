@@ -30,6 +30,9 @@ pub enum Observation {
         from: NodeId,
         /// The term before.
         before: Term,
+        /// The term that was shown: later than the one adopted if that node is from outside, or not
+        /// known to be a member, and the term was too far ahead.
+        shown: Term,
     },
     /// This node led or campaigned, and does so no more in this term.
     SteppedDown {

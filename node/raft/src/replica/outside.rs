@@ -97,7 +97,7 @@ impl Replica {
         // Answers are left out: a removed node with a late term would pass it on through others
         // that were removed, and so depose leaders.
         if matches!(body, Body::RequestVote(_) | Body::Append(_) | Body::Heartbeat(_) | Body::SnapshotChunk(_)) {
-            self.adopt(now, from, Term(self.term().0 + Self::UNPROVEN_RISE_MAX), out);
+            self.adopt_of(now, from, Term(self.term().0 + Self::UNPROVEN_RISE_MAX), term, out);
         }
         Err(MessageRefusal::Stranger)
     }

@@ -383,5 +383,9 @@ fn a_leader_that_steps_down_is_observed_with_its_cause_and_a_follower_is_not() {
     assert_eq!(stepped(&effects), Some((true, Term(6), StepDown::LaterTerm { from: NodeId(2), term: Term(8) })));
     let effects = hear(&mut leader, at(20), 3, 9, heartbeat(0, 0));
     assert_eq!(stepped(&effects), None, "it follows already");
-    assert!(effects.contains(&Effect::Observed(Observation::TermAdopted { from: NodeId(3), before: Term(8) })));
+    assert!(effects.contains(&Effect::Observed(Observation::TermAdopted {
+        from: NodeId(3),
+        before: Term(8),
+        shown: Term(9)
+    })));
 }

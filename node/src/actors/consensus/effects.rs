@@ -32,7 +32,7 @@ impl Consensus {
             Effect::Persist(persist) => {
                 self.status.votes_cast(&persist.then);
                 if let Some(from) = persist.truncate_from {
-                    self.tell_removed_entries(from);
+                    self.tell_removed_entries(from, persist.batch.is_some());
                 }
                 if self.ticking.ticks.are_used() {
                     let view = self.ticks_view();

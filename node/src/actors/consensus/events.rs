@@ -41,7 +41,7 @@ impl Consensus {
                     self.tell(what);
                 }
             }
-            Observation::TermAdopted { from, before } => self.tell(What::TermChanged { before, from }),
+            Observation::TermAdopted { from, before, shown } => self.tell(What::TermChanged { before, from, shown }),
             Observation::SteppedDown { led: false, cause, .. } => self.status.ballot_ends_by(cause),
             Observation::SteppedDown { led: true, term, cause } => {
                 self.told.first_commit = None;
@@ -110,11 +110,11 @@ impl Consensus {
         self.tell(what);
     }
 
-    /// The log's end is removed from this entry on, for the leader's entries.
-    pub(super) fn tell_removed_entries(&self, from: Index) {
+    /// The log's end is removed from this entry on, for the leader's entries if there is a conflict.
+    pub(super) fn tell_removed_entries(&self, from: Index, conflict: bool) {
         let to = self.status.last_log();
         if from <= to {
-            self.tell(What::EntriesRemoved { from, to });
+            self.tell(What::EntriesRemoved { from, to, conflict });
         }
     }
 
