@@ -2,7 +2,7 @@
 //! acknowledged write was lost.
 //!
 //! The demo is a client like any other: it checks over HTTP, against a ledger of the answers it
-//! got. It succeeds only if all checks pass. With `--page` it shows the cluster instead ([`page`]).
+//! got. It succeeds only if all checks pass. With `--page` it shows the cluster instead (`page`).
 
 mod page;
 
