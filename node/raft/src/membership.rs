@@ -254,7 +254,7 @@ impl Membership {
     /// bytes each); a count of addresses, each an id, a length (4 bytes) and text; a count of ids
     /// whose address was given, and those ids; the witness (8 bytes; 0 for none); a 1 (1 byte) and
     /// the cluster's id (16 bytes), or a 0; a count of descriptions, each an id and
-    /// [`MemberDescription::encode`]. Little-endian.
+    /// `MemberDescription::encode`. Little-endian.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let count = |length| u32::try_from(length).unwrap_or(u32::MAX);
