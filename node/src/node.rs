@@ -4,7 +4,7 @@ use crate::{
     actors::{
         applier::{Applier, Query, Unreadable},
         clock::Clock,
-        messages::{Administer, Look, ReadCaller, Request, SnapshotCaller},
+        messages::{Administer, Look, OperatorAnswer, ReadCaller, Request, SnapshotCaller},
         reporter::Reporter,
     },
     admission::{Admission, ClientQuota, Permit},
@@ -338,6 +338,7 @@ impl<M: StateMachine> Node<M> {
             return None;
         }
         let (answer, answered) = oneshot::channel();
+        let answer = OperatorAnswer { answer, is_automatic: false };
         let request = Request::Administer(Administer { what, answer });
         shared.requests.send(request).ok()?;
         // An answer that never comes was lost with the node.

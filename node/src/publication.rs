@@ -7,7 +7,7 @@
 //! which would keep the node running.
 
 use crate::{
-    actors::messages::{Administer, Request},
+    actors::messages::{Administer, OperatorAnswer, Request},
     status::Status,
 };
 use quorate_raft::{AdministerOutcome, Administration, Change, ChangeRefused, MemberMetadata, MetadataFlaw};
@@ -67,6 +67,7 @@ pub(crate) async fn keep(
 pub(crate) fn asker(requests: mpsc::WeakUnboundedSender<Request>) -> impl AsyncFn(Change) -> Option<AdministerOutcome> {
     async move |change| {
         let (answer, answered) = oneshot::channel();
+        let answer = OperatorAnswer { answer, is_automatic: true };
         let request = Administer { what: Administration::Change(change), answer };
         requests.upgrade()?.send(Request::Administer(request)).ok()?;
         answered.await.ok()

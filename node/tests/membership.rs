@@ -86,6 +86,14 @@ fn nodes_publish_their_metadata_and_a_restart_takes_back_no_change_of_an_operato
         change(&cluster, NodeId(1), Change::promote(NodeId(4))).await.expect("it waits for that of node 4");
         zones_are(&cluster, &[(1, "a"), (2, "a"), (3, "a"), (4, "a")]).await;
 
+        for id in cluster.ids() {
+            let told: Vec<_> = cluster.node(id).events().recent().iter().map(|event| event.text()).collect();
+            let refused = told.iter().filter(|text| text.contains("which was refused")).count();
+            let described =
+                told.iter().filter(|text| text.contains("addresses or metadata changed, and still")).count();
+            assert!(refused == 0 && described >= 1, "node {id}: {told:#?}");
+        }
+
         let zone = |value: &str| MetadataUpdate::default().with_label("zone", value);
         change(&cluster, NodeId(1), Change::describe(NodeId(2), zone("b"))).await.expect("it is committed");
         change(&cluster, NodeId(1), Change::describe(NodeId(3), zone("b"))).await.expect("it is committed");

@@ -125,7 +125,11 @@ pub(crate) struct Administer {
 }
 
 /// The way to answer an operator of this node's handle.
-pub(crate) type OperatorAnswer = oneshot::Sender<AdministerOutcome>;
+pub(crate) struct OperatorAnswer {
+    pub(crate) answer: oneshot::Sender<AdministerOutcome>,
+    /// The node itself asks, and again if it is refused: no event tells that.
+    pub(crate) is_automatic: bool,
+}
 
 /// A caller of this node's handle, waiting for a snapshot.
 pub(crate) struct SnapshotCaller {

@@ -145,7 +145,8 @@ fn samples() -> Vec<What> {
     }
     for (outgoing, witness, committed) in [(nodes(), None, false), (Vec::new(), Some(peer), true)] {
         let (voters, learners) = (nodes(), vec![NodeId(4)]);
-        samples.push(What::MembersChanged { at, voters, outgoing, learners, witness, committed });
+        let only_described = !committed;
+        samples.push(What::MembersChanged { at, voters, outgoing, learners, witness, committed, only_described });
     }
     for step in [SnapshotStep::Build, SnapshotStep::Send, SnapshotStep::Receive] {
         samples.push(What::SnapshotFailed { step, last: Some(last), peer: Some(peer), why: why() });

@@ -142,6 +142,8 @@ pub enum What {
         witness: Option<NodeId>,
         /// Whether the entry is known to be committed.
         committed: bool,
+        /// Whether addresses or metadata alone differ from the configuration before.
+        only_described: bool,
     },
     /// The leader refused a change of the members.
     ChangeRefused {

@@ -101,10 +101,13 @@ impl fmt::Display for Sentence<'_> {
                 }
             }
 
-            What::MembersChanged { at, voters, outgoing, learners, witness, committed } => {
+            What::MembersChanged { at, voters, outgoing, learners, witness, committed, only_described } => {
                 match committed {
                     true => write!(f, "knows the configuration of entry {at} to be committed: ")?,
                     false => write!(f, "takes over the configuration of entry {at}: ")?,
+                }
+                if *only_described {
+                    f.write_str("addresses or metadata changed, and still ")?;
                 }
                 if outgoing.is_empty() {
                     write!(f, "{} vote", Nodes(voters))?;

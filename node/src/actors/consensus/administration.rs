@@ -42,11 +42,13 @@ impl Consensus {
             Effect::Send(outgoing) => self.send(outgoing),
             // The caller may have left.
             Effect::Answer { waiter, outcome } => {
-                if let AdministerOutcome::ChangeRefused(why) = &outcome {
+                if let AdministerOutcome::ChangeRefused(why) = &outcome
+                    && !waiter.is_automatic
+                {
                     self.tell(What::ChangeRefused { why: why.to_string() });
                 }
                 // The caller may have left.
-                let _ = waiter.send(outcome);
+                let _ = waiter.answer.send(outcome);
             }
             Effect::Duplicate { from } => self.dropped(from, DropReason::Duplicate),
             Effect::Change(change) => {

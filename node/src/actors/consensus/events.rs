@@ -6,7 +6,7 @@ use crate::events::{
     TransferFailure, What, millis,
     trackers::{Denials, Lags, LeaseView, Leases, Overload},
 };
-use quorate_raft::{Index, Moment, NodeId, Observation, Replica, Role};
+use quorate_raft::{Index, Membership, Moment, NodeId, Observation, Replica, Role};
 
 /// The facts that were told, so that only changes are.
 #[derive(Default)]
@@ -19,6 +19,8 @@ pub(super) struct Told {
     pub(super) transfer_why: Option<&'static str>,
     /// The entry with the configuration, and whether it is committed.
     members: Option<(Index, bool)>,
+    /// That configuration, and whether it only describes the members of the one before.
+    configuration: (Membership, bool),
     lags: Lags,
     denials: Denials,
     overload: Overload,
@@ -99,8 +101,14 @@ impl Consensus {
         if self.told.members.replace((at, committed)) == Some((at, committed)) {
             return;
         }
+        let (before, only_described) = &mut self.told.configuration;
+        if before != membership {
+            *only_described = has_same_members(before, membership);
+            before.clone_from(membership);
+        }
         let what = What::MembersChanged {
             at,
+            only_described: *only_described,
             voters: membership.incoming().to_vec(),
             outgoing: membership.outgoing().to_vec(),
             learners: membership.learners().to_vec(),
@@ -138,6 +146,13 @@ impl Consensus {
         found.into_iter().for_each(|what| self.tell(what));
         self.node.events.time_passed();
     }
+}
+
+/// Whether addresses and metadata alone differ.
+fn has_same_members(one: &Membership, other: &Membership) -> bool {
+    let kinds =
+        |of: &Membership| (of.incoming().to_vec(), of.outgoing().to_vec(), of.learners().to_vec(), of.witness());
+    kinds(one) == kinds(other)
 }
 
 fn lease_view(replica: &Replica, now: Moment) -> LeaseView {
