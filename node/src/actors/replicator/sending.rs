@@ -63,6 +63,7 @@ impl Sending {
         bytes_per_second: u64,
         blocking: &Blocking,
     ) -> Self {
+        let in_each_chunk = source.snapshot().base.membership.encode().len();
         Self {
             number,
             last: source.snapshot().base.last,
@@ -71,7 +72,7 @@ impl Sending {
             source: Some(Aside::new(source, blocking)).filter(|_| bytes > 0),
             ready_at: 0,
             ready: Bytes::new(),
-            pace: Pace { bytes_per_second, next: Instant::now(), is_waking: false },
+            pace: Pace { bytes_per_second, in_each_chunk, next: Instant::now(), is_waking: false },
             began: Instant::now(),
         }
     }
@@ -213,6 +214,8 @@ impl Handler<ChunkAnswered> for Replicator {
 struct Pace {
     /// The rate limit; 0 for none.
     bytes_per_second: u64,
+    /// The bytes of the configuration, which each chunk carries.
+    in_each_chunk: usize,
     /// The time at which the next chunk may leave.
     next: Instant,
     is_waking: bool,
@@ -228,8 +231,22 @@ impl Pace {
     fn sent(&mut self, bytes: usize) {
         if self.bytes_per_second > 0 {
             // Unused time is not made up for.
+            let bytes = bytes + self.in_each_chunk;
             let takes = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
             self.next = self.next.max(Instant::now()) + takes;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pace_counts_the_configuration_that_each_chunk_carries() {
+        let mut pace = Pace { bytes_per_second: 100, in_each_chunk: 150, next: Instant::now(), is_waking: false };
+        assert_eq!(pace.pause(), None);
+        pace.sent(50);
+        assert_eq!(pace.pause(), Some(Duration::from_secs(2)));
     }
 }
