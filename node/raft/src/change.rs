@@ -165,6 +165,10 @@ impl Change {
 
     /// Refuses the change unless the configuration in force is still the one of the entry at
     /// `index`: safe against concurrent changes.
+    ///
+    /// A node that publishes its own metadata ([`Change::publish`]) makes a configuration, too, and
+    /// does so when it starts or joins: a change that expects the one before is refused then, as
+    /// after any other change, although the members are the same. Read the configuration again.
     #[must_use]
     pub fn expecting(mut self, index: Index) -> Self {
         self.expected = ExpectedConfiguration::Exactly(index);

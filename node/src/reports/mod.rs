@@ -14,12 +14,15 @@
 //! ```
 //!
 //! **Cost.** Without a watch nothing is sent, gathered or timed. A subscription ends by itself, so
-//! a watching node that dies leaves nothing behind. A report has a few hundred bytes and at most
-//! [`quorate_raft::Report::BYTES_MAX`]. On QUIC the two messages use the control lane, and only
+//! a watching node that dies leaves nothing behind. A report has a few hundred bytes, the events
+//! that are new to its receiver, and at most [`quorate_raft::Report::BYTES_MAX`]: a longer one
+//! leaves out addresses and metadata, and is not sent if it is too long still. On QUIC the two messages use the control lane, and only
 //! while hardly anything else waits there.
 //!
 //! **Bounds.** A node reports to members alone, at most ten times a second to each. A request
-//! counts for ten seconds at most and names at most [`WANTED_MAX`] nodes. A relayed report is never
+//! counts for ten seconds at most and names at most [`WANTED_MAX`] nodes. A member that is not heard
+//! is asked for through at most [`RELAYS_MAX`] others. Reports of nodes that are no members of the
+//! receiver's own configuration are dropped before they are decoded. A relayed report is never
 //! relayed again.
 //!
 //! - [`report`]: the content of a report, and its bytes.
