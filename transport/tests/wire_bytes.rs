@@ -86,15 +86,15 @@ fn a_frame_with_another_body_covers_it_with_its_own_checksum() {
          02          | kind: message
          01 00       | flags: the checksum covers the body
          00 00 00 00 | group
-         11 00 00 00 | metadata length
+         12 00 00 00 | metadata length
          02 00 00 00 | body length
-         da 9d 11 e2 | checksum of bytes 0..20, the metadata and the body
+         a4 57 fa db | checksum of bytes 0..20, the metadata and the body
          03          | term
          0a          | SnapshotChunk
          09          | epoch
          00 00       | base.last
          00          | base.last_checksum
-         00 00 00 00 00 00 00 | base.membership
+         00 00 00 00 00 00 00 00 | base.membership
          00          | base.membership_index
          00          | bytes
          00          | checksum
