@@ -18,6 +18,7 @@
 
 mod contents;
 mod dates;
+mod failures;
 mod files;
 mod request;
 mod revocation;
@@ -26,6 +27,7 @@ mod trust;
 pub use contents::Contents;
 pub use dates::{RefusedBy, explain_dates};
 pub(crate) use dates::{apart, date};
+pub use failures::Failures;
 pub use files::{CERTIFICATE_MODE, KEY_MODE, check_private, read_private, replace, write_new};
 pub use request::{Request, Requested, Subject, is_host};
 pub use revocation::{LIST_FILE, LIST_LASTS, Reason, RevocationList, Revoked, Serial};

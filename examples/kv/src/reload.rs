@@ -11,7 +11,7 @@ use crate::{
 use humantime::format_rfc3339_seconds;
 use quorate::{
     metrics::CredentialsOf,
-    transport::certificates::{Contents, ListDates},
+    transport::certificates::{Contents, Failures, ListDates},
 };
 use std::{
     path::PathBuf,
@@ -151,9 +151,7 @@ struct Part<T> {
     in_force: Arc<T>,
     /// Those from which it was loaded.
     contents: Contents,
-    /// The failure of the last look, if it was one.
-    failure: Option<FailedLoad>,
-    reported: Option<FailedLoad>,
+    failures: Failures<FailedLoad>,
 }
 
 /// A failure, for comparison with that of the next look. Its text is no part: it may state the time.
@@ -168,30 +166,25 @@ impl<T> Part<T> {
     fn load(files: Vec<PathBuf>, load: impl FnOnce() -> Result<T, ConfigError>) -> Result<Self, ConfigError> {
         // Read before they are loaded: a change in between is found by the next look.
         let contents = Contents::of(files.iter().map(PathBuf::as_path));
-        Ok(Self { in_force: Arc::new(load()?), files, contents, failure: None, reported: None })
+        Ok(Self { in_force: Arc::new(load()?), files, contents, failures: Failures::default() })
     }
 
     fn look(&mut self, is_asked: bool, load: impl FnOnce(&T) -> Result<T, ConfigError>) -> Look {
         let contents = Contents::of(self.files.iter().map(PathBuf::as_path));
         if contents == self.contents {
-            self.failure = None;
-            return if self.reported.take().is_some() { Look::Restored } else { Look::Unchanged };
+            return if self.failures.ended() { Look::Restored } else { Look::Unchanged };
         }
         // A failed load is tried again at each look: the cause may lie beside the contents, such as
         // a mode, or the time.
         match load(&self.in_force) {
             Ok(loaded) => {
                 (self.in_force, self.contents) = (Arc::new(loaded), contents);
-                (self.failure, self.reported) = (None, None);
+                self.failures.ended();
                 Look::Loaded
             }
             Err(error) => {
-                let failure = Some(FailedLoad { place: error.place().to_owned(), contents });
-                let is_due = is_asked || (self.failure == failure && self.reported != failure);
-                self.failure.clone_from(&failure);
-                if is_due {
-                    self.reported = failure;
-                }
+                let failure = FailedLoad { place: error.place().to_owned(), contents };
+                let is_due = self.failures.failed(failure, is_asked);
                 Look::Failed { problem: error.to_string(), is_due }
             }
         }

@@ -13,7 +13,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    certificates::{Contents, ListDates, RefusedBy, Standing, apart, date, explain_dates},
+    certificates::{Contents, Failures, ListDates, RefusedBy, Standing, apart, date, explain_dates},
     identity::node_name,
     network::{ConnectionResult, NetworkError, ReloadResult},
 };
@@ -26,13 +26,7 @@ use rustls::{
     CertificateError, Error,
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
-use std::{
-    path::{Path, PathBuf},
-    pin::pin,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, pin::pin, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, MissedTickBehavior, interval_at},
@@ -245,7 +239,7 @@ pub(super) async fn watch(shared: Rc<Shared>, mut watched: Watched) {
     let every = if watched.every.is_zero() { LISTS_EVERY } else { watched.every };
     let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut failing, mut freshness) = (Failing::default(), ToldFreshness::default());
+    let (mut failures, mut freshness) = (Failures::default(), ToldFreshness::default());
     loop {
         freshness.tell(shared.credentials().list);
         let is_asked = tokio::select! {
@@ -257,7 +251,7 @@ pub(super) async fn watch(shared: Rc<Shared>, mut watched: Watched) {
             continue;
         }
         // The same bytes may be in order by now: a key was made private, or its date has come.
-        let before = (!is_asked && !failing.is_failing()).then(|| watched.contents.clone());
+        let before = (!is_asked && !failures.is_failing()).then(|| watched.contents.clone());
         let (files, cluster, node) = (watched.files.clone(), shared.cluster.clone(), shared.node);
         let looking = on_a_thread(move || look(&files, before, &cluster, node));
         let looked = until_done(looking, |is_first| {
@@ -279,14 +273,15 @@ pub(super) async fn watch(shared: Rc<Shared>, mut watched: Watched) {
         match looked {
             Ok(None) => {}
             Ok(Some(loaded)) => {
-                let was_failing = failing.ended();
+                let was_failing = failures.ended();
                 if is_asked || was_failing || loaded.contents != watched.contents {
                     install(&shared, &loaded);
                 }
                 watched.contents = loaded.contents;
             }
             Err(Failure { error, contents }) => {
-                if failing.failed((error.file().map(Path::to_owned), contents), is_asked) {
+                // Without its text, which the clock may change: the file to blame, and all contents.
+                if failures.failed((error.file().map(Path::to_owned), contents), is_asked) {
                     shared.observer.credentials_reloaded(ReloadResult::Failed);
                     tracing::error!("credentials can't be reloaded, and the former ones stay in use: {error}");
                 }
@@ -356,42 +351,6 @@ pub(super) fn install(shared: &Rc<Shared>, loaded: &Loaded) {
     shared.judge_again();
 }
 
-/// Failures to reload, of which each distinct one is reported once.
-///
-/// Files are replaced one after another, and a look may come between. So a look's failure is
-/// reported once the next look confirms it; that of a reload that was asked for, at once.
-#[derive(Debug, Default)]
-struct Failing {
-    unconfirmed: Option<Problem>,
-    reported: Option<Problem>,
-}
-
-/// A failure without its text, which the clock may change from look to look: the file to blame, and
-/// the contents of all of them.
-type Problem = (Option<PathBuf>, Contents);
-
-impl Failing {
-    fn is_failing(&self) -> bool {
-        self.unconfirmed.is_some() || self.reported.is_some()
-    }
-
-    /// Whether this failure is to be reported.
-    fn failed(&mut self, problem: Problem, is_asked: bool) -> bool {
-        let is = |known: &Option<Problem>| known.as_ref() == Some(&problem);
-        let is_confirmed = is(&self.unconfirmed) && !is(&self.reported);
-        self.unconfirmed = Some(problem.clone());
-        if is_asked || is_confirmed {
-            self.reported = Some(problem);
-        }
-        is_asked || is_confirmed
-    }
-
-    /// The files are in order. Whether a failure was reported before.
-    fn ended(&mut self) -> bool {
-        std::mem::take(self).reported.is_some()
-    }
-}
-
 /// The time that a revocation list has left, as an operator needs to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Freshness {
@@ -458,27 +417,6 @@ impl ToldFreshness {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_failure_is_reported_once_and_only_when_it_lasts_or_was_asked_for() {
-        let mut failing = Failing::default();
-        let problem = |file: &str| (Some(PathBuf::from(file)), Contents::of([]));
-        assert!(!failing.failed(problem("half"), false), "the other half may be on its way");
-        assert!(failing.is_failing());
-        assert!(!failing.ended(), "and came: nothing was reported");
-        assert!(!failing.is_failing());
-
-        let told: Vec<_> =
-            ["a", "a", "a", "b", "a", "b", "b", "b"].map(|file| failing.failed(problem(file), false)).into();
-        assert_eq!(told, [false, true, false, false, false, false, true, false], "each distinct one that lasts");
-        assert!(failing.failed(problem("b"), true), "a caller that asks is told");
-        assert!(!failing.failed(problem("b"), false));
-        assert!(failing.ended());
-        assert!(
-            !failing.failed(problem("b"), false) && failing.failed(problem("b"), false),
-            "after a success it is news again"
-        );
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_look_that_hangs_is_told_of_once_and_list_ends_are_looked_at_meanwhile() {
