@@ -18,7 +18,7 @@ use crate::{
     machine::Kv,
 };
 use axum::{
-    body::{Body, Bytes, HttpBody},
+    body::{Body, Bytes},
     extract::State,
     http::{
         HeaderMap, HeaderValue, StatusCode,
@@ -29,16 +29,14 @@ use axum::{
     },
     response::{IntoResponse, IntoResponseParts, Response, ResponseParts},
 };
-use hyper::body::Frame;
+use futures_util::{StreamExt, stream};
 use quorate::{MemberMetadata, ServiceNode};
 use serde_json::json;
 use std::{
     collections::VecDeque,
     convert::Infallible,
     fmt,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{self, Context, Poll},
     time::Duration,
 };
 use tokio::{
@@ -179,8 +177,9 @@ pub(super) async fn live(
     let waiting = [Some(Bytes::from_static(RETRY)), snapshot].into_iter().flatten().collect();
     let source = Source { hub: api.streams.hub, messages, waiting, _place: place };
     let head = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
-    let messages = Messages { next: Some(Box::pin(source.next())) };
-    let mut response = (shared, head, Body::new(messages)).into_response();
+    // A message is looked for once the connection has fewer bytes queued than it buffers.
+    let messages = stream::unfold(source, Source::next).map(Ok::<_, Infallible>);
+    let mut response = (shared, head, Body::from_stream(messages)).into_response();
     response.extensions_mut().insert(Endless(|refusal| Some(farewell(refusal))));
     Ok(response)
 }
@@ -210,29 +209,6 @@ impl Source {
             }
             Err(_) => Some((Bytes::from_static(b":\n\n"), self)),
         }
-    }
-}
-
-type Next = Pin<Box<dyn Future<Output = Option<(Bytes, Source)>> + Send>>;
-
-/// The body of an answer. The next message is looked for once the connection has fewer bytes queued
-/// than it buffers.
-struct Messages {
-    next: Option<Next>,
-}
-
-impl HttpBody for Messages {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(looking) = &mut self.next else { return Poll::Ready(None) };
-        let Some((message, source)) = task::ready!(looking.as_mut().poll(cx)) else {
-            self.next = None;
-            return Poll::Ready(None);
-        };
-        self.next = Some(Box::pin(source.next()));
-        Poll::Ready(Some(Ok(Frame::data(message))))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     octets::Octets,
 };
 use axum::{
-    body::{Body, Bytes, HttpBody},
+    body::{Body, Bytes},
     extract::{FromRequestParts, Query, State},
     http::{
         HeaderMap,
@@ -33,15 +33,15 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use hyper::body::Frame;
+use futures_util::{StreamExt, stream};
 use quorate::{Changes, Index, Topics, Watch, WatchError};
 use serde::Deserialize;
 use std::{
     convert::Infallible,
     future::{poll_fn, ready},
-    pin::{Pin, pin},
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{self, Context, Poll},
+    task::Poll,
     time::Duration,
 };
 use tokio::time::timeout;
@@ -114,9 +114,11 @@ pub(super) async fn watch(
         Some(changes) => source.charged([position(begin), message(&changes)].concat())?,
         None => position(begin).into(),
     };
-    let messages = Messages { next: Some(Box::pin(ready((first, Some(source))))) };
+    // A message is looked for once the connection has fewer bytes queued than it buffers.
+    let further = stream::unfold(Some(source), |source| async { Some(source?.next().await) });
+    let messages = stream::once(ready(first)).chain(further).map(Ok::<_, Infallible>);
     let head = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
-    let mut response = ([("quorate-index", begin.to_string())], head, Body::new(messages)).into_response();
+    let mut response = ([("quorate-index", begin.to_string())], head, Body::from_stream(messages)).into_response();
     response.extensions_mut().insert(Endless(|refusal| Some(farewell(refusal))));
     Ok(response)
 }
@@ -202,26 +204,6 @@ impl Source {
             Ok(message) => (message, Some(self)),
             Err(refusal) => (farewell(&refusal), None),
         }
-    }
-}
-
-type Next = Pin<Box<dyn Future<Output = (Bytes, Option<Source>)> + Send>>;
-
-/// The body of an answer. The next message is looked for once the connection has fewer bytes queued
-/// than it buffers.
-struct Messages {
-    next: Option<Next>,
-}
-
-impl HttpBody for Messages {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(looking) = &mut self.next else { return Poll::Ready(None) };
-        let (message, rest) = task::ready!(looking.as_mut().poll(cx));
-        self.next = rest.map(|source| Box::pin(source.next()) as Next);
-        Poll::Ready(Some(Ok(Frame::data(message))))
     }
 }
 
