@@ -4,6 +4,7 @@
 //! Each node has its files in a directory of its own, as on a machine of its own; the authority and
 //! the operator have theirs.
 
+use crate::roles::connector_of;
 use crate::support::{PATIENCE, Ran, Running, laid_out, run};
 use quorate::{
     NodeId,
@@ -31,12 +32,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_rustls::{
-    TlsConnector,
     client::TlsStream,
     rustls::{
-        ClientConfig, RootCertStore,
-        crypto::ring,
-        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+        RootCertStore,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
     },
 };
 
@@ -379,20 +378,10 @@ impl Site {
         for ca in CertificateDer::pem_file_iter(self.path("operator/ca.pem")).expect("readable") {
             roots.add(ca.expect("PEM")).expect("an authority");
         }
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions().expect("versions").with_root_certificates(roots);
-        let config = match pair {
-            None => builder.with_no_client_auth(),
-            Some((dir, name)) => {
-                let cert = CertificateDer::from_pem_file(dir.join(format!("{name}.pem"))).expect("a certificate");
-                let key = PrivateKeyDer::from_pem_file(dir.join(format!("{name}.key"))).expect("a key");
-                builder.with_client_auth_cert(vec![cert], key).expect("a pair")
-            }
-        };
         let endpoint = self.cluster.endpoint(id);
         let stream = TcpStream::connect(endpoint.trim_start_matches("http://")).await?;
         let name = ServerName::try_from("127.0.0.1").expect("a name");
-        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        let mut stream = connector_of(roots, pair).connect(name, stream).await?;
         ask(&mut stream, "/livez").await?;
         Ok(stream)
     }

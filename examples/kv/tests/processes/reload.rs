@@ -1,6 +1,7 @@
 //! Credentials that are replaced while a node runs: certificates, keys, authorities, revocation
 //! lists and tokens, by SIGHUP and by a change of contents alone.
 
+use crate::roles::connector;
 use crate::support::{BINARY, PATIENCE, Running, laid_out_with};
 use quorate::{
     NodeId,
@@ -15,7 +16,6 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Stdio,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 use tokio::{
@@ -25,13 +25,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_rustls::{
-    TlsConnector,
     client::TlsStream,
-    rustls::{
-        ClientConfig, RootCertStore,
-        crypto::ring,
-        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
-    },
+    rustls::pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use x509_parser::prelude::FromDer;
 
@@ -482,21 +477,9 @@ struct Answer {
 
 impl Wire {
     async fn open(address: &str, certs: &Path, certificate: Option<&str>) -> Option<Self> {
-        let der = |name: &str| CertificateDer::from_pem_file(certs.join(format!("{name}.pem"))).expect("a certificate");
-        let mut roots = RootCertStore::empty();
-        roots.add(der("ca")).expect("an authority");
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions().expect("versions").with_root_certificates(roots);
-        let config = match certificate {
-            None => builder.with_no_client_auth(),
-            Some(name) => {
-                let key = PrivateKeyDer::from_pem_file(certs.join(format!("{name}.key"))).expect("a key");
-                builder.with_client_auth_cert(vec![der(name)], key).expect("a pair")
-            }
-        };
         let stream = TcpStream::connect(address).await.expect("connected");
         let name = ServerName::try_from("127.0.0.1").expect("a name");
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
+        let stream = connector(certs, certificate).connect(name, stream).await.ok()?;
         let mut wire = Self { stream, address: address.to_owned() };
         // A client learns only from the first answer that its certificate was accepted.
         wire.try_ask("GET /livez", "", "").await.map(|_| wire)

@@ -477,16 +477,21 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str
 }
 
 pub(crate) fn connector(certs: &Path, certificate: Option<&str>) -> TlsConnector {
-    let der = |name: &str| CertificateDer::from_pem_file(certs.join(format!("{name}.pem"))).expect("a certificate");
     let mut roots = RootCertStore::empty();
-    roots.add(der("ca")).expect("an authority");
+    roots.add(CertificateDer::from_pem_file(certs.join("ca.pem")).expect("a certificate")).expect("an authority");
+    connector_of(roots, certificate.map(|name| (certs, name)))
+}
+
+/// A client that trusts these authorities, with the certificate and key of this name in a directory.
+pub(crate) fn connector_of(roots: RootCertStore, pair: Option<(&Path, &str)>) -> TlsConnector {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().expect("versions").with_root_certificates(roots);
-    let config = match certificate {
+    let config = match pair {
         None => builder.with_no_client_auth(),
-        Some(name) => {
-            let key = PrivateKeyDer::from_pem_file(certs.join(format!("{name}.key"))).expect("a key");
-            builder.with_client_auth_cert(vec![der(name)], key).expect("a pair")
+        Some((dir, name)) => {
+            let cert = CertificateDer::from_pem_file(dir.join(format!("{name}.pem"))).expect("a certificate");
+            let key = PrivateKeyDer::from_pem_file(dir.join(format!("{name}.key"))).expect("a key");
+            builder.with_client_auth_cert(vec![cert], key).expect("a pair")
         }
     };
     TlsConnector::from(Arc::new(config))
