@@ -21,9 +21,9 @@ use std::{
 /// Records the reports of the storage.
 pub(crate) struct ObservedStorage {
     metrics: NodeMetrics,
-    /// The time of syncs, for events.
+    /// Whether the disk is slow, for events.
     disk: Option<(Events, Mutex<trackers::Disk>)>,
-    /// The time of syncs, for reports.
+    /// The time of syncs, for events and reports.
     syncs: Arc<SyncRecord>,
 }
 
@@ -36,12 +36,13 @@ impl ObservedStorage {
 impl StorageObserver for ObservedStorage {
     fn synced(&self, took: Duration) {
         self.metrics.fsync_took(took);
+        let usual = self.syncs.synced(took).unwrap_or_default();
         if let Some((events, disk)) = &self.disk {
-            let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            let told = disk.lock().unwrap_or_else(PoisonError::into_inner).synced(took_us, || events.now_ms());
+            let mut disk = disk.lock().unwrap_or_else(PoisonError::into_inner);
+            let told = disk.synced(took, usual, || events.now_ms());
+            drop(disk);
             told.into_iter().for_each(|what| events.tell(what));
         }
-        self.syncs.synced(took);
     }
 
     fn wrote(&self, bytes: u64) {

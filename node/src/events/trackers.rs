@@ -8,6 +8,7 @@ use quorate_raft::{Denial, NodeId, Phase};
 use std::{
     collections::BTreeMap,
     mem::{Discriminant, discriminant},
+    time::Duration,
 };
 
 /// A member that lacks more entries than this is behind.
@@ -212,36 +213,35 @@ impl Leases {
     }
 }
 
-/// A sync that takes less is never slow, in microseconds.
-const SLOW_MIN_US: u64 = 50_000;
+/// A sync that takes less is never slow.
+const SLOW_MIN: Duration = Duration::from_millis(50);
 /// A slow sync takes this many times as long as usual.
-const SLOW_TIMES: u64 = 8;
+const SLOW_TIMES: u32 = 8;
 /// After this many syncs of the usual length in a row, the disk is fast again.
 const FAST_RUN: u32 = 16;
 
-/// The time that syncs take.
+/// Whether syncs take much longer than usual.
 #[derive(Default, Debug)]
 pub(crate) struct Disk {
-    /// The mean of syncs that were not slow, weighted towards the last ones.
-    usual_us: u64,
     /// Since when it is slow.
     slow_since_ms: Option<u64>,
     fast_run: u32,
 }
 
 impl Disk {
-    /// A sync took this long. `now_ms` is asked only if that is told.
-    pub(crate) fn synced(&mut self, took_us: u64, now_ms: impl FnOnce() -> u64) -> Option<What> {
-        let is_slow = took_us >= SLOW_MIN_US && took_us / SLOW_TIMES >= self.usual_us;
-        if is_slow {
+    /// A sync took this long, and those before it usually took `usual`. `now_ms` is asked only if
+    /// that is told.
+    pub(crate) fn synced(&mut self, took: Duration, usual: Duration, now_ms: impl FnOnce() -> u64) -> Option<What> {
+        if took >= SLOW_MIN && took / SLOW_TIMES >= usual {
             self.fast_run = 0;
             if self.slow_since_ms.is_some() {
                 return None;
             }
             self.slow_since_ms = Some(now_ms());
-            return Some(What::DiskSlow { took_ms: took_us / 1_000, usual_us: self.usual_us });
+            let [took_ms, usual_us] =
+                [took.as_millis(), usual.as_micros()].map(|time| u64::try_from(time).unwrap_or(u64::MAX));
+            return Some(What::DiskSlow { took_ms, usual_us });
         }
-        self.usual_us = if self.usual_us == 0 { took_us } else { (self.usual_us * 15 + took_us) / 16 };
         let since = self.slow_since_ms?;
         self.fast_run += 1;
         if self.fast_run < FAST_RUN {
@@ -359,16 +359,14 @@ mod tests {
 
     #[test]
     fn a_disk_is_slow_at_a_sync_far_above_the_usual_and_fast_after_a_run_of_usual_ones() {
-        let mut disk = Disk::default();
-        (0..50).for_each(|now_ms| assert_eq!(disk.synced(600, || now_ms), None));
-        assert_eq!(disk.synced(49_999, || 50), None, "less than 50 ms is never slow");
-        let Some(What::DiskSlow { took_ms: 180, usual_us }) = disk.synced(180_000, || 100) else { panic!("{disk:?}") };
-        assert!((600..5_000).contains(&usual_us), "{usual_us}");
-        assert_eq!(disk.synced(180_000, || 300), None, "told once");
-        let told: Vec<_> = (1..=20u64).filter_map(|nth| disk.synced(600, || 300 + nth)).collect();
+        let (mut disk, usual, us) = (Disk::default(), Duration::from_micros(600), Duration::from_micros);
+        assert_eq!(disk.synced(usual, usual, || 0), None);
+        assert_eq!(disk.synced(us(49_999), usual, || 50), None, "less than 50 ms is never slow");
+        let slow = disk.synced(us(180_000), usual, || 100);
+        assert_eq!(slow, Some(What::DiskSlow { took_ms: 180, usual_us: 600 }));
+        assert_eq!(disk.synced(us(180_000), usual, || 300), None, "told once");
+        let told: Vec<_> = (1..=20u64).filter_map(|nth| disk.synced(usual, usual, || 300 + nth)).collect();
         assert_eq!(told, [What::DiskFast { after_ms: 216 }]);
-        let mut spinning = Disk::default();
-        (0..50).for_each(|now_ms| assert_eq!(spinning.synced(45_000, || now_ms), None));
-        assert_eq!(spinning.synced(100_000, || 50), None, "it is always like that");
+        assert_eq!(disk.synced(us(100_000), us(45_000), || 50), None, "it is always like that");
     }
 }

@@ -33,9 +33,12 @@ struct Second {
 }
 
 impl SyncRecord {
-    /// A sync ended now.
-    pub(crate) fn synced(&self, took: Duration) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).synced(Instant::now(), took);
+    /// A sync ended now. Returns the usual time of the syncs before it, once there was one.
+    pub(crate) fn synced(&self, took: Duration) -> Option<Duration> {
+        let mut record = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = record.times();
+        record.synced(Instant::now(), took);
+        before.map(|times| times.usual)
     }
 
     /// The times, once there was a sync.
