@@ -2,14 +2,14 @@
 //!
 //! A line of the file is `ROLE NAME TOKEN`; blank lines, and lines that begin with `#`, are skipped.
 //! Several lines may have the same role and name, so that a token can be replaced while the one
-//! before it still counts. A token is compared in constant time, and is never shown.
+//! before it still counts. Tokens are looked up by their digest, so that the time of a look-up says
+//! nothing about their texts, and the texts are not kept.
 
 use super::permission::Permission;
 use crate::config::ConfigError;
 use quorate::transport::certificates::read_private;
-use std::{fmt, path::Path, str, sync::Arc};
-use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+use std::{collections::HashMap, fmt, path::Path, str, sync::Arc};
 
 /// The key of the configuration, for errors.
 const KEY: &str = "http_auth.tokens";
@@ -17,19 +17,21 @@ const KEY: &str = "http_auth.tokens";
 const TOKEN_CHARS_MIN: usize = 32;
 const TOKEN_CHARS_MAX: usize = 1024;
 const NAME_CHARS_MAX: usize = 64;
-/// The maximum number: each request with a token is compared with all of them.
+/// The maximum number, far more than a cluster needs; bounds the memory.
 const TOKENS_MAX: usize = 1000;
+
+/// SHA-256 of a token. A token has 128 random bits or more, so its digest needs no salt.
+type Digest = [u8; SHA256_OUTPUT_LEN];
 
 /// All tokens that count.
 #[derive(Default)]
-pub struct Tokens(Vec<Arc<Token>>);
+pub struct Tokens(HashMap<Digest, Arc<Token>>);
 
 /// A token and its holder.
 pub(super) struct Token {
     pub(super) role: TokenRole,
     pub(super) name: String,
-    /// Zeroed when it is dropped.
-    secret: Zeroizing<String>,
+    digest: Digest,
 }
 
 /// The role of a token's holder.
@@ -82,7 +84,7 @@ impl Tokens {
     /// The error is the number of a line, from 1, and the problem, without any part of the line:
     /// it may be a token.
     pub(super) fn parse(text: &str) -> Result<Self, (usize, &'static str)> {
-        let mut tokens = Vec::<Arc<Token>>::new();
+        let mut tokens = HashMap::new();
         for (line, text) in (1..).zip(text.lines()) {
             let mut words = text.split_whitespace();
             let Some(role) = words.next().filter(|word| !word.starts_with('#')) else { continue };
@@ -100,40 +102,40 @@ impl Tokens {
             if !(TOKEN_CHARS_MIN..=TOKEN_CHARS_MAX).contains(&secret.len()) || !is_token(secret) {
                 return Err((line, "the token has not 32 to 1024 of A-Z a-z 0-9 - . _ ~ + / ="));
             }
-            if tokens.iter().any(|token| token.secret.as_str() == secret) {
+            let digest = digest_of(secret.as_bytes());
+            if tokens.contains_key(&digest) {
                 return Err((line, "the token is also on an earlier line"));
             }
             if tokens.len() == TOKENS_MAX {
                 return Err((line, "there are more than 1000 tokens"));
             }
-            let secret = Zeroizing::new(secret.to_owned());
-            tokens.push(Arc::new(Token { role, name: name.to_owned(), secret }));
+            tokens.insert(digest, Arc::new(Token { role, name: name.to_owned(), digest }));
         }
         if tokens.is_empty() { Err((1, "it has no token")) } else { Ok(Self(tokens)) }
     }
 
-    /// The holder of a token. The time tells nothing but the length of a token.
+    /// The holder of a token.
     pub(super) fn holder(&self, given: &[u8]) -> Option<&Arc<Token>> {
-        let mut holder = None;
-        for token in &self.0 {
-            if bool::from(token.secret.as_bytes().ct_eq(given)) {
-                holder = Some(token);
-            }
-        }
-        holder
+        self.0.get(&digest_of(given))
     }
 
     /// Whether a token counts, with the same role and name.
     pub(super) fn have(&self, token: &Token) -> bool {
-        let holder = self.holder(token.secret.as_bytes());
+        let holder = self.0.get(&token.digest);
         holder.is_some_and(|holder| (holder.role, &holder.name) == (token.role, &token.name))
     }
+}
+
+fn digest_of(token: &[u8]) -> Digest {
+    let mut bytes = [0; SHA256_OUTPUT_LEN];
+    bytes.copy_from_slice(digest(&SHA256, token).as_ref());
+    bytes
 }
 
 /// Shows no token.
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|token| (token.role, &token.name))).finish()
+        f.debug_list().entries(self.0.values().map(|token| (token.role, &token.name))).finish()
     }
 }
 
