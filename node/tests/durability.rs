@@ -85,7 +85,7 @@ fn a_candidate_that_crashed_votes_for_no_other_in_its_term() {
             let (term, request) = world.first.hear("a pre-vote", pre_vote).await;
             // A new node campaigns once all voters have answered: one of them might know that its
             // log was lost.
-            let yes = Vote { phase: Phase::PreVote, campaign: request.campaign, granted: true };
+            let yes = Vote { phase: Phase::PreVote, campaign: request.campaign, denial: None };
             world.first.say(term, Body::Vote(yes));
             world.second.say(term, Body::Vote(yes));
             let said = world.first.hear_for_a_second().await;
@@ -228,7 +228,7 @@ fn request_vote() -> Body {
 
 fn vote_of(message: &Message) -> Option<(Term, bool)> {
     match message.body {
-        Body::Vote(vote) if vote.phase == Phase::Vote => Some((message.term, vote.granted)),
+        Body::Vote(vote) if vote.phase == Phase::Vote => Some((message.term, vote.granted())),
         _ => None,
     }
 }

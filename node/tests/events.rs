@@ -69,7 +69,7 @@ fn an_election_is_told_with_its_ballots_votes_and_leader() {
                 if *candidate == leader && *for_term == term)
             });
         }
-        answers += count(&told, |what| matches!(what, What::VoteReceived { phase: Phase::Vote, granted: true, .. }));
+        answers += count(&told, |what| matches!(what, What::VoteReceived { phase: Phase::Vote, denial: None, .. }));
         assert!(voters >= 1 && answers >= 1, "{voters} voted, {answers} votes arrived");
     });
 }
@@ -192,7 +192,7 @@ fn a_split_vote_ends_a_campaign_without_a_majority() {
         for () in campaigns {
             // A new node waits for the answers of all in its first campaign.
             let campaign = first.hear("a request", asks(Phase::PreVote)).await;
-            first.say(Term(0), Body::Vote(Vote { phase: Phase::PreVote, campaign, granted: true }));
+            first.say(Term(0), Body::Vote(Vote { phase: Phase::PreVote, campaign, denial: None }));
         }
         first.hear("a request for its vote", asks(Phase::Vote)).await;
         let ended = |what: &What| matches!(what, What::CampaignEnded { phase: Phase::Vote, .. });

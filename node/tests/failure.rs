@@ -122,7 +122,7 @@ fn after_a_failed_sync_no_vote_leaves() {
         for _ in 0..2 {
             candidate.say(Term(5), Body::RequestVote(REQUEST));
             let said = candidate.hear_for_a_second().await;
-            let votes = |message: &&Message| matches!(message.body, Body::Vote(vote) if vote.granted);
+            let votes = |message: &&Message| matches!(message.body, Body::Vote(vote) if vote.granted());
             assert_eq!(said.iter().find(votes), None);
         }
         assert!(matches!(soon("the failure", cluster.node(NodeId(1)).failed()).await, Failure::Storage(_)));

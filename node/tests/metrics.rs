@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use quorate::{
     Change, Consistency, Index, Limits, NodeId, NodeRole, ProposeError, Term, metrics::Metrics, storage::Wal,
 };
-use quorate_raft::{Body, EntryId, Heartbeat, Message, Phase, RequestVote, Vote};
+use quorate_raft::{Body, Denial, EntryId, Heartbeat, Message, Phase, RequestVote, Vote};
 use quorate_storage_testing::{Operation, SimulatedDisk};
 use std::{
     collections::BTreeMap,
@@ -398,7 +398,7 @@ fn answer(message: &Message) -> Option<()> {
 }
 
 fn vote(phase: Phase, campaign: u64, granted: bool) -> Body {
-    Body::Vote(Vote { phase, campaign, granted })
+    Body::Vote(Vote { phase, campaign, denial: (!granted).then_some(Denial::CanLeadInstead) })
 }
 
 fn request(phase: Phase) -> Body {

@@ -55,7 +55,7 @@ fn attacks(present: Term, last: EntryId) -> Vec<(Term, Body)> {
             }),
             snapshot_chunk(),
             Body::TimeoutNow(TimeoutNow { last }),
-            Body::Vote(Vote { phase: Phase::Vote, campaign: 1, granted: true }),
+            Body::Vote(Vote { phase: Phase::Vote, campaign: 1, denial: None }),
             Body::AppendReply(AppendReply { epoch: 1, outcome: AppendOutcome::Matched { matched: Index(1 << 40) } }),
             Body::AppendReply(AppendReply { epoch: 1, outcome: AppendOutcome::Diverged { at: last } }),
             Body::Emptied(Emptied { known_at: Index(1) }),

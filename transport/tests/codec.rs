@@ -8,7 +8,7 @@ use proptest::{
 };
 use quorate_raft::{
     Administer, AdministerOutcome, Administered, Administration, Append, AppendOutcome, AppendReply, Batch,
-    BatchBuilder, Body, Change, ClusterId, Emptied, EntryId, ForwardedCommand, ForwardedOutcome, Heartbeat,
+    BatchBuilder, Body, Change, ClusterId, Denial, Emptied, EntryId, ForwardedCommand, ForwardedOutcome, Heartbeat,
     HeartbeatReply, Holdings, Index, Kind, MemberDescription, MemberMetadata, Membership, Message, NodeId, Observe,
     Phase, Promise, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome,
     RepairReply, Report, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term,
@@ -406,6 +406,16 @@ fn records(first: u64, payloads: &[Vec<u8>]) -> Option<Batch> {
 fn message() -> impl Strategy<Value = Message> {
     let id = || (any::<u64>(), any::<u64>()).prop_map(|(term, index)| EntryId::new(Term(term), Index(index)));
     let phase = || prop_oneof![Just(Phase::PreVote), Just(Phase::Vote)];
+    let denial = || {
+        prop_oneof![
+            any::<Option<u64>>().prop_map(|leader| Denial::HearsLeader { leader: leader.map(NodeId) }),
+            id().prop_map(|last| Denial::LogBehind { last }),
+            any::<u64>().prop_map(|candidate| Denial::VotedFor { candidate: NodeId(candidate) }),
+            any::<u64>().prop_map(|term| Denial::OldTerm { term: Term(term) }),
+            any::<u32>().prop_map(|version| Denial::MachineVersion { version }),
+            Just(Denial::CanLeadInstead),
+        ]
+    };
     let bytes = |longest| vec(any::<u8>(), 0..longest);
     let outcome = prop_oneof![
         any::<u64>().prop_map(|matched| AppendOutcome::Matched { matched: Index(matched) }),
@@ -454,11 +464,8 @@ fn message() -> impl Strategy<Value = Message> {
             by_transfer: campaign % 2 == 1,
             machine_version: campaign as u32,
         })),
-        (phase(), any::<u64>(), any::<bool>()).prop_map(|(phase, campaign, granted)| Body::Vote(Vote {
-            phase,
-            campaign,
-            granted
-        })),
+        (phase(), any::<u64>(), proptest::option::of(denial()))
+            .prop_map(|(phase, campaign, denial)| Body::Vote(Vote { phase, campaign, denial })),
         (1..u64::MAX / 2, vec(bytes(400), 0..5)).prop_map(|(first, payloads)| batch(first, payloads).body),
         (any::<u64>(), outcome).prop_map(|(epoch, outcome)| Body::AppendReply(AppendReply { epoch, outcome })),
         (any::<u64>(), any::<u64>())

@@ -59,8 +59,8 @@ fn releases_that_share_no_version_refuse_each_other_by_name_and_log_it_once() {
     });
     let text = log.text();
     for line in [
-        "node 1 speaks frame version 5, this node version 6: run releases on both that share one",
-        "node 2 speaks frame version 6, this node version 5: run releases on both that share one",
+        "node 1 speaks frame version 6, this node version 7: run releases on both that share one",
+        "node 2 speaks frame version 7, this node version 6: run releases on both that share one",
     ] {
         let lines = text.lines().filter(|logged| logged.contains("refused_protocol") && logged.contains(line)).count();
         assert_eq!(lines, 1, "{line}: {text}");

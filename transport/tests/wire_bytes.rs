@@ -1,4 +1,4 @@
-//! The bytes of every message and hello on the wire: version 5 of the frames.
+//! The bytes of every message and hello on the wire: version 6 of the frames.
 //!
 //! Every table has a line for each field: its bytes in hexadecimal, and its name. A table covers
 //! the metadata of a frame; integers above a byte are varints (LEB128). Each enum ends with the
@@ -10,7 +10,7 @@
 use bytes::Bytes;
 use quorate_raft::{
     Administer, AdministerOutcome, Administered, Administration, Append, AppendOutcome, AppendReply, BatchBuilder,
-    Body, Change, ChangeRefused, ClusterId, Emptied, EntryId, ForwardedCommand, ForwardedOutcome, Heartbeat,
+    Body, Change, ChangeRefused, ClusterId, Denial, Emptied, EntryId, ForwardedCommand, ForwardedOutcome, Heartbeat,
     HeartbeatReply, Holdings, Index, Kind, Member, MemberDescription, MemberKind, MemberMetadata, Membership, Message,
     MetadataFlaw, MetadataUpdate, NodeId, Observe, Phase, Promise, Propose, ProposeOutcome, ProposeReply, ReadIndex,
     ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, Report, RequestVote, Skip, Snapshot, SnapshotBase,
@@ -213,20 +213,38 @@ fn request_vote() {
 #[test]
 fn vote() {
     is_message(
-        Body::Vote(Vote { phase: Phase::PreVote, campaign: 7, granted: true }),
+        Body::Vote(Vote { phase: Phase::PreVote, campaign: 7, denial: None }),
         "01 | Vote
          00 | phase: PreVote
          07 | campaign
-         01 | granted",
+         00 | granted",
     );
     is_message(
-        Body::Vote(Vote { phase: Phase::Vote, campaign: 8, granted: false }),
+        Body::Vote(Vote { phase: Phase::Vote, campaign: 8, denial: Some(Denial::LostData) }),
         "01 | Vote
          01 | phase: Vote
          08 | campaign
-         00 | granted",
+         01 | denied
+         05 | LostData",
     );
+    let (leader, candidate) = (Some(NodeId(7)), NodeId(300));
+    for (denial, bytes) in [
+        (Denial::HearsLeader { leader }, "00 01 07 | leader"),
+        (Denial::HearsLeader { leader: None }, "00 00 | leader"),
+        (Denial::LogBehind { last: at(2, 6) }, "01 02 06 | last"),
+        (Denial::VotedFor { candidate }, "02 ac 02 | candidate"),
+        (Denial::OldTerm { term: Term(9) }, "03 09 | term"),
+        (Denial::MachineVersion { version: 3 }, "04 03 | version"),
+        (Denial::LostData, "05 |"),
+        (Denial::MayHaveLostData, "06 |"),
+        (Denial::Removed, "07 |"),
+        (Denial::CanLeadInstead, "08 |"),
+    ] {
+        let vote = Vote { phase: Phase::PreVote, campaign: 7, denial: Some(denial) };
+        is_message(Body::Vote(vote), &format!("01 00 07 01 | Vote\n{bytes}"));
+    }
     is_refused("01 00 07 02 | neither granted nor denied");
+    is_refused("01 00 07 01 09 | no denial");
 }
 
 #[test]

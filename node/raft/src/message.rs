@@ -39,6 +39,7 @@ use crate::{
     forwarded::{Administer, Administered, Propose, ProposeReply, ReadIndex, ReadIndexReply},
     ids::{EntryId, Index, NodeId, Term},
     lease::Promise,
+    replica::Denial,
     snapshot::{SnapshotChunk, SnapshotReply},
 };
 use alloc::vec::Vec;
@@ -150,8 +151,16 @@ pub struct Vote {
     pub phase: Phase,
     /// The campaign number of the request.
     pub campaign: u64,
+    /// The reason against it; `None` if the vote is granted. No rule reads which reason it is.
+    pub denial: Option<Denial>,
+}
+
+impl Vote {
     /// Whether the vote is granted.
-    pub granted: bool,
+    #[must_use]
+    pub fn granted(&self) -> bool {
+        self.denial.is_none()
+    }
 }
 
 /// Replicates entries: "AppendEntries" of the paper (§5.3). Without entries it probes where

@@ -286,7 +286,7 @@ fn a_candidate_raises_its_term_votes_for_itself_and_asks_all_others() {
     assert_eq!(asked, [(NodeId(2), Term(6)), (NodeId(3), Term(6))]);
     let durable = persist_all(&mut node, &out);
     assert!(
-        matches!(durable[..], [Effect::CountVote { voter: NodeId(1), granted: true, .. }]),
+        matches!(durable[..], [Effect::CountVote { voter: NodeId(1), denial: None, .. }]),
         "its own vote counts then"
     );
 }

@@ -159,7 +159,7 @@ fn say(message: &Message) -> Option<(&'static str, String)> {
         }
         Body::RequestVote(asked) => ("votes", format!("vote for me in term {term}; my log ends at {}", asked.last)),
         Body::Vote(vote) => {
-            let answer = if vote.granted { "yes" } else { "no" };
+            let answer = if vote.granted() { "yes" } else { "no" };
             let phase = if vote.phase == Phase::PreVote { "I would" } else { "my vote" };
             ("votes", format!("{phase}: {answer} (term {term})"))
         }

@@ -60,7 +60,7 @@ pub(crate) fn message(random: &mut SmallRng, receiver: &Receiver, checksum: Chec
         7 => Body::TimeoutNow(TimeoutNow { last }),
         8 => Body::Removed(Removed { at: FAR }),
         9 => Body::Emptied(Emptied { known_at: FAR }),
-        10 => Body::Vote(Vote { phase: Phase::Vote, campaign: random.random_range(0..50), granted: true }),
+        10 => Body::Vote(Vote { phase: Phase::Vote, campaign: random.random_range(0..50), denial: None }),
         11 => {
             let outcomes = [AppendOutcome::Matched { matched: last.index }, AppendOutcome::Diverged { at: last }];
             Body::AppendReply(AppendReply { epoch: 1, outcome: outcomes[random.random_range(0..2)] })

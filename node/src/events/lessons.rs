@@ -63,6 +63,7 @@ pub(super) fn of_fact(what: &What) -> Lesson {
              stored it, and one of them would deny an older log.",
             "paper §5.2, §5.4.1",
         ),
+        What::VoteReceived { denial: Some(denial), .. } => of_denial(*denial),
         What::VoteReceived { .. } => of("A candidate wins with the votes of a majority of the voters.", "paper §5.2"),
         What::TermChanged { .. } => of(
             "Terms are a logical clock: a node that sees a higher one takes it and follows, whatever it was before.",
@@ -294,7 +295,6 @@ fn of_denial(denial: Denial) -> Lesson {
             "A removed node receives no heartbeats, so it would campaign again and again.",
             "paper §6; thesis §4.2.3",
         ),
-        _ => NONE,
     }
 }
 

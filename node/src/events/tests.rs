@@ -137,7 +137,13 @@ fn samples() -> Vec<What> {
         let denials = denials.into_iter().map(Some).chain([None]);
         let more = if phase == Phase::Vote { 3 } else { 0 };
         samples.extend(denials.map(|denial| What::VoteCast { phase, candidate: peer, for_term, last, denial, more }));
-        samples.extend([true, false].map(|granted| What::VoteReceived { phase, voter: peer, granted }));
+        samples.extend([None, Some(Denial::LostData)].map(|denial| What::VoteReceived {
+            phase,
+            voter: peer,
+            last,
+            denial,
+            took_ms: 3,
+        }));
     }
     samples.extend(causes.map(|cause| What::SteppedDown { led: Term(7), cause }));
     for cause in [TransferFailure::TimedOut, TransferFailure::AnotherLeads(peer), TransferFailure::Refused(why())] {

@@ -49,14 +49,18 @@ pub enum What {
         /// kind, this one not counted: one is told in ten seconds at most.
         more: u64,
     },
-    /// A voter answered this node's campaign. The voter's own event has the reason.
+    /// A voter answered this node's campaign.
     VoteReceived {
         /// Pre-vote or vote.
         phase: Phase,
         /// Id of the voter.
         voter: NodeId,
-        /// Whether it granted its vote.
-        granted: bool,
+        /// The last entry of this node's log, as the request named it.
+        last: EntryId,
+        /// The voter's reason against it; `None` if it granted its vote.
+        denial: Option<Denial>,
+        /// The time between the request and this answer.
+        took_ms: u64,
     },
     /// Another node showed the node a later term. (A term that it begins by itself is in
     /// [`What::CampaignStarted`].)

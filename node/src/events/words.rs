@@ -60,11 +60,13 @@ impl fmt::Display for Sentence<'_> {
                     more => write!(f, "; {more} more alike since it last said so."),
                 }
             }
-            What::VoteReceived { phase, voter, granted: true } => {
-                write!(f, "has the {} of node {voter}.", vote(*phase))
+            What::VoteReceived { phase, voter, denial: None, took_ms, .. } => {
+                write!(f, "has the {} of node {voter} after {}.", vote(*phase), Ms(*took_ms))
             }
-            What::VoteReceived { phase, voter, granted: false } => {
-                write!(f, "is denied the {} of node {voter}.", vote(*phase))
+            What::VoteReceived { phase, voter, denial: Some(denial), last, .. } => {
+                write!(f, "is denied the {} of node {voter}: ", vote(*phase))?;
+                Reason { node: *voter, candidate: *node, last: *last, denial: *denial }.fmt(f)?;
+                f.write_str(".")
             }
             What::TermChanged { before, from, shown } if shown > term => {
                 write!(f, "goes from term {before} to term {term} only, as node {from} showed it term {shown}.")
@@ -376,9 +378,8 @@ impl fmt::Display for Reason {
             Denial::MayHaveLostData => f.write_str("it may have lost its own data, so it cannot compare logs yet"),
             Denial::Removed => write!(f, "node {candidate} was removed from the cluster"),
             Denial::CanLeadInstead => {
-                write!(f, "node {candidate} seems to have left the cluster, and this node can lead itself")
+                write!(f, "node {candidate} seems to have left the cluster, and node {node} can lead itself")
             }
-            _ => f.write_str("a rule of a newer release forbids it"),
         }
     }
 }

@@ -46,12 +46,15 @@ pub struct ReportedEvent {
 pub struct BallotMessage {
     /// The candidate.
     pub candidate: NodeId,
-    /// The voter that answered; `None` for the candidate's requests to all voters.
+    /// The voter whose answer arrived; `None` for the candidate's requests to all voters.
     pub voter: Option<NodeId>,
     /// Whether it is about a pre-vote, which changes no term.
     pub is_pre_vote: bool,
     /// The answer; `None` in a request.
     pub granted: Option<bool>,
+    /// The time between the request and its answer, in milliseconds, on the candidate's clock; `None`
+    /// in a request.
+    pub took_ms: Option<u64>,
 }
 
 impl ReportedEvent {
@@ -62,17 +65,18 @@ impl ReportedEvent {
             told.text.truncate(end);
         }
         let ballot = match &event.what {
-            What::CampaignStarted { phase, .. } => Some((event.node, None, *phase, None)),
-            What::VoteCast { phase, candidate, denial, .. } => {
-                Some((*candidate, Some(event.node), *phase, Some(denial.is_none())))
+            What::CampaignStarted { phase, .. } => Some((None, *phase, None, None)),
+            What::VoteReceived { phase, voter, denial, took_ms, .. } => {
+                Some((Some(*voter), *phase, Some(denial.is_none()), Some(*took_ms)))
             }
             _ => None,
         };
-        let ballot = ballot.map(|(candidate, voter, phase, granted)| BallotMessage {
-            candidate,
+        let ballot = ballot.map(|(voter, phase, granted, took_ms)| BallotMessage {
+            candidate: event.node,
             voter,
             is_pre_vote: phase == Phase::PreVote,
             granted,
+            took_ms,
         });
         Self { told, ballot }
     }
@@ -255,20 +259,22 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_elections_are_those_of_campaigns_and_voters() {
+    fn messages_of_elections_are_the_requests_and_the_answers_that_arrived() {
         let (last, for_term) = (EntryId::new(Term(1), Index(2)), Term(9));
         let asks = What::CampaignStarted { phase: Phase::PreVote, for_term, last, silence_ms: None };
         let ballot = ReportedEvent::of(&event(1, asks)).ballot.expect("a request");
-        let expected = BallotMessage { candidate: TWO, voter: None, is_pre_vote: true, granted: None };
+        let (voter, granted, took_ms) = (None, None, None);
+        let expected = BallotMessage { candidate: TWO, voter, is_pre_vote: true, granted, took_ms };
         assert_eq!(ballot, expected);
-        let denies =
-            |denial| What::VoteCast { phase: Phase::Vote, candidate: NodeId(1), for_term, last, denial, more: 0 };
-        let ballot = ReportedEvent::of(&event(1, denies(Some(Denial::LostData)))).ballot.expect("an answer");
-        let expected =
-            BallotMessage { candidate: NodeId(1), voter: Some(TWO), is_pre_vote: false, granted: Some(false) };
+        let answers = |denial| What::VoteReceived { phase: Phase::Vote, voter: NodeId(1), last, denial, took_ms: 4 };
+        let ballot = ReportedEvent::of(&event(1, answers(Some(Denial::LostData)))).ballot.expect("an answer");
+        let (voter, granted, took_ms) = (Some(NodeId(1)), Some(false), Some(4));
+        let expected = BallotMessage { candidate: TWO, voter, is_pre_vote: false, granted, took_ms };
         assert_eq!(ballot, expected);
-        assert_eq!(ReportedEvent::of(&event(1, denies(None))).ballot.and_then(|ballot| ballot.granted), Some(true));
-        assert_eq!(ReportedEvent::of(&event(1, What::LeaseHeld)).ballot, None);
+        assert_eq!(ReportedEvent::of(&event(1, answers(None))).ballot.and_then(|ballot| ballot.granted), Some(true));
+        // One that was cast may be lost on its way.
+        let cast = What::VoteCast { phase: Phase::Vote, candidate: NodeId(1), for_term, last, denial: None, more: 0 };
+        assert_eq!(ReportedEvent::of(&event(1, cast)).ballot, None);
     }
 
     #[test]

@@ -12,8 +12,8 @@
 //!
 //! A release that changes a message raises `CURRENT`, keeps `OLDEST`, and writes the older form
 //! here; the release after it may raise `OLDEST`. So neighbouring releases always share a version,
-//! and a cluster is upgraded node by node. The versions before 5 are the one exception: no release
-//! spoke them, so `OLDEST` rose to 5 together with `CURRENT`.
+//! and a cluster is upgraded node by node. The versions before 6 are the one exception: no release
+//! spoke them, so `OLDEST` rose to 6 together with `CURRENT`.
 //!
 //! The feature `next-wire` adds a version that does not exist yet, so that tests can run a cluster
 //! of both. A range includes it only if a test asks for that.
@@ -32,9 +32,9 @@ pub struct Version(u8);
 
 impl Version {
     /// The oldest version that this release speaks.
-    pub const OLDEST: Self = Self(5);
+    pub const OLDEST: Self = Self(6);
     /// The newest version that this release speaks.
-    pub const CURRENT: Self = Self(5);
+    pub const CURRENT: Self = Self(6);
     /// The version of a hello's form, which is read before anything is agreed on. A hello of
     /// another one is refused by name.
     pub const OF_HELLO: Self = Self(2);

@@ -4,11 +4,11 @@
 
 use bytes::Bytes;
 use quorate_raft::{
-    Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, ClusterId, Emptied, EntryId, ForwardedCommand,
-    ForwardedOutcome, Heartbeat, HeartbeatReply, Holdings, Index, Kind, MemberDescription, MemberMetadata, Membership,
-    Message, NodeId, Observe, Phase, Promise, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Repair,
-    RepairOutcome, RepairReply, Report, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome,
-    SnapshotReply, Term, Vote, Wanted,
+    Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, ClusterId, Denial, Emptied, EntryId,
+    ForwardedCommand, ForwardedOutcome, Heartbeat, HeartbeatReply, Holdings, Index, Kind, MemberDescription,
+    MemberMetadata, Membership, Message, NodeId, Observe, Phase, Promise, Propose, ProposeOutcome, ProposeReply,
+    ReadIndex, ReadIndexReply, Repair, RepairOutcome, RepairReply, Report, RequestVote, Snapshot, SnapshotBase,
+    SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, Vote, Wanted,
 };
 use quorate_transport::{
     codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits, Version},
@@ -150,7 +150,7 @@ fn framed(parts: &[u8]) -> Vec<u8> {
 /// Inputs from which a search for others starts: every kind of message, in some form or other.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
-    let (phase, campaign, granted, epoch, round, request) = (Phase::Vote, 7, true, 9, 11, 300);
+    let (phase, campaign, epoch, round, request) = (Phase::Vote, 7, 9, 11, 300);
     let at = |term, index| EntryId::new(Term(term), Index(index));
     let append = |batch| Append { epoch, previous: at(2, 6), previous_checksum: Some(1), commit: Index(5), batch };
     let applied = ProposeOutcome::Applied { index: Index(8), reply_bytes: 3 };
@@ -170,7 +170,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 by_transfer: false,
                 machine_version: 0,
             }),
-            Body::Vote(Vote { phase, campaign, granted }),
+            Body::Vote(Vote { phase, campaign, denial: None }),
+            Body::Vote(Vote { phase, campaign, denial: Some(Denial::LogBehind { last: at(2, 300) }) }),
             Body::Heartbeat(Heartbeat { round, commit: Index(70_000) }),
             Body::HeartbeatReply(HeartbeatReply { round, promise: Promise(150_000) }),
             Body::Emptied(Emptied { known_at: Index(4) }),

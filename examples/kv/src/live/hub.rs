@@ -309,26 +309,38 @@ struct Ballot<'a> {
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     answer: Option<&'static str>,
-    /// The voter's sentence.
+    /// The candidate's sentence, with the voter's reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
-    /// On the clock of `now_ms`.
+    /// When the request was sent, on the clock of `now_ms`.
     sent_ms: i64,
+    /// The time from the request to the answer, on the candidate's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    took_ms: Option<u64>,
 }
 
-/// The messages that an event is about: a candidate asks all other voters.
-fn ballots<'a>(ballot: &BallotMessage, sentence: &'a str, sent_ms: i64, page: &Page) -> Vec<Ballot<'a>> {
+/// The messages that an event of this time is about: a candidate asks all other voters, or has an
+/// answer.
+fn ballots<'a>(ballot: &BallotMessage, sentence: &'a str, at_ms: i64, page: &Page) -> Vec<Ballot<'a>> {
     let kind = if ballot.is_pre_vote { "pre_vote" } else { "vote" };
     match ballot.voter {
         Some(voter) => {
             let answer = ballot.granted.map(|granted| if granted { "yes" } else { "no" });
-            let reason = Some(sentence);
-            vec![Ballot { from: voter, to: ballot.candidate, kind, answer, reason, sent_ms }]
+            let (reason, took_ms) = (Some(sentence), ballot.took_ms);
+            let sent_ms = at_ms.saturating_sub(i64::try_from(took_ms.unwrap_or(0)).unwrap_or(i64::MAX));
+            vec![Ballot { from: voter, to: ballot.candidate, kind, answer, reason, sent_ms, took_ms }]
         }
         None => {
             let others = page.config.voters.iter().filter(|voter| **voter != ballot.candidate);
-            let asks =
-                |to: &NodeId| Ballot { from: ballot.candidate, to: *to, kind, answer: None, reason: None, sent_ms };
+            let asks = |to: &NodeId| Ballot {
+                from: ballot.candidate,
+                to: *to,
+                kind,
+                answer: None,
+                reason: None,
+                sent_ms: at_ms,
+                took_ms: None,
+            };
             others.map(asks).collect()
         }
     }

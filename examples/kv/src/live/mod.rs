@@ -10,7 +10,7 @@
 //! | `snapshot` | first, and after a gap | the page, with the history of the last 15 minutes |
 //! | `delta` | up to ten times a second | a merge patch (RFC 7396) of the page; nothing changed, nothing sent |
 //! | `event` | a node states an event | its sentence, the reason, and the section of the paper |
-//! | `ballot` | a message of an election | `{"from", "to", "kind": "pre_vote" or "vote", "answer", "reason"}` |
+//! | `ballot` | a candidate asks or has an answer | `{"from", "to", "kind": "pre_vote" or "vote", "answer", "reason", "sent_ms", "took_ms"}`; the times are the request's and, in an answer, the one until it came |
 //! | `lost` | events were lost on the way here | `{"count"}`, and the node if it no longer had them |
 //! | `gap` | the reader was too slow | `{"lost": N}`, the number of messages; a snapshot follows |
 //! | `error` | token or certificate count no more; the stream ends | the answer that a request gets then |

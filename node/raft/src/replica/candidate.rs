@@ -36,7 +36,7 @@ impl Replica {
         self.role = Role::PreCandidate;
         self.campaign += 1;
         out.push(Effect::OpenBallot(self.ballot(Phase::PreVote)));
-        out.push(Effect::CountVote { campaign: self.campaign, voter: self.id, granted: true });
+        out.push(Effect::CountVote { campaign: self.campaign, voter: self.id, denial: None });
         out.extend(self.vote_requests(Phase::PreVote, false).map(Effect::Send));
     }
 
@@ -92,7 +92,7 @@ impl Replica {
             Phase::Vote => matches!(self.role, Role::Candidate),
         };
         if asked && vote.campaign == self.campaign {
-            out.push(Effect::CountVote { campaign: self.campaign, voter: from, granted: vote.granted });
+            out.push(Effect::CountVote { campaign: self.campaign, voter: from, denial: vote.denial });
             if vote.phase == Phase::PreVote && self.was_last_answer(from) {
                 self.stand_for_election(now, false, out);
             }

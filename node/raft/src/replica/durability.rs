@@ -28,7 +28,7 @@ impl Replica {
         self.faults.persisted(sequence);
         self.promise_persisted();
         if let (Some(campaign), Role::Candidate) = (vote_for_self, &self.role) {
-            out.push(Effect::CountVote { campaign, voter: self.id, granted: true });
+            out.push(Effect::CountVote { campaign, voter: self.id, denial: None });
         }
         self.advance_commit(now, out);
         self.dispatch(out);

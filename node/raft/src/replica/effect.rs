@@ -1,6 +1,9 @@
 //! Effects of the rules, and safety violations.
 
-use super::{observation::Observation, start::HardState};
+use super::{
+    observation::{Denial, Observation},
+    start::HardState,
+};
 use crate::{
     ballot::Ballot,
     batch::Batch,
@@ -69,8 +72,8 @@ pub enum Effect {
         campaign: u64,
         /// The node that answered.
         voter: NodeId,
-        /// Whether it granted its vote.
-        granted: bool,
+        /// The reason against it; `None` if the vote was granted.
+        denial: Option<Denial>,
     },
     /// The campaign is over: forget the ballot.
     CloseBallot,

@@ -53,7 +53,6 @@ pub enum Observation {
 /// The first reason that a voter found against a candidate.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum Denial {
     /// A leader leads, or was heard within the shortest election timeout (thesis §4.2.3).
     HearsLeader {

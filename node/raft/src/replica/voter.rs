@@ -34,7 +34,7 @@ impl Replica {
             // This answer may stop the candidate before the leader hears of its loss.
             self.name_lost(from, request.last.index, out);
             observe(from, term, request, Some(Denial::LostData), out);
-            return self.say(now, from, Body::Vote(answer_to(request)), out);
+            return self.deny(now, from, request, Denial::LostData, out);
         }
         if request.phase == Phase::Vote {
             // The candidate's vote for itself is durable, and its log with it: if it comes without
@@ -60,12 +60,12 @@ impl Replica {
                 let granted = !refuses && up_to_date && can_apply && term.next() > self.term();
                 let denial = (!granted).then(|| self.denial(from, term.next(), request, (refuses, may_judge)));
                 observe(from, term, request, denial, out);
-                self.answer_pre_vote(now, from, term, Vote { granted, ..answer_to(request) }, out);
+                self.answer_pre_vote(now, from, term, answer_to(request, denial), out);
             }
             Phase::Vote if refuses && !by_transfer => {
                 let denial = self.denial(from, term, request, (true, may_judge));
                 observe(from, term, request, Some(denial), out);
-                self.say(now, from, Body::Vote(answer_to(request)), out);
+                self.deny(now, from, request, denial, out);
             }
             Phase::Vote => {
                 if term > self.term() {
@@ -77,7 +77,7 @@ impl Replica {
                 } else {
                     let denial = self.denial(from, term, request, (false, may_judge));
                     observe(from, term, request, Some(denial), out);
-                    self.say(now, from, Body::Vote(answer_to(request)), out);
+                    self.deny(now, from, request, denial, out);
                 }
             }
         }
@@ -95,7 +95,7 @@ impl Replica {
     }
 
     fn grant(&mut self, now: Moment, to: NodeId, request: RequestVote, out: &mut Vec<Effect>) {
-        let granted = Body::Vote(Vote { granted: true, ..answer_to(request) });
+        let granted = Body::Vote(answer_to(request, None));
         if self.vote() == Some(to) {
             return self.say(now, to, granted, out);
         }
@@ -109,6 +109,10 @@ impl Replica {
         let then = alloc::vec![self.outgoing(to, granted)];
         self.persist(now, Persist { hard_state: Some(self.hard_state), then, ..Persist::default() }, out);
         out.push(Effect::ArmTimer);
+    }
+
+    fn deny(&mut self, now: Moment, to: NodeId, request: RequestVote, denial: Denial, out: &mut Vec<Effect>) {
+        self.say(now, to, Body::Vote(answer_to(request, Some(denial))), out);
     }
 
     /// The reason for a denied vote in `term`, for observers: the first that holds. The decision was
@@ -156,7 +160,6 @@ fn observe(candidate: NodeId, term: Term, request: RequestVote, denial: Option<D
     out.push(Effect::Observed(Observation::VoteAnswered { candidate, phase, term, last, denial }));
 }
 
-/// The denial of a request.
-fn answer_to(request: RequestVote) -> Vote {
-    Vote { phase: request.phase, campaign: request.campaign, granted: false }
+fn answer_to(request: RequestVote, denial: Option<Denial>) -> Vote {
+    Vote { phase: request.phase, campaign: request.campaign, denial }
 }

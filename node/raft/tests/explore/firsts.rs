@@ -186,7 +186,7 @@ pub(crate) fn with_messages_from(outside: u64, mut world: World) -> World {
         (2, 1, fixtures::heartbeat(0, 9)),
         (2, 2, fixtures::append(u64::MAX, last, 9, None)),
         (2, 1 << 30, fixtures::heartbeat(0, 9)),
-        (1, 1, Body::Vote(Vote { phase: Phase::Vote, campaign: 1, granted: true })),
+        (1, 1, Body::Vote(Vote { phase: Phase::Vote, campaign: 1, denial: None })),
         (1, 2, Body::TimeoutNow(TimeoutNow { last })),
         (1, 2, fixtures::heartbeat(0, 9)),
     ];

@@ -385,7 +385,7 @@ fn a_learner_that_has_not_heard_of_its_promotion_votes_when_asked() {
     let effects = hear(&mut learner, at(1000), 2, 5, asked);
     let granted = effects.iter().any(|effect| match effect {
         Effect::Persist(persist) => {
-            persist.then.iter().any(|said| matches!(&said.message.body, Body::Vote(vote) if vote.granted))
+            persist.then.iter().any(|said| matches!(&said.message.body, Body::Vote(vote) if vote.granted()))
         }
         _ => false,
     });

@@ -208,7 +208,7 @@ fn while_a_leader_is_heard_nothing_from_outside_changes_anything() {
         assert_eq!(what_counts(&after), what_counts(before), "{state:?}: {body:?} in term {term}");
         // The receiver may tell or count something; nothing else happens.
         let is_harmless = |effect: &Effect| match effect {
-            Effect::Send(outgoing) => !matches!(&outgoing.message.body, Body::Vote(vote) if vote.granted),
+            Effect::Send(outgoing) => !matches!(&outgoing.message.body, Body::Vote(vote) if vote.granted()),
             Effect::Refused { reason, .. } => [MessageRefusal::Stranger, MessageRefusal::Malformed].contains(reason),
             Effect::Observed(_) => true,
             _ => false,

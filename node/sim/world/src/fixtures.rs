@@ -2,9 +2,10 @@
 
 use super::disk::{Disk, Fault};
 use quorate_raft::{
-    Append, AppendOutcome, AppendReply, Ballot, Batch, BatchBuilder, Body, Effect, EntryId, HardState, Heartbeat,
-    HeartbeatReply, Index, Kind, Membership, Message, Moment, NodeId, Outgoing, Phase, Promise, Repair, RepairOutcome,
-    Replica, RequestVote, Settings, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, Term, Violation, Vote,
+    Append, AppendOutcome, AppendReply, Ballot, Batch, BatchBuilder, Body, Denial, Effect, EntryId, HardState,
+    Heartbeat, HeartbeatReply, Index, Kind, Membership, Message, Moment, NodeId, Outgoing, Phase, Promise, Repair,
+    RepairOutcome, Replica, RequestVote, Settings, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, Term,
+    Violation, Vote,
 };
 use std::time::Duration;
 
@@ -116,7 +117,7 @@ pub fn request_vote(phase: Phase, campaign: u64, last: EntryId) -> Body {
 
 /// The answer to a request for a vote.
 pub fn vote(phase: Phase, campaign: u64, granted: bool) -> Body {
-    Body::Vote(Vote { phase, campaign, granted })
+    Body::Vote(Vote { phase, campaign, denial: (!granted).then_some(Denial::CanLeadInstead) })
 }
 
 /// An append of `batch`, or a probe if it is `None`.
@@ -252,7 +253,7 @@ pub fn append_reply(effects: &[Effect]) -> Option<AppendOutcome> {
 /// The first answer to a request for a vote, with its term.
 pub fn vote_reply(effects: &[Effect]) -> Option<(Term, bool)> {
     sent(effects).into_iter().chain(promised(effects)).find_map(|outgoing| match &outgoing.message.body {
-        Body::Vote(vote) => Some((outgoing.message.term, vote.granted)),
+        Body::Vote(vote) => Some((outgoing.message.term, vote.granted())),
         _ => None,
     })
 }

@@ -127,8 +127,8 @@ impl Running {
             Effect::Persist(persist) => self.ask(Actor::Disk, Ask::Persist(persist)),
             Effect::Load { from, to } => self.ask(Actor::Disk, Ask::Load { from, to }),
             Effect::OpenBallot(ballot) => self.ask(Actor::Collector, Ask::Open(ballot)),
-            Effect::CountVote { campaign, voter, granted } => {
-                self.ask(Actor::Collector, Ask::Count { campaign, voter, granted });
+            Effect::CountVote { campaign, voter, denial } => {
+                self.ask(Actor::Collector, Ask::Count { campaign, voter, granted: denial.is_none() });
             }
             Effect::CloseBallot => self.ask(Actor::Collector, Ask::Close),
             Effect::StartReplicators { term, log_last } => self.replicate_to(self.replica.peers(), term, log_last),

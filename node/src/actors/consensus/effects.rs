@@ -17,7 +17,7 @@ use crate::{
 use actix::prelude::*;
 use quorate_metrics::DropReason;
 use quorate_raft::{
-    Body, Credit, Effect, Entries, Index, MachineVersions, Message, MessageRefusal, NodeId, Outgoing, Violation,
+    Body, Credit, Denial, Effect, Entries, Index, MachineVersions, Message, MessageRefusal, NodeId, Outgoing, Violation,
 };
 use quorate_storage::contract::{EntriesRead, Persist, ReadEntries, Remember};
 use tokio::time::Instant;
@@ -60,7 +60,7 @@ impl Consensus {
                         .start(),
                 );
             }
-            Effect::CountVote { campaign, voter, granted } => self.count_vote(campaign, voter, granted),
+            Effect::CountVote { campaign, voter, denial } => self.count_vote(campaign, voter, denial),
             Effect::CloseBallot => {
                 self.status.ballot_closed();
                 self.noted.ballot_closed();
@@ -173,6 +173,9 @@ impl Consensus {
     /// Sends a message that waited for a write. Votes were counted when the write was sent
     /// to the storage.
     pub(super) fn send_persisted(&mut self, outgoing: Outgoing) {
+        if matches!(outgoing.message.body, Body::RequestVote(_)) {
+            self.status.votes_asked();
+        }
         self.send_uncounted(outgoing);
     }
 
@@ -180,8 +183,9 @@ impl Consensus {
         self.send(Outgoing { to, message: Message { term: self.replica.term(), body } });
     }
 
-    pub(super) fn count_vote(&mut self, campaign: u64, voter: NodeId, granted: bool) {
-        self.status.vote_received(voter, granted, voter == self.replica.id());
+    fn count_vote(&mut self, campaign: u64, voter: NodeId, denial: Option<Denial>) {
+        let granted = denial.is_none();
+        self.status.vote_received(voter, denial, voter == self.replica.id());
         self.noted.voted(campaign, voter, granted);
         if let Some(collector) = &self.roles.collector {
             if granted {

@@ -4,13 +4,13 @@
 use crate::{
     comparison::Disagreement,
     decisions::internal_entries::Leading,
-    events::{CampaignResult, Events, What},
+    events::{CampaignResult, Events, What, millis},
     settings::{Compared, Difference, HALTED_AT},
     status::{Halted, Status},
 };
 use quorate_metrics::{self as metrics, ElectionResult, NodeMetrics, NodeRole, Repair, TermChange, VoteDirection};
 use quorate_raft::{
-    self as raft, Ballot, Body, ClusterId, EntryId, Index, NodeId, Outgoing, Phase, Replica, StepDown, Term,
+    self as raft, Ballot, Body, ClusterId, Denial, EntryId, Index, NodeId, Outgoing, Phase, Replica, StepDown, Term,
 };
 use quorate_transport::Introduction;
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
@@ -45,6 +45,10 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 struct OpenBallot {
     phase: Phase,
     for_term: Term,
+    /// The last entry of the log, as the requests name it.
+    last: EntryId,
+    /// When the requests left.
+    asked: Instant,
     granted: Vec<NodeId>,
     denied: Vec<NodeId>,
     decided: bool,
@@ -286,7 +290,15 @@ impl StatusPublisher {
         let silence_ms = self.silence_ms.take().filter(|_| phase == Phase::PreVote);
         self.events.tell(What::CampaignStarted { phase, for_term, last, silence_ms });
         let (granted, denied) = (Vec::new(), Vec::new());
-        self.ballot = Some(OpenBallot { phase, for_term, granted, denied, decided: false, ends_by: None });
+        let asked = Instant::now();
+        self.ballot = Some(OpenBallot { phase, for_term, last, asked, granted, denied, decided: false, ends_by: None });
+    }
+
+    /// The requests for votes leave, now that this node's own is durable.
+    pub(super) fn votes_asked(&mut self) {
+        if let Some(ballot) = &mut self.ballot {
+            ballot.asked = Instant::now();
+        }
     }
 
     pub(super) fn ballot_decided(&mut self, won: bool) {
@@ -344,22 +356,23 @@ impl StatusPublisher {
     pub(super) fn votes_cast(&self, messages: &[Outgoing]) {
         for outgoing in messages {
             if let Body::Vote(vote) = &outgoing.message.body {
-                self.metrics.vote(in_metrics(vote.phase), VoteDirection::Cast, vote.granted);
+                self.metrics.vote(in_metrics(vote.phase), VoteDirection::Cast, vote.granted());
             }
         }
     }
 
     /// A voter answered; the node's own vote is not counted as received.
-    pub(super) fn vote_received(&mut self, voter: NodeId, granted: bool, is_own: bool) {
+    pub(super) fn vote_received(&mut self, voter: NodeId, denial: Option<Denial>, is_own: bool) {
         let Some(ballot) = &mut self.ballot else { return };
-        let votes = if granted { &mut ballot.granted } else { &mut ballot.denied };
+        let votes = if denial.is_none() { &mut ballot.granted } else { &mut ballot.denied };
         if !votes.contains(&voter) {
             votes.push(voter);
         }
-        let phase = ballot.phase;
+        let OpenBallot { phase, last, asked, .. } = *ballot;
         if !is_own {
-            self.metrics.vote(in_metrics(phase), VoteDirection::Received, granted);
-            self.events.tell(What::VoteReceived { phase, voter, granted });
+            self.metrics.vote(in_metrics(phase), VoteDirection::Received, denial.is_none());
+            let took_ms = millis(asked.elapsed());
+            self.events.tell(What::VoteReceived { phase, voter, last, denial, took_ms });
         }
     }
 

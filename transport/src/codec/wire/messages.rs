@@ -2,11 +2,11 @@
 
 use super::{wire_enum, wire_number, wire_struct};
 use quorate_raft::{
-    Administer, Administered, Append, AppendOutcome, AppendReply, Body, ClusterId, Emptied, EntryId, ForwardedCommand,
-    ForwardedOutcome, Heartbeat, HeartbeatReply, Holdings, Index, Kind, Membership, Message, NodeId, Observe, Phase,
-    Promise, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome,
-    RepairReply, Report, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term,
-    TimeoutNow, Vote, Wanted,
+    Administer, Administered, Append, AppendOutcome, AppendReply, Body, ClusterId, Denial, Emptied, EntryId,
+    ForwardedCommand, ForwardedOutcome, Heartbeat, HeartbeatReply, Holdings, Index, Kind, Membership, Message, NodeId,
+    Observe, Phase, Promise, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair,
+    RepairOutcome, RepairReply, Report, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome,
+    SnapshotReply, Term, TimeoutNow, Vote, Wanted,
 };
 
 wire_number!(NodeId(u64), Term(u64), Index(u64), Promise(u32), ClusterId(u128));
@@ -44,7 +44,19 @@ wire_enum!(Body {
 
 wire_struct!(RequestVote { phase: Phase, campaign: u64, last: EntryId, by_transfer: bool, machine_version: u32 });
 
-wire_struct!(Vote { phase: Phase, campaign: u64, granted: bool });
+wire_struct!(Vote { phase: Phase, campaign: u64, denial: Option<Denial> });
+
+wire_enum!(Denial {
+    0 => HearsLeader { leader: Option<NodeId> },
+    1 => LogBehind { last: EntryId },
+    2 => VotedFor { candidate: NodeId },
+    3 => OldTerm { term: Term },
+    4 => MachineVersion { version: u32 },
+    5 => LostData,
+    6 => MayHaveLostData,
+    7 => Removed,
+    8 => CanLeadInstead,
+});
 
 wire_enum!(Phase {
     0 => PreVote,

@@ -427,7 +427,7 @@ impl Arrival {
     }
 
     fn granted(&self, now: Moment, before: Before, request: RequestVote, effects: &[Effect]) -> Result<(), String> {
-        let granted = |body: &Body| matches!(body, Body::Vote(vote) if vote.granted);
+        let granted = |body: &Body| matches!(body, Body::Vote(vote) if vote.granted());
         if !said(effects).any(|outgoing| outgoing.to == self.from && granted(&outgoing.message.body)) {
             return Ok(());
         }
@@ -459,7 +459,7 @@ impl Arrival {
         replica: &Replica,
         effects: &[Effect],
     ) -> Result<(), String> {
-        let denied = |body: &Body| matches!(body, Body::Vote(vote) if vote.phase == Phase::PreVote && !vote.granted);
+        let denied = |body: &Body| matches!(body, Body::Vote(vote) if vote.phase == Phase::PreVote && !vote.granted());
         if !said(effects).any(|outgoing| outgoing.to == self.from && denied(&outgoing.message.body)) {
             return Ok(());
         }

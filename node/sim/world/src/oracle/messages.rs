@@ -174,7 +174,7 @@ fn promises_nothing(message: &Message) -> bool {
 /// The candidate that a message votes for: a candidate's request is a vote for itself.
 fn vote_in(from: NodeId, to: NodeId, message: &Message) -> Option<NodeId> {
     match &message.body {
-        Body::Vote(vote) if vote.granted => Some(to),
+        Body::Vote(vote) if vote.granted() => Some(to),
         Body::RequestVote(_) => Some(from),
         _ => None,
     }
