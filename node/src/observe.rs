@@ -2,8 +2,8 @@
 //! of the node.
 
 use crate::{
-    events::{Events, trackers},
-    reports::sync_times::SyncRecord,
+    events::{Events, What, millis},
+    reports::sync_times::{DiskChange, SyncRecord},
 };
 use quorate_metrics::{self as metrics, NodeMetrics, PeerMetrics};
 use quorate_raft::NodeId;
@@ -12,7 +12,7 @@ use quorate_transport::network::{ConnectionResult, Direction, DropReason, Lane, 
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -21,27 +21,28 @@ use std::{
 /// Records the reports of the storage.
 pub(crate) struct ObservedStorage {
     metrics: NodeMetrics,
-    /// Whether the disk is slow, for events.
-    disk: Option<(Events, Mutex<trackers::Disk>)>,
+    events: Option<Events>,
     /// The time of syncs, for events and reports.
     syncs: Arc<SyncRecord>,
 }
 
 impl ObservedStorage {
     pub(crate) fn new(metrics: NodeMetrics, events: Option<Events>, syncs: Arc<SyncRecord>) -> Self {
-        Self { metrics, disk: events.map(|events| (events, Mutex::default())), syncs }
+        Self { metrics, events, syncs }
     }
 }
 
 impl StorageObserver for ObservedStorage {
     fn synced(&self, took: Duration) {
         self.metrics.fsync_took(took);
-        let usual = self.syncs.synced(took).unwrap_or_default();
-        if let Some((events, disk)) = &self.disk {
-            let mut disk = disk.lock().unwrap_or_else(PoisonError::into_inner);
-            let told = disk.synced(took, usual, || events.now_ms());
-            drop(disk);
-            told.into_iter().for_each(|what| events.tell(what));
+        if let (Some(change), Some(events)) = (self.syncs.synced(took), &self.events) {
+            events.tell(match change {
+                DiskChange::Slow { recent, usual } => What::DiskSlow {
+                    took_ms: millis(recent),
+                    usual_us: u64::try_from(usual.as_micros()).unwrap_or(u64::MAX),
+                },
+                DiskChange::Fast { after } => What::DiskFast { after_ms: millis(after) },
+            });
         }
     }
 

@@ -206,7 +206,6 @@ fn samples() -> Vec<What> {
         What::StorageFull,
         What::StorageFree,
         What::DiskSlow { took_ms: 180, usual_us: 600 },
-        What::DiskSlow { took_ms: 180, usual_us: 0 },
         What::DiskFast { after_ms: 4_000 },
         What::ThreadStalled { count: 2, longest_ms: 70 },
         What::LinkUp { peer },

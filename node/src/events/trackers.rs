@@ -1,5 +1,5 @@
-//! Trackers: they turn what is looked at now and then (lag, refusals, leases, the time of a sync)
-//! into facts, each with a delay, so that a value at a bound makes no flood of events.
+//! Trackers: they turn what is looked at now and then (lag, refusals, leases) into facts, each with a
+//! delay, so that a value at a bound makes no flood of events.
 //!
 //! Pure: the caller gives the time.
 
@@ -8,7 +8,6 @@ use quorate_raft::{Denial, NodeId, Phase};
 use std::{
     collections::BTreeMap,
     mem::{Discriminant, discriminant},
-    time::Duration,
 };
 
 /// A member that lacks more entries than this is behind.
@@ -213,45 +212,6 @@ impl Leases {
     }
 }
 
-/// A sync that takes less is never slow.
-const SLOW_MIN: Duration = Duration::from_millis(50);
-/// A slow sync takes this many times as long as usual.
-const SLOW_TIMES: u32 = 8;
-/// After this many syncs of the usual length in a row, the disk is fast again.
-const FAST_RUN: u32 = 16;
-
-/// Whether syncs take much longer than usual.
-#[derive(Default, Debug)]
-pub(crate) struct Disk {
-    /// Since when it is slow.
-    slow_since_ms: Option<u64>,
-    fast_run: u32,
-}
-
-impl Disk {
-    /// A sync took this long, and those before it usually took `usual`. `now_ms` is asked only if
-    /// that is told.
-    pub(crate) fn synced(&mut self, took: Duration, usual: Duration, now_ms: impl FnOnce() -> u64) -> Option<What> {
-        if took >= SLOW_MIN && took / SLOW_TIMES >= usual {
-            self.fast_run = 0;
-            if self.slow_since_ms.is_some() {
-                return None;
-            }
-            self.slow_since_ms = Some(now_ms());
-            let [took_ms, usual_us] =
-                [took.as_millis(), usual.as_micros()].map(|time| u64::try_from(time).unwrap_or(u64::MAX));
-            return Some(What::DiskSlow { took_ms, usual_us });
-        }
-        let since = self.slow_since_ms?;
-        self.fast_run += 1;
-        if self.fast_run < FAST_RUN {
-            return None;
-        }
-        self.slow_since_ms = None;
-        Some(What::DiskFast { after_ms: now_ms().saturating_sub(since) })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,18 +315,5 @@ mod tests {
         assert_eq!(leases.look(held, 16_300), Some(What::LeaseHeld));
         assert_eq!(leases.look(LeaseView { leads: false, ..gone }, 16_400), lost(LeaseEnd::NotLeading));
         assert_eq!(leases.look(LeaseView { leads: false, ..gone }, 16_500), None);
-    }
-
-    #[test]
-    fn a_disk_is_slow_at_a_sync_far_above_the_usual_and_fast_after_a_run_of_usual_ones() {
-        let (mut disk, usual, us) = (Disk::default(), Duration::from_micros(600), Duration::from_micros);
-        assert_eq!(disk.synced(usual, usual, || 0), None);
-        assert_eq!(disk.synced(us(49_999), usual, || 50), None, "less than 50 ms is never slow");
-        let slow = disk.synced(us(180_000), usual, || 100);
-        assert_eq!(slow, Some(What::DiskSlow { took_ms: 180, usual_us: 600 }));
-        assert_eq!(disk.synced(us(180_000), usual, || 300), None, "told once");
-        let told: Vec<_> = (1..=20u64).filter_map(|nth| disk.synced(usual, usual, || 300 + nth)).collect();
-        assert_eq!(told, [What::DiskFast { after_ms: 216 }]);
-        assert_eq!(disk.synced(us(100_000), us(45_000), || 50), None, "it is always like that");
     }
 }

@@ -355,11 +355,11 @@ pub enum What {
     StorageFull,
     /// The disk has room again.
     StorageFree,
-    /// The disk takes long for a sync.
+    /// The disk takes long for a sync, by the rule of [`SyncTimes::is_slow`](crate::SyncTimes::is_slow).
     DiskSlow {
-        /// The sync that showed it.
+        /// The mean of the last second or two with writes.
         took_ms: u64,
-        /// The usual time of a sync, in microseconds; 0 if it is not known yet.
+        /// The usual time of a sync, in microseconds.
         usual_us: u64,
     },
     /// Syncs take their usual time again.

@@ -251,9 +251,6 @@ impl fmt::Display for Sentence<'_> {
             ),
             What::StorageFull => f.write_str("takes no commands: the disk is full."),
             What::StorageFree => f.write_str("takes commands again: the disk has space."),
-            What::DiskSlow { took_ms, usual_us: 0 } => {
-                write!(f, "has a slow disk: a sync takes {}.", Ms(*took_ms))
-            }
             What::DiskSlow { took_ms, usual_us } => {
                 write!(f, "has a slow disk: a sync takes {}, usually {}.", Ms(*took_ms), Us(*usual_us))
             }

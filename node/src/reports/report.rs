@@ -144,6 +144,17 @@ pub struct SyncTimes {
     pub recent: Duration,
     /// A mean of such means over about ten minutes.
     pub usual: Duration,
+    /// Whether the disk is slow, as the events `disk_slow` and `disk_fast` say: the recent mean is at
+    /// least [`SyncTimes::SLOW_MIN`] and [`SyncTimes::SLOW_TIMES`] times the usual one. It is fast
+    /// again once the mean is below half of one of these bounds.
+    pub is_slow: bool,
+}
+
+impl SyncTimes {
+    /// A disk whose syncs take less on average is never slow.
+    pub const SLOW_MIN: Duration = Duration::from_millis(50);
+    /// A sync of a slow disk takes at least this many times as long as usual.
+    pub const SLOW_TIMES: u32 = 8;
 }
 
 /// The link of a node to another.
@@ -540,7 +551,12 @@ pub(crate) mod tests {
                 granted: vec![NodeId(1)],
                 denied: vec![NodeId(2), NodeId(3)],
             }),
-            sync: Some(SyncTimes { recent: Duration::from_micros(612), usual: Duration::from_micros(600) }),
+            sync: Some(SyncTimes {
+                recent: Duration::from_micros(612),
+                usual: Duration::from_micros(600),
+                is_slow: true,
+            }),
+            stages: Some(stages()),
             waiting: 12,
             links: [2, 3]
                 .map(|peer| LinkReport {
