@@ -95,6 +95,7 @@ pub use reports::{
         Campaign, Doing, ElectionDeadline, LinkReport, Members, NodeReport, ReplicationReport, ReportedTiming,
         SyncTimes,
     },
+    stage_times::{StageTime, StageTimes},
     view::{ClusterView, Seen},
     watch::ClusterWatch,
 };

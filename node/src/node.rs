@@ -19,7 +19,10 @@ use crate::{
     events::{EventReader, Events},
     lifecycle::{End, Lifecycle},
     machine::{At, StateMachine},
-    reports::watch::{ClusterWatch, Views},
+    reports::{
+        stage_times::StageRecord,
+        watch::{ClusterWatch, Views},
+    },
     results::{Consistency, MembersChanged, Read, SnapshotTaken},
     status::Status,
     turns::{Pulse, Turns},
@@ -63,6 +66,7 @@ pub(crate) struct Shared<M: StateMachine> {
     pub(crate) closed: watch::Receiver<bool>,
     pub(crate) pulse: Pulse,
     pub(crate) metrics: NodeMetrics,
+    pub(crate) stages: Arc<StageRecord>,
 }
 
 impl Node<()> {

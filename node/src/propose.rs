@@ -6,6 +6,7 @@ use crate::{
     error::{ProposeError, SessionError},
     machine::StateMachine,
     node::Node,
+    reports::stage_times::StageRecord,
     results::Applied,
     sessions::Refusal,
 };
@@ -67,7 +68,12 @@ impl<M: StateMachine> Node<M> {
         let shared = &*self.shared;
         let answered = self.send_proposal(kind, command_bytes, payload, until);
         let end = until.and_then(|until| until.checked_add(shared.says_late_within));
-        Offered { answered, end: end.map(|end| Box::pin(sleep_until(end))), metrics: &shared.metrics }
+        Offered {
+            answered,
+            end: end.map(|end| Box::pin(sleep_until(end))),
+            metrics: &shared.metrics,
+            stages: &shared.stages,
+        }
     }
 
     fn send_proposal(
@@ -204,19 +210,20 @@ pub(crate) struct Offered<'a> {
     /// The end of the wait.
     end: Option<Pin<Box<Sleep>>>,
     metrics: &'a NodeMetrics,
+    stages: &'a StageRecord,
 }
 
 impl Future for Offered<'_> {
     type Output = Result<Outcome, ProposeError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { answered, end, metrics } = &mut *self;
+        let Self { answered, end, metrics, stages } = &mut *self;
         let outcome = match answered {
             Err(error) => Err(*error),
             Ok(answered) => match (Pin::new(answered).poll(context), end) {
                 (Poll::Ready(Ok(Told { outcome, measured })), _) => {
                     if let Some(measured) = measured {
-                        measured.arrived(metrics);
+                        measured.arrived(metrics, stages);
                     }
                     outcome
                 }

@@ -42,7 +42,7 @@ use crate::{
     node::{Node, Shared},
     observe::{ObservedNetwork, ObservedStorage},
     publication,
-    reports::sync_times::SyncRecord,
+    reports::{stage_times::StageRecord, sync_times::SyncRecord},
     settings::Compared,
     turns::{Probe, Pulse},
 };
@@ -148,6 +148,7 @@ pub(crate) async fn launch<M: StateMachine>(
     };
     let mut held = Threads { storage: storage.take_thread(), applier: None };
     let syncs = Arc::new(SyncRecord::default());
+    let stages = Arc::new(StageRecord::new());
     let observer = ObservedStorage::new(metrics.clone(), threads.then(|| events.clone()), Arc::clone(&syncs));
     let mut recovered =
         match recovery::recover(&storage, &cluster, id, Completions::to(&consensus), observer, &events).await {
@@ -281,7 +282,7 @@ pub(crate) async fn launch<M: StateMachine>(
         Identity { node: id, incarnation, recovered: replica.log().last().index },
         clock,
         timing,
-        Sources { sync: syncs, events: events.clone() },
+        Sources { sync: syncs, stages: Arc::clone(&stages), events: events.clone() },
         Outlets { describe: consensus.clone().recipient(), transmit: consensus.clone().recipient() },
         views,
         lifecycle.panic_guard("Reporter"),
@@ -295,6 +296,7 @@ pub(crate) async fn launch<M: StateMachine>(
             limits,
             sessions,
             metrics: metrics.clone(),
+            stages: Arc::clone(&stages),
             events: events.clone(),
             lifecycle: lifecycle.clone(),
         },
@@ -342,6 +344,7 @@ pub(crate) async fn launch<M: StateMachine>(
         lifecycle: lifecycle.clone(),
         closed,
         metrics,
+        stages,
         pulse: Pulse {
             consensus: Probe::of(threads.then(Arbiter::current)),
             log_writer: Probe::of(held.storage.as_ref().map(StorageThread::handle)),

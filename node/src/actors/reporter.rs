@@ -18,6 +18,7 @@ use crate::{
         compose::{Facts, Parts, compose},
         events::EventsReport,
         report::{ElectionDeadline, NodeReport, ReplicationReport},
+        stage_times::StageRecord,
         subscribers::Subscribers,
         sync_times::SyncRecord,
         view::Merge,
@@ -35,6 +36,7 @@ pub(crate) struct Reporter {
     clock: Clock,
     timing: Timing,
     sync: Arc<SyncRecord>,
+    stages: Arc<StageRecord>,
     events: Events,
     describe: Recipient<Describe>,
     transmit: Recipient<Transmit>,
@@ -64,6 +66,7 @@ pub(crate) struct Identity {
 /// The records that others write.
 pub(crate) struct Sources {
     pub(crate) sync: Arc<SyncRecord>,
+    pub(crate) stages: Arc<StageRecord>,
     pub(crate) events: Events,
 }
 
@@ -98,12 +101,13 @@ impl Reporter {
         views: watch::Sender<Views>,
         panic_guard: PanicGuard,
     ) -> Self {
-        let (Outlets { describe, transmit }, Sources { sync, events }) = (outlets, sources);
+        let (Outlets { describe, transmit }, Sources { sync, stages, events }) = (outlets, sources);
         Self {
             identity,
             clock,
             timing,
             sync,
+            stages,
             events,
             describe,
             transmit,
@@ -170,6 +174,7 @@ impl Reporter {
             timer,
             replications: &replications,
             sync: self.sync.times(),
+            stages: self.stages.times(),
             recovered: self.identity.recovered,
             timing: &self.timing,
         });

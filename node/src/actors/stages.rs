@@ -1,4 +1,5 @@
-//! Durations of the stages of a write, for the metrics: one observation a batch and stage.
+//! Durations of the stages of a write, for the metrics and for reports: one observation a batch and
+//! stage.
 //!
 //! The leader measures. `Consensus` notes when a batch was taken from the queue, encoded and
 //! committed ([`Stages`]); the `Applier` adds when it was applied ([`Applying`]); its last answer
@@ -6,6 +7,7 @@
 //! of the total. The clock is read a few times a batch, and never for one entry.
 
 use super::messages::{Caller, Callers};
+use crate::reports::stage_times::StageRecord;
 use quorate_metrics::{NodeMetrics, ProposalStage};
 use quorate_raft::Index;
 use std::{collections::VecDeque, time::Duration};
@@ -45,9 +47,11 @@ impl Stages {
         self.committing.push_back(Appended { first, last, taken, encoded });
     }
 
-    pub(crate) fn durable(&mut self, durable: Index, metrics: &NodeMetrics) {
+    pub(crate) fn durable(&mut self, durable: Index, metrics: &NodeMetrics, record: &StageRecord) {
         while let Some((_, since)) = self.persisting.pop_front_if(|(last, _)| *last <= durable) {
-            metrics.proposal_stage(ProposalStage::Persist, since.elapsed());
+            let took = since.elapsed();
+            metrics.proposal_stage(ProposalStage::Persist, took);
+            record.persisted(took);
         }
     }
 
@@ -131,8 +135,10 @@ pub(crate) struct Measured {
 
 impl Measured {
     /// The answer has arrived: records all stages.
-    pub(crate) fn arrived(self, metrics: &NodeMetrics) {
-        self.stages(Instant::now()).into_iter().for_each(|(stage, took)| metrics.proposal_stage(stage, took));
+    pub(crate) fn arrived(self, metrics: &NodeMetrics, record: &StageRecord) {
+        let stages = self.stages(Instant::now());
+        stages.into_iter().for_each(|(stage, took)| metrics.proposal_stage(stage, took));
+        record.answered(stages.map(|(_, took)| took));
     }
 
     fn stages(self, now: Instant) -> [(ProposalStage, Duration); 7] {

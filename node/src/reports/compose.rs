@@ -6,8 +6,10 @@ use super::{
         Campaign, Doing, ElectionDeadline, LinkReport, Members, NodeReport, ReplicationReport, ReportedTiming,
         SyncTimes,
     },
+    stage_times::StageTimes,
 };
 use crate::{config::Timing, status::Status};
+use quorate_metrics::NodeRole;
 use quorate_raft::{Index, NodeId};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,6 +45,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) timer: Option<ElectionDeadline>,
     pub(crate) replications: &'a BTreeMap<NodeId, ReplicationReport>,
     pub(crate) sync: Option<SyncTimes>,
+    pub(crate) stages: Option<StageTimes>,
     /// The last entry of the log at the start of the node.
     pub(crate) recovered: Index,
     pub(crate) timing: &'a Timing,
@@ -50,7 +53,7 @@ pub(crate) struct Parts<'a> {
 
 /// The report of a node, without events: those depend on its receiver.
 pub(crate) fn compose(parts: &Parts<'_>) -> NodeReport {
-    let Parts { incarnation, sequence, up, facts, timer, replications, sync, recovered, timing } = parts;
+    let Parts { incarnation, sequence, up, facts, timer, replications, sync, stages, recovered, timing } = parts;
     let status = &facts.status;
     let links = facts.peers.iter().map(|peer| LinkReport {
         peer: *peer,
@@ -80,6 +83,8 @@ pub(crate) fn compose(parts: &Parts<'_>) -> NodeReport {
         doing: doing(facts, *recovered),
         campaign: facts.campaign.clone(),
         sync: *sync,
+        // Those of an earlier leadership are no facts of the cluster any more.
+        stages: stages.filter(|_| status.role == NodeRole::Leader),
         waiting: facts.waiting,
         links: links.collect(),
         members: Members {
@@ -119,7 +124,6 @@ pub(crate) fn thousandths(bytes: u64, of: u64) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_metrics::NodeRole;
     use quorate_raft::Term;
 
     #[test]
@@ -129,6 +133,7 @@ mod tests {
             next: Index(97),
             silent: Duration::from_millis(30),
             snapshot_part: None,
+            acknowledged: None,
         };
         let replications = [(NodeId(2), replication)].into();
         let facts = facts(|_| {});
@@ -158,6 +163,14 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_alone_states_the_stages_of_a_write() {
+        let none = BTreeMap::new();
+        let stages = |role| compose(&parts(&facts(|facts| facts.status.role = role), &none)).stages;
+        assert_eq!(stages(NodeRole::Leader), Some(StageTimes::default()));
+        assert_eq!(stages(NodeRole::Follower), None, "it led a moment ago");
+    }
+
+    #[test]
     fn parts_are_in_thousandths_whatever_a_peer_claims() {
         assert_eq!(thousandths(0, 10), 0);
         assert_eq!(thousandths(5, 10), 500);
@@ -176,6 +189,7 @@ mod tests {
             timer: None,
             replications,
             sync: None,
+            stages: Some(StageTimes::default()),
             recovered: Index(50),
             timing: TIMING.get_or_init(Timing::default),
         }

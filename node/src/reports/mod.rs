@@ -31,6 +31,7 @@
 //! - [`subscribers`]: the nodes that look at this one, and when each is due a report.
 //! - [`view`]: the latest report of each node, merged.
 //! - [`sync_times`]: how long the disk takes, now and usually.
+//! - [`stage_times`]: how long the stages of a write take.
 //! - [`watch`]: the handle.
 //!
 //! The actor `Reporter` (`actors/reporter.rs`) carries these decisions out.
@@ -38,6 +39,7 @@
 pub(crate) mod compose;
 pub(crate) mod events;
 pub(crate) mod report;
+pub(crate) mod stage_times;
 pub(crate) mod subscribers;
 pub(crate) mod sync_times;
 pub(crate) mod view;

@@ -3,14 +3,17 @@
 //! The bytes are the version of this layout and the fields in postcard's encoding. A report of
 //! another version is refused: its node then shows as one that does not answer.
 
-use super::events::EventsReport;
+use super::{
+    events::EventsReport,
+    stage_times::{StageTime, StageTimes},
+};
 use quorate_metrics::NodeRole;
 use quorate_raft::{Change, Index, MemberMetadata, NodeId, Phase, Report, Term};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// The version of the layout.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// The most members, votes and links in a report. A configuration has half as many members; while
 /// it changes, the links and the voters are those of two.
 const MEMBERS_MAX: usize = 2 * Change::MEMBERS_MAX;
@@ -62,6 +65,8 @@ pub struct NodeReport {
     pub campaign: Option<Campaign>,
     /// How long its disk takes to make writes durable; `None` before the first.
     pub sync: Option<SyncTimes>,
+    /// The stages of a write, if it leads and answered one in the last ten seconds.
+    pub stages: Option<StageTimes>,
     /// Requests of its own callers that are in progress or wait.
     pub waiting: u64,
     /// Its links to the other members.
@@ -183,6 +188,8 @@ pub struct ReplicationReport {
     pub silent: Duration,
     /// Whether a snapshot is sent; the part that the peer has, in thousandths.
     pub snapshot_part: Option<u16>,
+    /// The time from an append until the peer has acknowledged it as durable, of the last ten seconds.
+    pub acknowledged: Option<StageTime>,
 }
 
 impl ReplicationReport {
@@ -425,7 +432,7 @@ pub(crate) mod tests {
     fn a_report_survives_its_bytes() {
         let report = full();
         let bytes = report.encode().expect("short");
-        assert!(bytes.len() < 400, "{} bytes for a cluster of three", bytes.len());
+        assert!(bytes.len() < 600, "{} bytes for a cluster of three", bytes.len());
         assert_eq!(NodeReport::decode(report.node, &bytes), Ok(report));
     }
 
@@ -435,7 +442,7 @@ pub(crate) mod tests {
         let bytes = report.encode().expect("short");
         assert_eq!(NodeReport::decode(NodeId(9), &bytes), Err("of another node than its sender says"));
         assert_eq!(NodeReport::decode(report.node, &[]), Err("empty"));
-        assert_eq!(NodeReport::decode(report.node, &[&[2], &bytes[1..]].concat()), Err("of another version"));
+        assert_eq!(NodeReport::decode(report.node, &[&[VERSION - 1], &bytes[1..]].concat()), Err("of another version"));
         assert_eq!(NodeReport::decode(report.node, &[&bytes[..], &[0]].concat()), Err("longer than its content"));
         let long = vec![VERSION; Report::BYTES_MAX + 1];
         assert_eq!(NodeReport::decode(report.node, &long), Err("longer than a report may be"));
@@ -523,6 +530,14 @@ pub(crate) mod tests {
         MemberMetadata::new(Some("http://10.0.0.1:8080".into()), labels).expect("within its bounds")
     }
 
+    fn stages() -> StageTimes {
+        let of = |us| StageTime { mean: Duration::from_micros(us), p99: Duration::from_micros(us * 2) };
+        let [queue, encode, quorum] = [of(80), of(30), of(960)];
+        let [commit, apply, reply, total] = [of(20), of(50), of(100), of(1_240)];
+        let (lately, persist) = (Some(of(1_300)), Some(of(630)));
+        StageTimes { queue, encode, quorum, commit, apply, reply, total, lately, persist }
+    }
+
     /// A report of node 1 of three, with every field in use.
     pub(crate) fn full() -> NodeReport {
         let ms = Duration::from_millis;
@@ -568,6 +583,7 @@ pub(crate) mod tests {
                         next: Index(48_444_868),
                         silent: ms(40),
                         snapshot_part: (peer == 3).then_some(999),
+                        acknowledged: Some(stages().total),
                     }),
                 })
                 .to_vec(),

@@ -64,6 +64,7 @@ use crate::{
     error::Failure,
     events::{Events, What, millis},
     lifecycle::{Lifecycle, PanicGuard},
+    reports::stage_times::StageRecord,
     settings::Compared,
     status::{Halted, Status},
 };
@@ -113,6 +114,7 @@ pub(crate) struct NodeContext {
     pub(crate) limits: Limits,
     pub(crate) sessions: Sessions,
     pub(crate) metrics: NodeMetrics,
+    pub(crate) stages: Arc<StageRecord>,
     pub(crate) events: Events,
     pub(crate) lifecycle: Lifecycle,
 }
@@ -412,7 +414,7 @@ hear! {
         let now = this.node.clock.now();
         this.rule(ctx, |replica, out| replica.persisted(now, sequence, out));
         this.snapshots.persisted(sequence);
-        this.clients.stages.durable(this.replica.durable(), &this.node.metrics);
+        this.clients.stages.durable(this.replica.durable(), &this.node.metrics, &this.node.stages);
     };
     EntriesRead: |this, read, ctx| this.entries_read(read, ctx);
     StorageFull: |this, StorageFull { is_full }, ctx| this.storage_full(is_full, ctx);
@@ -426,7 +428,7 @@ hear! {
     Applied: |this, Applied { index, sent, reached, answers, measured, comparison, halted }, ctx| {
         this.node.metrics.mailbox_waited(Mailbox::Consensus, sent.elapsed());
         this.decide_commands(ctx, |commands, _, view, out| commands.applied(answers, view, out));
-        measured.into_iter().for_each(|measured| measured.arrived(&this.node.metrics));
+        measured.into_iter().for_each(|measured| measured.arrived(&this.node.metrics, &this.node.stages));
         this.restored_up_to(index);
         // First, so that nothing that waited for this index is appended after a halt.
         if let Some(halted) = halted {

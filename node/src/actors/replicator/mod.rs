@@ -17,7 +17,7 @@ use super::{
 use crate::{
     events::{Events, What},
     lifecycle::{Lifecycle, PanicGuard},
-    reports::{compose::thousandths, report::ReplicationReport},
+    reports::{compose::thousandths, report::ReplicationReport, stage_times::Window},
 };
 use actix::prelude::*;
 use quorate_metrics::{NodeMetrics, PeerMetrics, PeerState};
@@ -49,6 +49,8 @@ pub(crate) struct Replicator {
     heartbeat_interval: Duration,
     next_heartbeat: Instant,
     unacknowledged: Unacknowledged,
+    /// The time that the peer takes to acknowledge, for reports.
+    acknowledged: Window,
     metrics: PeerMetrics,
     node_metrics: NodeMetrics,
     events: Events,
@@ -117,6 +119,7 @@ impl Replicator {
             heartbeat_interval: assignment.heartbeat_interval,
             next_heartbeat: Instant::now(),
             unacknowledged: Unacknowledged::default(),
+            acknowledged: Window::default(),
             metrics: assignment.metrics.peer(peer.0),
             events: assignment.events,
             node_metrics: assignment.metrics,
@@ -250,6 +253,7 @@ impl Handler<Acknowledged> for Replicator {
         self.rule_now(ctx, |replication, now, out| replication.acknowledged(now, epoch, matched, out));
         if let Some(took) = self.unacknowledged.acknowledged(epoch, matched) {
             self.metrics.acknowledged(took);
+            self.acknowledged.add(self.clock.now().0.as_secs(), took);
         }
         self.heartbeat_if_due();
     }
@@ -315,11 +319,13 @@ impl Handler<Describe> for Replicator {
 
     fn handle(&mut self, Describe { to }: Describe, _: &mut Self::Context) {
         let (progress, transfer) = (self.replication.progress(), self.replication.transfer());
+        let now = self.clock.now();
         let replication = ReplicationReport {
             matched: progress.matched(),
             next: progress.next(),
-            silent: self.clock.now().since(progress.heard_at()),
+            silent: now.since(progress.heard_at()),
             snapshot_part: transfer.map(|transfer| thousandths(transfer.received_bytes(), transfer.snapshot().bytes)),
+            acknowledged: self.acknowledged.time(now.0.as_secs()),
         };
         to.do_send(PeerDescribed { peer: self.peer, replication });
     }
