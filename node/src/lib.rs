@@ -93,7 +93,7 @@ pub use reports::{
     events::{BallotMessage, Happened, ReportedEvent},
     report::{
         Campaign, Doing, ElectionDeadline, LinkReport, Members, NodeReport, ReplicationReport, ReportedTiming,
-        SyncTimes,
+        SyncTimes, TermStart,
     },
     stage_times::{StageTime, StageTimes},
     view::{ClusterView, Seen},

@@ -2,7 +2,7 @@
 
 mod support;
 
-use quorate::{Change, ClusterView, ClusterWatch, Happened, NodeId, NodeRole, ReportedEvent};
+use quorate::{Change, ClusterView, ClusterWatch, Happened, NodeId, NodeRole, ReportedEvent, StageTimes};
 use quorate_raft::{Body, Observe, Report, Term, Wanted};
 use std::{sync::Arc, time::Duration};
 use support::{Cluster, PATIENCE, Plan, Puppet, simulate, soon};
@@ -153,6 +153,75 @@ fn a_restarted_member_replaces_its_former_process() {
         })
         .await;
         assert!(now.nodes[&other].report.up < first.nodes[&leader].report.up + PATIENCE);
+    });
+}
+
+#[test]
+fn a_leader_states_how_long_the_stages_of_a_write_take() {
+    simulate(async {
+        let cluster = Cluster::of_three(11).await;
+        let leader = cluster.settled().await;
+        let at = cluster.others(leader)[0];
+        let mut watch = cluster.node(at).watch_cluster();
+        let view = until(&mut watch, "all members", |view| view.nodes.len() == 3).await;
+        assert_eq!(view.nodes[&leader].report.stages, None, "nothing was written yet");
+        for command in ["one", "two", "three"] {
+            cluster.node(leader).propose(command).await.expect("applied");
+        }
+        let view = until(&mut watch, "the stages", |view| view.nodes[&leader].report.stages.is_some()).await;
+        let report = &view.nodes[&leader].report;
+        let StageTimes { queue, encode, quorum, commit, apply, reply, total, lately, persist, .. } =
+            report.stages.expect("some");
+        let sum: Duration = [queue, encode, quorum, commit, apply, reply].iter().map(|stage| stage.mean).sum();
+        assert!(total.mean.abs_diff(sum) < Duration::from_nanos(7), "{report:?}");
+        assert_eq!((lately.is_some(), persist.is_some()), (true, true));
+        let voters = report.links.iter().filter(|link| link.replication.is_some_and(|to| to.acknowledged.is_some()));
+        assert_eq!(voters.count(), 2, "each follower: {report:?}");
+        assert_eq!(view.nodes[&at].report.stages, None, "a follower measures none");
+        until(&mut watch, "the end of the ten seconds", |view| view.nodes[&leader].report.stages.is_none()).await;
+    });
+}
+
+#[test]
+fn entries_of_a_deposed_leader_are_seen_to_contradict_the_log_of_its_successor() {
+    simulate(async {
+        let cluster = Cluster::of_three(12).await;
+        let old = cluster.settled().await;
+        let others = cluster.others(old);
+        cluster.faults.isolate(old);
+        let last = cluster.status(old).last_log;
+        let lost: Vec<_> = (0..3)
+            .map(|nth| {
+                let node = cluster.node(old).clone();
+                tokio::task::spawn_local(async move { node.propose(format!("lost {nth}")).await })
+            })
+            .collect();
+        let new = cluster.leader_among(&others).await;
+        let relay = others.into_iter().find(|id| *id != new).expect("a third node");
+        let mut watch = cluster.node(new).watch_cluster();
+        until(&mut watch, "both others", |view| view.nodes.len() == 2 && are_fresh(view)).await;
+        // A third node passes on what the deposed one says, and its successor does not reach it.
+        cluster.faults.clear();
+        for (from, to) in [(old, new), (new, old)] {
+            cluster.faults.cut(from, to);
+        }
+        let conflict = |view: &ClusterView| {
+            let (own, leads) = (&view.nodes.get(&old)?.report, &view.nodes.get(&new)?.report);
+            Some((own.conflict_with(leads)?, own.last))
+        };
+        let view = until(&mut watch, "a conflict", |view| conflict(view).is_some()).await;
+        assert_eq!(view.nodes[&old].via, Some(relay));
+        let (range, end) = conflict(&view).expect("one");
+        assert_eq!((*range.start(), *range.end()), (last.next(), end));
+        assert!(end > last.next(), "the entries that it took");
+        cluster.faults.clear();
+        until(&mut watch, "equal logs", |view| {
+            let seen = view.nodes.get(&old).filter(|seen| seen.via.is_none());
+            let is_equal = seen.is_some_and(|seen| seen.report.last == view.nodes[&new].report.last);
+            is_equal && conflict(view).is_none()
+        })
+        .await;
+        drop(lost);
     });
 }
 

@@ -4,7 +4,7 @@ use super::{
     events::EventsReport,
     report::{
         Campaign, Doing, ElectionDeadline, LinkReport, Members, NodeReport, ReplicationReport, ReportedTiming,
-        SyncTimes,
+        SyncTimes, TermStart,
     },
     stage_times::StageTimes,
 };
@@ -21,6 +21,8 @@ use std::{
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
     pub(crate) status: Status,
+    /// The last terms of the log.
+    pub(crate) terms: Vec<TermStart>,
     pub(crate) campaign: Option<Campaign>,
     /// Of the snapshot that arrives: the bytes that have arrived, and all of them.
     pub(crate) receiving: Option<(u64, u64)>,
@@ -77,6 +79,7 @@ pub(crate) fn compose(parts: &Parts<'_>) -> NodeReport {
         commit: status.commit,
         durable: status.durable,
         last: status.last_log,
+        terms: facts.terms.clone(),
         faulty: status.faulty,
         storage_full: status.storage_full,
         halted_at: status.halted.as_ref().map(|halted| halted.entry.index),
@@ -227,6 +230,7 @@ mod tests {
         };
         let mut facts = Facts {
             status,
+            terms: Vec::new(),
             campaign: None,
             receiving: None,
             is_restoring: false,

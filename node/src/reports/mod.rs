@@ -27,6 +27,7 @@
 //!
 //! - [`report`]: the content of a report, and its bytes.
 //! - [`compose`]: a report out of the facts of this node's actors.
+//! - [`conflict`]: the entries of a log that contradict the leader's.
 //! - [`events`]: the events of nodes in reports, and merged.
 //! - [`subscribers`]: the nodes that look at this one, and when each is due a report.
 //! - [`view`]: the latest report of each node, merged.
@@ -37,6 +38,7 @@
 //! The actor `Reporter` (`actors/reporter.rs`) carries these decisions out.
 
 pub(crate) mod compose;
+pub(crate) mod conflict;
 pub(crate) mod events;
 pub(crate) mod report;
 pub(crate) mod stage_times;

@@ -53,6 +53,9 @@ pub struct NodeReport {
     pub durable: Index,
     /// The last entry of its log.
     pub last: Index,
+    /// The last terms of its log, oldest first: eight at most.
+    #[serde(deserialize_with = "bounded::list")]
+    pub terms: Vec<TermStart>,
     /// Number of entries whose payload its disk lost.
     pub faulty: u64,
     /// Whether its disk is full.
@@ -78,6 +81,16 @@ pub struct NodeReport {
     pub timing: ReportedTiming,
     /// Events that its receiver does not have yet.
     pub(crate) events: EventsReport,
+}
+
+/// The beginning of a term in a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TermStart {
+    /// The term.
+    pub term: Term,
+    /// The first entry of it that the log has.
+    pub first: Index,
 }
 
 /// An election timer that is armed.
@@ -499,7 +512,7 @@ pub(crate) mod tests {
             change(&mut report, count);
             NodeReport::decode(report.node, &report.encode().expect("short")).map(|read| assert_eq!(read, report))
         };
-        let changes: [Grow; 7] = [
+        let changes: [Grow; 8] = [
             |report, count| report.members.voters = ids(count),
             |report, count| report.members.learners = ids(count),
             |report, count| report.members.addresses = ids(count).into_iter().map(|id| (id, "a".into())).collect(),
@@ -507,6 +520,7 @@ pub(crate) mod tests {
                 report.members.metadata = Arc::new(ids(count).into_iter().map(|id| (id, metadata())).collect());
             },
             |report, count| report.links = vec![report.links[0]; count],
+            |report, count| report.terms = vec![report.terms[0]; count],
             |report, count| report.campaign.as_mut().expect("one").granted = ids(count),
             |report, count| report.campaign.as_mut().expect("one").denied = ids(count),
         ];
@@ -557,6 +571,10 @@ pub(crate) mod tests {
             commit: Index(48_444_836),
             durable: Index(48_444_850),
             last: Index(48_444_867),
+            terms: vec![
+                TermStart { term: Term(7), first: Index(47_020_000) },
+                TermStart { term: Term(8), first: Index(48_000_000) },
+            ],
             faulty: 2,
             storage_full: false,
             halted_at: Some(Index(48_444_831)),

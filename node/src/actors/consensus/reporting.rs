@@ -6,7 +6,7 @@
 use super::Consensus;
 use crate::{
     actors::messages::{Describe, Described, ReportArrived, Transmit},
-    reports::{compose::Facts, report::Campaign},
+    reports::{compose::Facts, conflict::last_terms, report::Campaign},
 };
 use quorate_raft::{Body, NodeId, Phase, SnapshotOutcome, SnapshotReply};
 use tokio::sync::OwnedSemaphorePermit;
@@ -72,6 +72,7 @@ impl Consensus {
         }
         let facts = Facts {
             status: self.status.current(),
+            terms: last_terms(self.replica.log()),
             campaign: self.noted.campaign.as_ref().map(|(_, votes)| votes.clone()),
             receiving: self.noted.receiving,
             is_restoring: self.snapshots.restoring.is_some(),
