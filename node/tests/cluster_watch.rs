@@ -17,7 +17,7 @@ fn a_watch_of_any_node_shows_every_member_and_its_links() {
         for id in cluster.ids() {
             let mut watch = cluster.node(id).watch_cluster();
             let view = until(&mut watch, "all members", |view| view.nodes.len() == 3 && are_fresh(view)).await;
-            assert_eq!(view.leader(MS(500)), Some(leader));
+            assert_eq!(view.leader(), Some(leader));
             assert_eq!(view.members.voters, [1, 2, 3].map(NodeId));
             for (node, seen) in &view.nodes {
                 let (report, status) = (&seen.report, cluster.status(*node));
@@ -43,12 +43,12 @@ fn an_election_is_seen_and_the_reports_of_a_silent_leader_grow_old() {
         let before = until(&mut watch, "all members", |view| view.nodes.len() == 3).await;
         cluster.faults.isolate(old);
         let after = until(&mut watch, "a new leader", |view| {
-            let new = view.leader(MS(300)).filter(|leader| *leader != old);
+            let new = view.leader().filter(|leader| *leader != old);
             new.is_some_and(|new| view.nodes[&new].report.term > before.nodes[&old].report.term)
         })
         .await;
         assert!(after.nodes[&old].age > after.nodes[&at].age, "{after:?}");
-        let new = after.leader(MS(300)).expect("one leads");
+        let new = after.leader().expect("one leads");
         // Reports of the events before a watch come too, a part at a time; each event comes once.
         let (mut known, mut told) = (0, Vec::new());
         let elected = |told: &[Arc<ReportedEvent>]| {

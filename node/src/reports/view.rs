@@ -1,7 +1,7 @@
 //! The view of the cluster: the latest report of each node, merged as reports arrive.
 
 use super::{
-    ASK_EVERY, RELAYS_MAX, UNHEARD_AFTER,
+    ASK_EVERY, DOUBTED_AFTER, RELAYS_MAX, SILENT_AFTER, UNHEARD_AFTER,
     events::{Happened, MergedEvents},
     report::{Members, NodeReport},
 };
@@ -51,12 +51,31 @@ impl ClusterView {
         (news - here as u64, &self.happened[self.happened.len() - here..])
     }
 
-    /// The leader of the highest term that a report less than `within` old states.
+    /// Whether a node answers: its newest report is less than a second old, and less than 0.3 s, three
+    /// intervals, if the nodes that answer know that it failed. They do if none of them has a
+    /// connection to it; or if it led, none of them follows it, and one campaigns or has a later term.
     #[must_use]
-    pub fn leader(&self, within: Duration) -> Option<NodeId> {
-        let fresh = self.nodes.values().filter(|seen| seen.age < within);
-        let leading = fresh.filter(|seen| seen.report.leader == Some(seen.report.node));
-        leading.max_by_key(|seen| seen.report.term).map(|seen| seen.report.node)
+    pub fn answers(&self, node: NodeId) -> bool {
+        let Some(seen) = self.nodes.get(&node) else { return false };
+        seen.age < DOUBTED_AFTER || (seen.age < SILENT_AFTER && !self.has_failed(&seen.report))
+    }
+
+    fn has_failed(&self, of: &NodeReport) -> bool {
+        let is_other = |seen: &&Seen| seen.report.node != of.node && seen.age < DOUBTED_AFTER;
+        let others = || self.nodes.values().filter(is_other).map(|seen| &*seen.report);
+        let links = || others().flat_map(|other| &other.links).filter(|link| link.peer == of.node);
+        let is_deposed = of.leader == Some(of.node)
+            && others().all(|other| other.leader != Some(of.node))
+            && others().any(|other| other.campaign.is_some() || other.term > of.term);
+        is_deposed || (links().next().is_some() && links().all(|link| !link.is_up))
+    }
+
+    /// The leader of the highest term among the nodes that answer.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        let answering = self.nodes.iter().filter(|(node, _)| self.answers(**node)).map(|(_, seen)| &seen.report);
+        let leading = answering.filter(|report| report.leader == Some(report.node));
+        leading.max_by_key(|report| report.term).map(|report| report.node)
     }
 }
 
@@ -203,8 +222,11 @@ fn is_later((made_at, report): (Moment, &NodeReport), (known_at, known): (Moment
 
 #[cfg(test)]
 mod tests {
-    use super::{super::report::tests::full, *};
-    use quorate_raft::{Index, Term};
+    use super::{
+        super::report::{Campaign, LinkReport, tests::full},
+        *,
+    };
+    use quorate_raft::{Index, Phase, Term};
 
     const THIS: NodeId = NodeId(1);
 
@@ -360,10 +382,44 @@ mod tests {
         };
         merge.heard(at(0), None, ms(0), leads(1, 9, None));
         merge.heard(at(0), None, ms(0), leads(2, 7, Some(2)));
-        assert_eq!(merge.view(at(10)).leader(ms(1_000)), Some(NodeId(2)));
+        assert_eq!(merge.view(at(10)).leader(), Some(NodeId(2)));
         merge.heard(at(500), None, ms(0), leads(3, 9, Some(3)));
-        assert_eq!(merge.view(at(510)).leader(ms(1_000)), Some(NodeId(3)));
-        assert_eq!(merge.view(at(1_500)).leader(ms(1_000)), None);
+        assert_eq!(merge.view(at(510)).leader(), Some(NodeId(3)));
+        assert_eq!(merge.view(at(1_500)).leader(), None);
+    }
+
+    #[test]
+    fn a_leader_without_a_report_is_gone_as_soon_as_the_others_know_it_and_not_before() {
+        let reports = |at_ms: u64, node: u64, change: fn(&mut NodeReport)| {
+            let mut report = report(node, 5, at_ms, 0);
+            (report.leader, report.campaign) = (Some(NodeId(3)), None);
+            report.links = (1..=3).filter(|peer| *peer != node).map(|peer| link(peer, true)).collect();
+            change(&mut report);
+            report
+        };
+        let is_cut: fn(&mut NodeReport) = |report| report.links.iter_mut().for_each(|link| link.is_up = false);
+        let campaigns: fn(&mut NodeReport) =
+            |report| (report.leader, report.campaign) = (None, Some(Campaign::opened(Phase::PreVote)));
+        let has_none: fn(&mut NodeReport) = |report| report.leader = None;
+        let looks = |now, one: fn(&mut NodeReport), two: fn(&mut NodeReport)| {
+            let mut merge = Merge::new(THIS, at(0));
+            merge.heard(at(0), None, ms(0), report(1, 5, 0, 0));
+            merge.heard(at(1_000), None, ms(0), reports(1_000, 3, |_| {}));
+            merge.heard(at(now), None, ms(0), reports(now, 1, one));
+            merge.heard(at(now), None, ms(0), reports(now, 2, two));
+            let view = merge.view(at(now));
+            assert_eq!(view.answers(NodeId(3)), view.leader() == Some(NodeId(3)));
+            view.answers(NodeId(3))
+        };
+        assert!(looks(1_299, campaigns, campaigns), "its last report is of this moment");
+        assert!(!looks(1_300, campaigns, has_none));
+        assert!(looks(1_300, campaigns, |_| {}), "the other one still follows it");
+        assert!(looks(1_300, has_none, has_none), "none was elected since, as far as they know");
+        assert!(!looks(1_300, has_none, |report| (report.leader, report.term) = (None, Term(9))));
+        assert!(!looks(1_300, is_cut, is_cut));
+        assert!(looks(1_300, is_cut, |_| {}), "one is connected to it");
+        assert!(looks(1_999, |_| {}, |_| {}));
+        assert!(!looks(2_000, |_| {}, |_| {}));
     }
 
     #[test]
@@ -390,6 +446,10 @@ mod tests {
         let mut merge = Merge::new(THIS, at(0));
         merge.heard(at(0), None, ms(0), report(1, 5, 0, 0));
         merge
+    }
+
+    fn link(peer: u64, is_up: bool) -> LinkReport {
+        LinkReport { peer: NodeId(peer), is_up, round_trip: None, replication: None }
     }
 
     fn sequence(merge: &Merge, node: u64) -> u64 {

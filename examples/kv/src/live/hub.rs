@@ -6,7 +6,7 @@
 
 use super::{
     history::History,
-    page::{ANSWERS_WITHIN, Local, Page, page},
+    page::{Local, Page, page},
     patch::diff,
 };
 use axum::body::Bytes;
@@ -28,6 +28,8 @@ pub(crate) const MESSAGES_MAX: usize = 128;
 const EVENTS_MAX: usize = 200;
 /// The last moment of the year 9999.
 const WALL_MS_MAX: u64 = 253_402_300_799_999;
+/// The time in which the other members answer, if they do: the first page waits for them.
+const FIRST_WITHIN: Duration = Duration::from_secs(1);
 /// The time over which the rate of writes is a mean.
 const RATE_OVER: Duration = Duration::from_secs(1);
 
@@ -142,7 +144,7 @@ impl State {
     fn is_known(&mut self, view: &ClusterView) -> bool {
         let since = *self.tracking.since.get_or_insert_with(Instant::now);
         self.page.is_some()
-            || since.elapsed() >= ANSWERS_WITHIN
+            || since.elapsed() >= FIRST_WITHIN
             || view.members.iter().all(|member| view.nodes.contains_key(&member))
     }
 
@@ -220,7 +222,7 @@ struct Tracking {
 
 impl Tracking {
     fn local(&mut self, cluster: String, metadata: Metadata, now: Instant, view: &ClusterView) -> Local {
-        let leader = view.leader(ANSWERS_WITHIN);
+        let leader = view.leader();
         self.leaderless_since = match leader {
             Some(_) => None,
             None => self.leaderless_since.or(Some(now)),

@@ -2,14 +2,11 @@
 
 use super::verdict::{self, Need, Verdict};
 use quorate::{
-    ClusterView, Doing, Index, LinkReport, MemberMetadata, NodeId, NodeReport, NodeRole, Seen, Term,
-    metrics::Label as _,
+    ClusterView, Doing, Index, LinkReport, MemberMetadata, NodeId, NodeReport, NodeRole, Term, metrics::Label as _,
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-/// A node whose newest report is older does not answer.
-pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 /// A younger report counts as of now, so that a quiet cluster causes no patches.
 const FRESH: Duration = Duration::from_millis(500);
 /// A peer that lacks more committed entries than this catches up.
@@ -164,11 +161,11 @@ pub(super) struct Link {
 
 /// The page of a view.
 pub(super) fn page(view: &ClusterView, local: &Local) -> Page {
-    let leader = view.leader(ANSWERS_WITHIN);
+    let leader = view.leader();
     let nodes =
         view.members.iter().chain(view.nodes.keys().copied()).map(|id| (id, node(view, &local.metadata, leader, id)));
     let own = view.nodes.get(&view.node).map(|seen| seen.report.timing);
-    let waiting = view.nodes.values().filter(|seen| answers(seen)).map(|seen| seen.report.waiting);
+    let waiting = view.nodes.iter().filter(|(id, _)| view.answers(**id)).map(|(_, seen)| seen.report.waiting);
     let ms = |time: Option<Duration>| millis(time.unwrap_or_default());
     let mut page = Page {
         cluster: local.cluster.clone(),
@@ -220,14 +217,14 @@ fn node(view: &ClusterView, metadata: &BTreeMap<NodeId, MemberMetadata>, leader:
             return Some(work(Doing::Snapshot { part: Some(part) }));
         }
         let entries = commit.0.saturating_sub(replication.matched.0);
-        (answers(seen) && entries > CATCH_UP_ENTRIES).then_some(Work {
+        (view.answers(id) && entries > CATCH_UP_ENTRIES).then_some(Work {
             what: "catch-up",
             part: None,
             entries: Some(entries),
         })
     });
     Node {
-        up: answers(seen),
+        up: view.answers(id),
         seen: Some(SeenFrom { age_ms, via: seen.via }),
         address,
         http,
@@ -278,7 +275,7 @@ fn work(doing: Doing) -> Work {
 /// The links that matter: those of the leader and of candidates, and those that are cut.
 fn links(view: &ClusterView, leader: Option<NodeId>) -> BTreeMap<String, Link> {
     let mut links = BTreeMap::new();
-    for (id, seen) in view.nodes.iter().filter(|(_, seen)| answers(seen)) {
+    for (id, seen) in view.nodes.iter().filter(|(id, _)| view.answers(**id)) {
         let report = &seen.report;
         let is_hub = leader == Some(*id) || report.campaign.is_some();
         for link in &report.links {
@@ -301,7 +298,7 @@ fn links(view: &ClusterView, leader: Option<NodeId>) -> BTreeMap<String, Link> {
 }
 
 fn link_state(view: &ClusterView, report: &NodeReport, link: &LinkReport) -> &'static str {
-    if !view.nodes.get(&link.peer).is_some_and(answers) {
+    if !view.answers(link.peer) {
         return "quiet";
     }
     let heartbeat = report.timing.heartbeat;
