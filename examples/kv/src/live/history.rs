@@ -43,6 +43,8 @@ struct Point {
     at_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     writes_per_s: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p99_ms: Option<f64>,
 }
 
 impl History {
@@ -68,7 +70,8 @@ impl History {
         let gone = self.open.extract_if(.., |id, _| !page.nodes.contains_key(id));
         self.spans.extend(gone.map(|(_, span)| span));
         if self.series.back().is_none_or(|last| now_ms.saturating_sub(last.at_ms) >= POINT_EVERY_MS) {
-            self.series.push_back(Point { at_ms: now_ms, writes_per_s: page.writes_per_s });
+            let Page { writes_per_s, p99_ms, .. } = *page;
+            self.series.push_back(Point { at_ms: now_ms, writes_per_s, p99_ms });
         }
         let since = now_ms.saturating_sub(KEPT_MS);
         while self.series.front().is_some_and(|point| point.at_ms < since) {
@@ -103,7 +106,7 @@ fn doing(page: &Page, id: NodeId, node: &Node) -> (&'static str, Option<Term>) {
     let is_cut = page.leader.is_some_and(|leader| super::verdict::is_cut_off(page, leader, id));
     match state.role {
         _ if is_cut => ("cut", None),
-        _ if super::verdict::slow_sync(state).is_some() => ("slow", None),
+        _ if state.disk_slow => ("slow", None),
         "learner" => ("learner", None),
         _ => ("follower", None),
     }

@@ -8,6 +8,7 @@ use super::{
     history::History,
     page::{Local, Page, page},
     patch::diff,
+    stages::Renewed,
 };
 use axum::body::Bytes;
 use quorate::{
@@ -215,6 +216,7 @@ struct Tracking {
     since: Option<Instant>,
     /// The leader's commit index at recent times, oldest first.
     commits: VecDeque<(Instant, NodeId, u64)>,
+    stages: Renewed,
     leaderless_since: Option<Instant>,
     /// [`ClusterView::happened_count`] of the last view.
     happened: u64,
@@ -245,6 +247,7 @@ impl Tracking {
         Local {
             cluster,
             writes_per_s: rate(&self.commits),
+            figures: self.stages.at(now, view, leader),
             leaderless: self.leaderless_since.map(|since| now.saturating_duration_since(since)),
             metadata,
         }

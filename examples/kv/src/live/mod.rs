@@ -27,14 +27,17 @@
 //! - `page`: the page out of a view of the cluster.
 //! - `verdict`: its sentences: how the cluster is, and what needs attention.
 //! - [`patch`]: merge patches.
+//! - `stages`: the stages of a write.
 //! - `history`: roles, leaders and throughput of the last 15 minutes.
 //! - `hub`: one page for all streams. Their endpoint is `http/live.rs`.
 
+mod campaigns;
 pub(crate) mod document;
 mod history;
 mod hub;
 mod page;
 pub mod patch;
+mod stages;
 mod verdict;
 
 #[cfg(test)]

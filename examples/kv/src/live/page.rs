@@ -1,6 +1,9 @@
 //! The page: the facts of a view of the cluster, in the form that a browser draws.
 
-use super::verdict::{self, Need, Verdict};
+use super::{
+    stages::{Figures, Stages},
+    verdict::{self, Need, Verdict},
+};
 use quorate::{
     ClusterView, Doing, Index, LinkReport, MemberMetadata, NodeId, NodeReport, NodeRole, Term, metrics::Label as _,
 };
@@ -20,6 +23,8 @@ pub(super) struct Local {
     pub(super) cluster: String,
     /// The entries that were committed per second, lately.
     pub(super) writes_per_s: Option<f64>,
+    /// The stages of a write on the leader.
+    pub(super) figures: Option<Figures>,
     /// The time since which there is no leader, as far as this node knows.
     pub(super) leaderless: Option<Duration>,
     /// As this node has it from the replicated configuration. The page sends its token to these
@@ -41,6 +46,11 @@ pub(super) struct Page {
     /// Entries that were committed per second, those of the cluster itself included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) writes_per_s: Option<u64>,
+    /// The 99th percentile of a write, from the call to the answer, of the last two seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) p99_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stages_ms: Option<Stages>,
     /// Requests in progress at the nodes that answer.
     pub(super) waiting: u64,
     pub(super) nodes: BTreeMap<NodeId, Node>,
@@ -100,6 +110,9 @@ pub(super) struct State {
     commit: Index,
     durable: Index,
     pub(super) last: Index,
+    /// The entries that contradict the leader's: after the first index, up to the second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) conflict: Option<[Index; 2]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) doing: Option<Work>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,6 +121,8 @@ pub(super) struct State {
     pub(super) sync_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sync_usual_ms: Option<f64>,
+    /// Whether it is slow, by the node's own rule: its events say the same.
+    pub(super) disk_slow: bool,
     pub(super) storage_full: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) halted_at: Option<Index>,
@@ -184,6 +199,8 @@ pub(super) fn page(view: &ClusterView, local: &Local) -> Page {
             election_ms: [ms(own.map(|timing| timing.election.0)), ms(own.map(|timing| timing.election.1))],
         },
         writes_per_s: local.writes_per_s.map(|rate| rate.round() as u64),
+        p99_ms: local.figures.as_ref().and_then(|figures| figures.p99_ms),
+        stages_ms: local.figures.as_ref().map(|figures| figures.stages.clone()),
         waiting: waiting.fold(0, u64::saturating_add),
         nodes: nodes.collect(),
         links: links(view, leader),
@@ -193,10 +210,6 @@ pub(super) fn page(view: &ClusterView, local: &Local) -> Page {
     page.needs = verdict::needs(&page);
     page.verdict = verdict::verdict(&page, local.leaderless);
     page
-}
-
-pub(super) fn answers(seen: &Seen) -> bool {
-    seen.age < ANSWERS_WITHIN
 }
 
 fn node(view: &ClusterView, metadata: &BTreeMap<NodeId, MemberMetadata>, leader: Option<NodeId>, id: NodeId) -> Node {
@@ -223,13 +236,16 @@ fn node(view: &ClusterView, metadata: &BTreeMap<NodeId, MemberMetadata>, leader:
             entries: Some(entries),
         })
     });
+    let leads = leader.and_then(|leader| view.nodes.get(&leader));
+    let conflict = leads.and_then(|leads| report.conflict_with(&leads.report));
+    let conflict = conflict.map(|range| [Index(range.start().0.saturating_sub(1)), *range.end()]);
     Node {
         up: view.answers(id),
         seen: Some(SeenFrom { age_ms, via: seen.via }),
         address,
         http,
         labels,
-        state: Some(State { doing, ..state(report) }),
+        state: Some(State { doing, conflict, ..state(report) }),
     }
 }
 
@@ -249,6 +265,7 @@ fn state(report: &NodeReport) -> State {
         commit: report.commit,
         durable: report.durable,
         last: report.last,
+        conflict: None,
         doing: None,
         votes: report.campaign.as_ref().map(|campaign| Votes {
             kind: if campaign.is_pre_vote() { "pre_vote" } else { "vote" },
@@ -257,6 +274,7 @@ fn state(report: &NodeReport) -> State {
         }),
         sync_ms: report.sync.map(|sync| millis(sync.recent)),
         sync_usual_ms: report.sync.map(|sync| millis(sync.usual)),
+        disk_slow: report.sync.is_some_and(|sync| sync.is_slow),
         storage_full: report.storage_full,
         halted_at: report.halted_at,
     }
@@ -312,7 +330,7 @@ fn link_state(view: &ClusterView, report: &NodeReport, link: &LinkReport) -> &'s
 }
 
 /// Milliseconds with two digits after the point.
-fn millis(time: Duration) -> f64 {
+pub(super) fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 100_000.0).round() / 100.0
 }
 
@@ -348,10 +366,12 @@ pub(super) fn state_for_tests(id: NodeId, leader: NodeId) -> State {
         commit: Index(100),
         durable: Index(100),
         last: Index(100),
+        conflict: None,
         doing: None,
         votes: None,
         sync_ms: Some(0.6),
         sync_usual_ms: Some(0.6),
+        disk_slow: false,
         storage_full: false,
         halted_at: None,
     }

@@ -1,7 +1,10 @@
 //! The sentences of the page: how the cluster is, in a word and two sentences, and what needs
 //! attention. Made here, so that the page and other readers of the stream say the same.
 
-use super::page::{Node, Page, State};
+use super::{
+    campaigns::{asking, campaigns, votes},
+    page::{Node, Page},
+};
 use quorate::NodeId;
 use serde::Serialize;
 use std::time::Duration;
@@ -27,10 +30,6 @@ pub(super) struct Need {
     pub(super) next: &'static str,
     pub(super) runbook: &'static str,
 }
-
-/// A disk is slow if a sync takes longer than this, and several times as long as usual.
-const SLOW_SYNC_MS: f64 = 20.0;
-const SLOW_SYNC_FACTOR: f64 = 5.0;
 
 /// The matters for operators, the node with the lowest id first.
 pub(super) fn needs(page: &Page) -> Vec<Need> {
@@ -62,7 +61,7 @@ fn need(page: &Page, id: NodeId, node: &Node) -> Option<Need> {
         };
         return need(text, "the network between them", "link-cut");
     }
-    if let Some((sync, usual)) = slow_sync(state) {
+    if let (true, Some(sync), Some(usual)) = (state.disk_slow, state.sync_ms, state.sync_usual_ms) {
         let text = format!("A sync on the disk of node {id} takes {} ms, usually {}.", round(sync), round(usual));
         return need(text, "iostat -x 1", "slow-disk");
     }
@@ -76,19 +75,14 @@ pub(super) fn verdict(page: &Page, leaderless: Option<Duration>) -> Verdict {
     let up = voters.iter().filter(|id| page.nodes.get(id).is_some_and(|node| node.up)).count();
     let Some(leader) = page.leader else {
         let since = leaderless.map(|since| format!(" for {}", seconds(since))).unwrap_or_default();
-        let says = match campaign(page) {
-            Some((id, what, term)) => format!("No leader{since}. Node {id} asks for {what} in term {term}."),
-            None => format!("No leader{since}. Election timers run."),
-        };
-        let votes = most_votes(page).map(|votes| match majority.saturating_sub(votes) {
-            0 => " The candidate has enough votes.".to_owned(),
-            missing => format!(" The candidate lacks {missing} of {majority} votes."),
-        });
+        let campaigns = campaigns(page);
+        let says = format!("No leader{since}. {}", asking(&campaigns));
+        let votes = votes(&campaigns, majority);
         let facts = format!(
             "{} requests wait. {up} of {} voters answer, {majority} are needed.{}",
             number(page.waiting),
             voters.len(),
-            votes.unwrap_or_default()
+            votes
         );
         return Verdict { level: "bad", word: "No leader", says, facts };
     };
@@ -134,7 +128,7 @@ fn trouble(page: &Page, leader: NodeId) -> Option<String> {
         if state.storage_full {
             return Some(format!("The disk of node {id} is full."));
         }
-        if slow_sync(state).is_some() {
+        if state.disk_slow {
             return Some(format!("The disk of node {id} is slow."));
         }
         let doing = state.doing.as_ref()?;
@@ -164,30 +158,6 @@ fn heard_by(page: &Page, leader: NodeId, id: NodeId) -> Option<NodeId> {
     both.next().map(|(other, _)| *other)
 }
 
-pub(super) fn slow_sync(state: &State) -> Option<(f64, f64)> {
-    let (recent, usual) = (state.sync_ms?, state.sync_usual_ms?);
-    (recent > SLOW_SYNC_MS && recent > usual * SLOW_SYNC_FACTOR).then_some((recent, usual))
-}
-
-/// The campaign of the highest term: its candidate, the votes that it asks for, and their term.
-fn campaign(page: &Page) -> Option<(NodeId, &'static str, u64)> {
-    let campaigns = page.nodes.iter().filter(|(_, node)| node.up).filter_map(|(id, node)| {
-        let state = node.state.as_ref()?;
-        let votes = state.votes.as_ref()?;
-        let is_pre_vote = votes.kind == "pre_vote";
-        // A pre-vote asks about the term after the candidate's.
-        let term = state.term.0.saturating_add(u64::from(is_pre_vote));
-        Some((*id, if is_pre_vote { "pre-votes" } else { "votes" }, term))
-    });
-    campaigns.max_by_key(|(id, _, term)| (*term, std::cmp::Reverse(*id)))
-}
-
-fn most_votes(page: &Page) -> Option<usize> {
-    let (candidate, ..) = campaign(page)?;
-    let votes = page.nodes.get(&candidate)?.state.as_ref()?.votes.as_ref()?;
-    Some(votes.yes.len())
-}
-
 /// A number with its thousands apart.
 fn number(number: u64) -> String {
     let digits = number.to_string();
@@ -213,7 +183,7 @@ fn round(ms: f64) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::{
-        super::page::{Config, Link, Node, SeenFrom, Votes, Work, state_for_tests},
+        super::page::{Config, Link, Node, SeenFrom, State, Votes, Work, state_for_tests},
         *,
     };
 
@@ -262,6 +232,29 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_split_vote_is_told_with_the_share_of_each_candidate() {
+        let mut cluster = Cluster::of(&[1, 2, 3, 4, 5]).without_answer(3);
+        cluster.page.leader = None;
+        let votes = |kind, yes: [u64; 2]| Some(Votes { kind, yes: yes.map(NodeId).to_vec(), no: Vec::new() });
+        let mut campaigns = |id, kind, yes, term| {
+            let state = cluster.state(id);
+            (state.votes, state.term) = (votes(kind, yes), quorate::Term(term));
+            cluster.clone().page().verdict
+        };
+        campaigns(2, "vote", [2, 5], 9);
+        let verdict = campaigns(1, "vote", [1, 4], 9);
+        assert_eq!(verdict.says, "No leader. Nodes 1 and 2 ask for votes in term 9.");
+        let voters = "0 requests wait. 4 of 5 voters answer, 3 are needed.";
+        assert_eq!(verdict.facts, format!("{voters} The votes are split: node 1 has 2 and node 2 has 2."));
+        let verdict = campaigns(1, "pre_vote", [1, 4], 8);
+        assert_eq!(verdict.says, "No leader. Node 2 asks for votes in term 9.", "a pre-vote for it is no rival");
+        let verdict = campaigns(2, "pre_vote", [2, 5], 8);
+        assert_eq!(verdict.facts, format!("{voters} Of pre-votes, node 1 has 2 and node 2 has 2."));
+        let verdict = campaigns(1, "pre_vote", [1, 4], 9);
+        assert_eq!(verdict.says, "No leader. Node 1 asks for pre-votes in term 10.");
+    }
+
+    #[test]
     fn a_cut_link_is_told_with_the_node_that_hears_both_ends() {
         let page = Cluster::of_three().with_link("3>1", "cut").page();
         assert_eq!(page.verdict.says, "Node 3 leads term 8. Node 1 is cut off from the leader.");
@@ -274,12 +267,12 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_disk_is_slow_by_what_is_usual_for_it() {
-        for (recent, usual, is_slow) in [(180.0, 0.6, true), (180.0, 150.0, false), (10.0, 0.6, false)] {
+    fn a_disk_is_slow_if_its_node_says_so() {
+        for is_slow in [true, false] {
             let mut cluster = Cluster::of_three();
-            (cluster.state(2).sync_ms, cluster.state(2).sync_usual_ms) = (Some(recent), Some(usual));
+            (cluster.state(2).sync_ms, cluster.state(2).disk_slow) = (Some(180.0), is_slow);
             let page = cluster.page();
-            assert_eq!(page.needs.len(), usize::from(is_slow), "{recent} of {usual}");
+            assert_eq!(page.needs.len(), usize::from(is_slow));
             if is_slow {
                 assert_eq!(page.needs[0].text, "A sync on the disk of node 2 takes 180 ms, usually 0.6.");
                 assert_eq!(page.verdict.says, "Node 3 leads term 8. The disk of node 2 is slow.");
@@ -351,6 +344,8 @@ pub(super) mod tests {
                 },
                 timing: Default::default(),
                 writes_per_s: Some(12_430),
+                p99_ms: Some(2.1),
+                stages_ms: None,
                 waiting: 0,
                 nodes: voters.iter().map(node).collect(),
                 links: links.collect(),

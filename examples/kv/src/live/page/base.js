@@ -36,7 +36,7 @@ const lagOf = (state, id) => {
   const leader = state.nodes[state.leader]?.last, own = state.nodes[id].last;
   return leader == null || own == null ? 0 : Math.max(0, leader - own);
 };
-const isSlow = node => node.sync_ms != null && node.sync_ms > 20 && node.sync_ms > 5 * (node.sync_usual_ms ?? 0);
+const isSlow = node => node.disk_slow === true;
 /// Whether it does not answer, nor does another node pass on what it says.
 const isSilent = node => !node.up;
 const linkOf = (state, a, b) => state.links[`${a}>${b}`] ?? state.links[`${b}>${a}`];

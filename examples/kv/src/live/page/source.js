@@ -40,7 +40,7 @@ const record = {
       // Between two spans, a node is a follower: that is drawn without one.
       this.spans = history.spans.filter(({ what }) => what !== 'follower' && what !== 'learner')
         .map(({ node, from_ms, to_ms, what, term }) => ({ node, from: since + from_ms, to: since + to_ms, what, term }));
-      this.series = history.series.map(({ at_ms, writes_per_s }) => ({ at: since + at_ms, writes: writes_per_s }));
+      this.series = history.series.map(({ at_ms, writes_per_s, p99_ms }) => ({ at: since + at_ms, writes: writes_per_s, p99: p99_ms }));
       this.begun = this.series[0]?.at;
     }
     this.frame(at, { full: facts });

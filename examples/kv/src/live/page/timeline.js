@@ -18,7 +18,7 @@ function buildZoom() {
 }
 
 function drawTimeline(state) {
-  const ids = idsOf(state), canvas = $('line'), u = page.unit, W = page.wide, has99 = state.p99_ms != null;
+  const ids = idsOf(state), canvas = $('line'), u = page.unit, W = page.wide, has99 = record.series.some(point => point.p99 != null);
   const H = (34 + ids.length * LANE + (has99 ? 110 : 76)) * u;
   put(canvas, 'style', `--th:${H}px`);
   const scale = Math.min(2, devicePixelRatio || 1), [width, height] = [Math.round(W * scale), Math.round(H * scale)];
@@ -32,9 +32,9 @@ function drawTimeline(state) {
   g.clearRect(0, 0, W, H);
   g.textBaseline = 'middle';
   const label = (says, y) => { g.fillStyle = colours.ink2; font(400, 12); g.textAlign = 'left'; g.fillText(says, 0, y); };
-  const hatch = (a, b, y, h, c) => {
+  const hatch = (a, b, y, h, c, shift = 0) => {
     g.save(); g.beginPath(); g.rect(a, y, Math.max(2, b - a), h); g.clip(); g.strokeStyle = c; g.lineWidth = 1.5; g.beginPath();
-    for (let i = a - h; i < b + h + 2; i += 5 * u) { g.moveTo(i, y + h); g.lineTo(i + h, y); }
+    for (let i = a - h + shift; i < b + h + 2; i += 5 * u) { g.moveTo(i, y + h); g.lineTo(i + h, y); }
     g.stroke(); g.restore();
   };
   const says = (px, y, word) => {
@@ -60,8 +60,8 @@ function drawTimeline(state) {
       if (w > g.measureText(full).width + 20 * u) g.fillText(full, a + 10 * u, band / 2);
       else if (w > 20 * u) g.fillText(span.term, a + 6 * u, band / 2);
     } else if (span.what === 'election') {
-      // Two nodes that campaign at once share the band: a split vote is seen as two hatches.
-      hatch(a, b, 0, band, c); hatch(a, b, y - 5 * u, 10 * u, c);
+      // Two nodes that campaign at once share the band: a split vote is seen as two hatches, side by side.
+      hatch(a, b, 0, band, c, ids.indexOf(span.node) % 2 * 2.5 * u); hatch(a, b, y - 5 * u, 10 * u, c);
     } else {
       g.clearRect(a, y - 6 * u, w, 12 * u);
       g.strokeStyle = span.what === 'down' ? colours.ink3 : c; g.lineWidth = 1.5 * u;
@@ -97,7 +97,7 @@ function drawTimeline(state) {
   };
   const rate = state.writes_per_s ?? 0;
   plot(point => point.writes, base, 32 * u, rate >= 10_000 ? `${(rate / 1000).toFixed(1)}k/s` : `${count(rate)}/s`, true);
-  if (has99) plot(point => point.p99, base + 40 * u, 30 * u, `p99 ${state.p99_ms.toFixed(1)} ms`, false);
+  if (has99) plot(point => point.p99, base + 40 * u, 30 * u, state.p99_ms == null ? 'p99 –' : `p99 ${state.p99_ms.toFixed(1)} ms`, false);
   const step = STEPS_MS.find(ms => ms / timeline.span_ms * (W - left) > 96 * u) ?? 300_000;
   g.fillStyle = colours.ink2; font(400, 12); g.textAlign = 'center';
   for (let at = Math.ceil(from / step) * step; at <= to; at += step) {

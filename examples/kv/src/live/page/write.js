@@ -36,8 +36,7 @@ function axisOf(total) {
 }
 
 function drawWrite(state) {
-  const stages = state.stages_ms, has = state.leader && stages && state.writes_per_s > 0;
-  hide($('path'), !stages);
+  const stages = state.stages_ms, has = state.leader && stages;
   hide(write.none, Boolean(has));
   if (!has) {
     for (const { bar, mean, p99 } of Object.values(write.rows)) {
