@@ -154,6 +154,7 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     };
     let api = Api::new(node.clone(), metrics, &config.limits).for_connections(connections);
     let api = if admin.is_some() { api.for_administration(of_admin) } else { api };
+    tokio::spawn(api.keep_history());
     // Dropping the sender stops all listeners.
     let (stop, stopped) = watch::channel(());
     let router = api.clone().router();

@@ -68,6 +68,11 @@ impl Streams {
         Self { places: places_among(connections), ..self }
     }
 
+    /// Records the history while there is no stream, until the node ends.
+    pub(super) fn keep_history(&self, node: &ServiceNode<Kv>) -> impl Future<Output = ()> + use<> {
+        self.hub.keep_history(node.status(), node.events())
+    }
+
     fn take(&self, client: Client) -> Result<Place, Refusal> {
         if !self.places.lock().unwrap_or_else(PoisonError::into_inner).take(client, 1) {
             return Err(Refusal::Overloaded(QUIET));
@@ -278,6 +283,32 @@ mod tests {
         for node in nodes.values() {
             node.shutdown().await;
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_first_stream_has_what_its_node_knew_before() {
+        let nodes = three().await;
+        let (leader, at) = roles(&nodes);
+        let api = api(&nodes[&at]);
+        let recording = tokio::spawn(api.keep_history());
+        let waiting = async {
+            while api.streams.hub.points() < 2 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(PATIENCE, waiting).await.expect("recorded once a second");
+        let mut stream = Stream::open(&api).await;
+        stream.until("a page", |stream| stream.page.is_object()).await;
+        let history = &stream.page["history"];
+        assert!(history["series"].as_array().is_some_and(|points| points.len() >= 2), "{history}");
+        let mut spans = history["spans"].as_array().expect("a list").iter();
+        let has_led =
+            |span: &Value| span["what"] == "leader" && span["node"] == leader.0 && span["from_ms"] != span["to_ms"];
+        assert!(spans.any(has_led), "{history}");
+        for node in nodes.values() {
+            node.shutdown().await;
+        }
+        timeout(PATIENCE, recording).await.expect("it ends with its node").expect("no panic");
     }
 
     /// As a panic ends it.

@@ -119,6 +119,11 @@ impl Api {
         }
     }
 
+    /// Records the history of the live page while nothing reads it, until the node ends.
+    pub fn keep_history(&self) -> impl Future<Output = ()> + use<> {
+        self.streams.keep_history(&self.node)
+    }
+
     /// The same for clients that have this number of connections: watches take half of them at most,
     /// and streams of the live page a quarter.
     #[must_use]

@@ -1,7 +1,11 @@
-//! The last 15 minutes: spans of roles and troubles of each node, and the rate of writes. Recorded
-//! while there is a stream, second by second; a time without streams is a hole in it.
+//! The last 15 minutes: spans of roles and troubles of each node, the rate of writes, and their 99th
+//! percentile. Of times without a stream it has what this node knows by itself (`record`): the leader
+//! and its own lane; those of others have a hole.
 
-use super::page::{Node, Page};
+use super::{
+    page::{Node, Page},
+    record::Own,
+};
 use quorate::{NodeId, Term};
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
@@ -50,12 +54,28 @@ struct Point {
 impl History {
     /// Takes a page of this time.
     pub(super) fn record(&mut self, now_ms: u64, page: &Page) {
+        let lanes = page.nodes.iter().map(|(id, node)| (*id, doing(page, *id, node))).collect();
+        self.take(&lanes, Point { at_ms: now_ms, writes_per_s: page.writes_per_s, p99_ms: page.p99_ms });
+    }
+
+    /// Takes the facts of this node alone.
+    pub(super) fn record_own(&mut self, now_ms: u64, own: &Own) {
+        let mut lanes = BTreeMap::from([(own.node, (own.lane, None))]);
+        if own.lane == "election" {
+            lanes.insert(own.node, (own.lane, Some(own.term)));
+        }
+        lanes.extend(own.leader.map(|leader| (leader, ("leader", Some(own.term)))));
+        self.take(&lanes, Point { at_ms: now_ms, writes_per_s: own.writes_per_s, p99_ms: None });
+    }
+
+    fn take(&mut self, lanes: &BTreeMap<NodeId, (&'static str, Option<Term>)>, point: Point) {
+        let now_ms = point.at_ms;
         if self.last_ms.is_some_and(|last| now_ms.saturating_sub(last) > HOLE_MS) {
             self.close_all();
         }
         self.last_ms = Some(now_ms);
-        for (id, node) in &page.nodes {
-            let (what, term) = doing(page, *id, node);
+        for (id, (what, term)) in lanes {
+            let (what, term) = (*what, *term);
             match self.open.get_mut(id) {
                 Some(span) if (span.what, span.term) == (what, term) => span.to_ms = now_ms,
                 open => {
@@ -67,11 +87,10 @@ impl History {
                 }
             }
         }
-        let gone = self.open.extract_if(.., |id, _| !page.nodes.contains_key(id));
+        let gone = self.open.extract_if(.., |id, _| !lanes.contains_key(id));
         self.spans.extend(gone.map(|(_, span)| span));
         if self.series.back().is_none_or(|last| now_ms.saturating_sub(last.at_ms) >= POINT_EVERY_MS) {
-            let Page { writes_per_s, p99_ms, .. } = *page;
-            self.series.push_back(Point { at_ms: now_ms, writes_per_s, p99_ms });
+            self.series.push_back(point);
         }
         let since = now_ms.saturating_sub(KEPT_MS);
         while self.series.front().is_some_and(|point| point.at_ms < since) {
@@ -87,6 +106,11 @@ impl History {
         let mut whole = self.clone();
         whole.close_all();
         whole
+    }
+
+    #[cfg(test)]
+    pub(super) fn points(&self) -> usize {
+        self.series.len()
     }
 
     fn close_all(&mut self) {
@@ -136,7 +160,32 @@ mod tests {
     }
 
     #[test]
-    fn a_time_without_streams_is_a_hole_and_old_times_go() {
+    fn a_time_without_streams_has_the_leader_and_this_node_alone() {
+        let mut history = History::default();
+        let own = |lane, leader: Option<u64>, writes_per_s| {
+            let leader = leader.map(NodeId);
+            Own { node: NodeId(1), term: Term(8), leader, lane, writes_per_s }
+        };
+        history.record_own(0, &own("follower", Some(3), None));
+        history.record_own(1_000, &own("follower", Some(3), Some(40)));
+        history.record_own(1_200, &own("election", None, None));
+        history.record_own(2_000, &own("follower", Some(1), Some(7)));
+        history.record(2_100, &Cluster::of_three().page());
+        let whole = history.whole();
+        let lane = |node| -> Vec<_> {
+            let spans = whole.spans.iter().filter(|span| span.node == NodeId(node));
+            spans.map(|span| (span.what, span.from_ms, span.to_ms)).collect()
+        };
+        assert_eq!(lane(2), [("follower", 2_100, 2_100)]);
+        assert_eq!(lane(3), [("leader", 0, 1_000), ("leader", 2_100, 2_100)]);
+        let own = [("follower", 0, 1_200), ("election", 1_200, 2_000), ("leader", 2_000, 2_100)];
+        assert_eq!(lane(1), [&own[..], &[("follower", 2_100, 2_100)]].concat());
+        let points: Vec<_> = whole.series.iter().map(|point| (point.at_ms, point.writes_per_s)).collect();
+        assert_eq!(points, [(0, None), (1_000, Some(40)), (2_000, Some(7))]);
+    }
+
+    #[test]
+    fn a_time_without_records_is_a_hole_and_old_times_go() {
         let mut history = History::default();
         let page = Cluster::of_three().page();
         history.record(0, &page);

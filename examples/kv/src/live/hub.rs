@@ -8,6 +8,7 @@ use super::{
     history::History,
     page::{Local, Page, page},
     patch::diff,
+    record::Own,
     stages::Renewed,
 };
 use axum::body::Bytes;
@@ -18,7 +19,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{sync::broadcast, time::Instant};
@@ -41,7 +42,7 @@ type Metadata = Arc<BTreeMap<NodeId, MemberMetadata>>;
 #[derive(Clone)]
 pub(crate) struct Hub(Arc<Mutex<State>>);
 
-struct State {
+pub(super) struct State {
     cluster: String,
     /// `None` while there is no stream.
     messages: Option<broadcast::Sender<Bytes>>,
@@ -114,6 +115,16 @@ impl Hub {
         }
     }
 
+    pub(super) fn downgrade(&self) -> Weak<Mutex<State>> {
+        Arc::downgrade(&self.0)
+    }
+
+    /// The points that were recorded.
+    #[cfg(test)]
+    pub(crate) fn points(&self) -> usize {
+        self.state().history.points()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,6 +149,14 @@ impl State {
         (self.messages, self.page) = (None, None);
         self.events.clear();
         self.tracking = Tracking::default();
+    }
+
+    /// This node looked at itself. While there is a stream, its pages have more.
+    pub(super) fn looked(&mut self, own: &Own) {
+        if self.messages.is_none() {
+            let now_ms = millis(self.clock.elapsed());
+            self.history.record_own(now_ms, own);
+        }
     }
 
     /// Whether the other members had the time to answer: a first page without them would say that
