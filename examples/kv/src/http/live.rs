@@ -226,6 +226,8 @@ mod tests {
     use serde_json::Value;
     use std::{collections::BTreeMap, net::IpAddr};
 
+    mod split_vote;
+
     const PATIENCE: Duration = Duration::from_secs(60);
 
     #[tokio::test(flavor = "multi_thread")]

@@ -36,6 +36,32 @@ async fn one_node_shows_the_cluster_while_its_leader_is_killed_and_the_stream_en
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_page_says_where_the_time_of_a_write_goes() {
+    let cluster = cluster(3).await;
+    let (leader, followers) = cluster.roles().await;
+    let mut stream = Stream::open(&cluster.endpoint(followers[0])).await;
+    stream.until("all nodes", |page| up(page) == 3 && page["leader"] == leader.0).await;
+    let url = cluster.endpoint(leader);
+    for _ in 0..20 {
+        let answer = raw(&url, "PUT /v1/kv/k", "content-length: 1\r\n", b"v").await;
+        assert_eq!(answer.status, 200, "{}", answer.code());
+    }
+    let has_all = |page: &Value| page["stages_ms"]["voters"].as_object().is_some_and(|voters| voters.len() == 3);
+    stream.until("the stages of a write", |page| has_all(page) && page["p99_ms"].is_f64()).await;
+    let stages = &stream.page["stages_ms"];
+    let of = |time: &Value| (time[0].as_f64().expect("a mean"), time[1].as_f64().expect("a percentile"));
+    for name in ["queue", "encode", "quorum", "commit", "apply", "reply"] {
+        let (mean, p99) = of(&stages[name]);
+        assert!(mean >= 0.0 && p99 >= 0.0 && mean < 60_000.0, "{name}: {stages}");
+    }
+    // A quorum is two of the three disks, this leader's among them or not.
+    let mut voters: Vec<_> = (1..=3).map(|id| of(&stages["voters"][id.to_string()]).0).collect();
+    voters.sort_by(f64::total_cmp);
+    let (quorum, _) = of(&stages["quorum"]);
+    assert!(voters[0] > 0.0 && quorum >= voters[0], "{stages}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_is_asked_for_without_parameters_and_only_read() {
     let cluster = cluster(1).await;
     let url = cluster.endpoint(cluster.ids()[0]);
