@@ -55,6 +55,54 @@ pub(crate) async fn document() -> Response {
 mod tests {
     use super::*;
     use http_body_util::BodyExt;
+    use std::{
+        io::Write,
+        process::{Command, Stdio},
+    };
+
+    /// The most bytes of the page on its way to a browser.
+    const GZIP_BYTES_MAX: usize = 60 * 1024;
+    /// Sections of "In Search of an Understandable Consensus Algorithm (Extended Version)".
+    const PAPER: &[&str] = &[
+        "§2", "§5.1", "§5.2", "§5.3", "§5.4", "§5.4.2", "§5.5", "§7", "§8", "§9.3", "Figure 2", "Figure 5", "Figure 7",
+    ];
+    /// Sections of "Consensus: Bridging Theory and Practice": 6.2 routing requests to the leader, 9.6 preventing
+    /// disruptions when a server rejoins the cluster, 10.2.1 writing to the leader's disk in parallel, 10.2.2
+    /// batching and pipelining.
+    const THESIS: &[&str] = &["§6.2", "§9.6", "§10.2.1", "§10.2.2"];
+
+    #[test]
+    fn sections_that_the_page_names_are_in_the_paper_and_the_thesis() {
+        let words = include_str!("page/words.js");
+        let references = words.split('\'').filter(|text| text.starts_with("paper ") || text.starts_with("thesis "));
+        let mut named = 0;
+        for reference in references {
+            for part in reference.split("; ") {
+                let (source, sections) = part.split_once(' ').expect("a source and its sections");
+                let known = if source == "paper" { PAPER } else { THESIS };
+                for section in sections.split(", ") {
+                    assert!(
+                        known.contains(&section),
+                        "{source} has no {section}, or it is not listed here: {reference}"
+                    );
+                    named += 1;
+                }
+            }
+        }
+        assert!(named > 40, "{named} sections");
+    }
+
+    #[test]
+    fn the_page_is_small() {
+        let mut gzip =
+            Command::new("gzip").arg("-9c").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("gzip");
+        let mut stdin = gzip.stdin.take().expect("piped");
+        let writing = std::thread::spawn(move || stdin.write_all(format!("{HEAD}{SCRIPT}").as_bytes()));
+        let bytes = gzip.wait_with_output().expect("it ends").stdout.len();
+        writing.join().expect("no panic").expect("written");
+        println!("{bytes} bytes of {}", HEAD.len() + SCRIPT.len());
+        assert!((10_000..=GZIP_BYTES_MAX).contains(&bytes), "{bytes} bytes");
+    }
 
     /// A node states them, so a member could state markup.
     #[test]

@@ -1,5 +1,5 @@
 // 2: the cluster. Nodes stand on a ring, always in the same place; only what they are changes.
-const cluster = { at: {}, radius: 46, nodes: {}, packets: [], flowing: '', shape: '' };
+const cluster = { at: {}, radius: 46, nodes: {}, links: [], packets: [], flowing: '' };
 /// The length of the ring that is an election timer, in units of its picture.
 const RING = 257.6;
 
@@ -26,16 +26,21 @@ function layoutCluster(state) {
     const node = cluster.nodes[id];
     node.style.left = x + 'px';
     node.style.top = y + 'px';
-    node.lastChild.className = 'say ' + says;
+    node.parts.say.className = 'say ' + says;
   });
+  for (const { a, b, lines, tag } of cluster.links) {
+    const p = edge(a, b), q = edge(b, a);
+    for (const line of lines) for (const [name, value] of [['x1', p.x], ['y1', p.y], ['x2', q.x], ['y2', q.y]]) put(line, name, value);
+    put(tag, 'style', `left:${Math.round((p.x + q.x) / 2)}px;top:${Math.round((p.y + q.y) / 2)}px`);
+  }
   cluster.flowing = '';
 }
 
 function buildCluster(state) {
-  const stage = $('stage');
-  stage.innerHTML = '<svg></svg><div id="flow" aria-hidden="true"></div>';
+  const stage = $('stage'), ids = idsOf(state);
+  stage.innerHTML = '';
   Object.assign(cluster, { flowing: '', nodes: {}, packets: [] });
-  for (const id of idsOf(state)) {
+  for (const id of ids) {
     const node = el('button', 'node', stage);
     const body = isWitness(state, id) ? '<rect class="body" x="20" y="20" width="56" height="56" rx="7"/>'
       : `<circle class="body" cx="48" cy="48" r="${isLearner(state, id) ? 27 : 31}"/>`;
@@ -46,8 +51,16 @@ function buildCluster(state) {
       <circle class="ring" cx="48" cy="48" r="41" stroke-dasharray="${RING}"/>${body}<text class="no" x="48" y="51">${id}</text>
       <text class="s" x="48" y="67"></text><g class="b-down"><circle cx="77" cy="19" r="10"/><path d="M73 15l8 8M81 15l-8 8"/></g>
       <g class="b-warn"><path d="M77 8l11 19H66z"/><path d="M77 15v6M77 23.6v.6"/></g></svg><span class="say"></span>`;
+    const part = name => node.querySelector(name);
+    node.parts = { ring: part('.ring'), time: part('.s'), number: part('.no'), say: part('.say') };
     cluster.nodes[id] = node;
   }
+  // After the nodes, as they are read; below them, as they are drawn.
+  const pairs = ids.flatMap(a => ids.filter(b => a < b).map(b => [a, b]));
+  stage.insertAdjacentHTML('beforeend', `<svg>${pairs.map(([a, b]) => `<g data-link="${a}>${b}" class="off" tabindex="0" role="button">
+    <line class="reach"/><line class="link"/></g>`).join('')}</svg><div id="flow" aria-hidden="true"></div>`);
+  const groups = stage.querySelectorAll('g[data-link]');
+  cluster.links = pairs.map(([a, b], i) => ({ a, b, group: groups[i], lines: [...groups[i].children], tag: el('span', 'tag', stage, '<span></span>') }));
   const key = (x, picture, label) => `<button type="button" data-x="${x}"><svg viewBox="0 0 20 12" aria-hidden="true" fill="none"
     stroke="currentColor" stroke-width="1.6">${picture}</svg>${label}</button>`;
   $('key').innerHTML = key('leader', '<circle cx="10" cy="6" r="6" fill="currentColor"/>', 'Leader')
@@ -55,7 +68,7 @@ function buildCluster(state) {
     + key('candidate', '<circle cx="10" cy="6" r="5.6" stroke-dasharray="3 2"/>', 'Candidate')
     + key('append', '<rect x="1" y="3" width="6" height="6" fill="currentColor"/><circle cx="15" cy="6" r="3.4"/>', 'Append, heartbeat');
   const { heartbeat_ms, election_ms: [least, most] } = state.timing;
-  set($('pace'), idsOf(state).length === 1 ? 'No peers, so no heartbeats and no elections'
+  set($('pace'), ids.length === 1 ? 'No peers, so no heartbeats and no elections'
     : `<button type="button" class="fig" data-x="pace">Heartbeats every ${Number(heartbeat_ms)} ms, election timeouts from ${Number(least)} to ${Number(most)} ms</button>`);
   $('name').textContent = 'Cluster ' + state.cluster;
 }
@@ -85,50 +98,45 @@ function drawNode(state, id) {
   const care = up && (isSlow(node) || state.leader && linkOf(state, state.leader, id)?.state === 'cut');
   const cls = `node ${up ? role : 'down'}${care ? ' care' : ''}`;
   if (button.className !== cls) button.className = cls;
-  const timed = up && !leads && node.timer, left = timed ? leftOf(node) : 0, picture = button.firstChild;
+  const timed = up && !leads && node.timer, left = timed ? leftOf(node) : 0, { ring, time, number, say } = button.parts;
   // In steps of an eightieth: finer ones are not seen, and each costs a paint.
   const part = leads ? 1 : timed ? Math.round(80 * clamp(left / node.timer.of_ms)) / 80 : 0;
-  put(picture.querySelector('.ring'), 'stroke-dashoffset', (RING * (1 - part)).toFixed(1));
-  set(picture.querySelector('.s'), timed ? (left / 1000).toFixed(1) + ' s' : '');
-  put(picture.querySelector('.no'), 'y', timed ? 51 : 56);
+  put(ring, 'stroke-dashoffset', (RING * (1 - part)).toFixed(1));
+  spell(time, timed ? (left / 1000).toFixed(1) + ' s' : '');
+  put(number, 'y', timed ? 51 : 56);
   const word = up ? ROLES[role] ?? role : 'No answer';
-  set(button.lastChild, `<span class="hush">Node ${id}:</span><b>${text(word)}</b>${
+  set(say, `<span class="hush">Node ${id}:</span><b>${text(word)}</b>${
     node.term == null ? '' : `<i>term ${Number(node.term)}</i><i>${node.vote ? 'voted ' + Number(node.vote) : 'no vote'}</i>`}<br>${text(whatOf(state, id))}`);
 }
 
 /// The ballots that are on their way at the moment shown.
 const ballotsAt = at => record.ballots.filter(ballot => ballot.at <= at && at < ballot.until);
 
-function drawCluster(state) {
+/// Numbers on links change once a second: no eye reads them sooner.
+function drawCluster(state, all) {
   const ids = idsOf(state), { writes_per_s } = state, ballots = ballotsAt(page.at);
   for (const id of ids) drawNode(state, id);
   const isBusy = (a, b) => ballots.some(ballot => (ballot.from === a && ballot.to === b) || (ballot.from === b && ballot.to === a));
-  let lines = '';
-  const tags = [];
-  for (const a of ids) for (const b of ids) if (a < b) {
-    const link = linkOf(state, a, b);
+  for (const { a, b, group, lines, tag } of cluster.links) {
+    const link = linkOf(state, a, b), hub = state.leader === a || state.leader === b || isBusy(a, b);
     // A leader's links are strong. Others appear when they are cut, carry ballots, or are few.
-    if (ids.length > 3 && !link && !isBusy(a, b)) continue;
-    if (ids.length > 3 && link && state.leader && a !== state.leader && b !== state.leader && link.state !== 'cut' && !isBusy(a, b)) continue;
-    const hub = state.leader === a || state.leader === b || isBusy(a, b);
-    const p = edge(a, b), q = edge(b, a), dead = [a, b].some(id => isSilent(state.nodes[id])), kind = dead ? 'quiet' : text(link?.state ?? 'idle');
-    lines += `<g data-link="${a}>${b}" data-kind="${kind}"><line class="reach" x1="${p.x}" y1="${p.y}" x2="${q.x}" y2="${q.y}"/>
-      <line class="link ${hub ? 'hub' : ''} ${kind}" x1="${p.x}" y1="${p.y}" x2="${q.x}" y2="${q.y}"/></g>`;
+    const isShown = ids.length <= 3 || isBusy(a, b) || link && (!state.leader || hub || link.state === 'cut');
+    const dead = [a, b].some(id => isSilent(state.nodes[id])), kind = dead ? 'quiet' : link?.state ?? 'idle';
+    put(group, 'class', isShown ? '' : 'off');
+    hide(tag, !isShown);
+    if (!isShown) continue;
+    put(group, 'data-kind', kind);
+    put(group, 'aria-label', `${(LINKS[kind] ?? LINKS.up)[0]} between nodes ${a} and ${b}`);
+    put(lines[1], 'class', `link ${hub ? 'hub' : ''} ${kind}`);
     const joins = [a, b].some(id => state.nodes[id].doing?.what === 'snapshot' && isLearner(state, id));
     const says = kind === 'cut' ? '✕ cut' : kind === 'quiet' || !hub ? '' : joins ? 'snapshot' : kind === 'slow' ? `slow, ${link.rtt_ms?.toFixed(0)} ms`
       : ids.length > 5 || ballots.length || link?.in_flight == null ? '' : `${link.in_flight} in flight`;
-    tags.push([(p.x + q.x) / 2, (p.y + q.y) / 2, says, kind === 'cut']);
-  }
-  set($('stage').firstChild, lines);
-  const have = $('stage').querySelectorAll('.tag');
-  tags.forEach(([x, y, says, bad], i) => {
-    const tag = have[i] || el('span', 'tag', $('stage'));
-    put(tag, 'style', `left:${Math.round(x)}px;top:${Math.round(y)}px`);
-    put(tag, 'class', 'tag' + (bad ? ' bad' : ''));
-    set(tag, `<span>${text(says)}</span>`);
+    if (!all && says && tag.firstChild.was && tag.kind === kind) continue;
+    tag.kind = kind;
+    put(tag, 'class', 'tag' + (kind === 'cut' ? ' bad' : ''));
+    spell(tag.firstChild, says);
     hide(tag, !says);
-  });
-  for (let i = tags.length; i < have.length; i += 1) hide(have[i], true);
+  }
   drawFlow(state, ids, isBusy, writes_per_s > 0);
   drawBallots(state, ballots, ids.length);
 }

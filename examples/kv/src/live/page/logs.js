@@ -12,11 +12,11 @@ function buildLogs(state) {
   logs.rows = {};
   const at = (element, row, column) => { element.style.gridRow = row; element.style.gridColumn = column; return element; };
   ids.forEach((id, i) => {
-    at(el('div', 'who', rows, `${disc(id, isWitness(state, id))}<span>Node ${id}</span>`), i + 1, 1);
+    at(el('div', 'who', rows, `${disc(id, isWitness(state, id))}<span>Node ${id}</span>`), i + 1, 1).dataset.node = id;
     const bar = at(el('div', '', rows, `<svg style="${colour(id)}" role="img" aria-label="Log of node ${id}">${
-      PARTS.map(part => `<rect class="s-${part}" y="0" height="100%"/>`).join('')}<rect class="s-edge" y="0" height="100%"/></svg>`), i + 1, 2);
+      PARTS.map(part => `<rect class="s-${part}" data-x="${part}" y="0" height="100%"/>`).join('')}<rect class="s-edge" y="0" height="100%"/></svg>`), i + 1, 2);
     const rects = [...bar.querySelectorAll('rect')];
-    logs.rows[id] = { picture: bar.firstChild, parts: rects.slice(0, PARTS.length), edge: rects.at(-1), nums: at(el('div', 'nums', rows), i + 1, 3) };
+    logs.rows[id] = { picture: bar.firstChild, parts: rects.slice(0, PARTS.length), edge: rects.at(-1), nums: at(el('div', 'nums', rows, '<button type="button" data-x="lag"></button>'), i + 1, 3).firstChild };
   });
   at(el('div', 'axis', rows, TICKS.map(([distance, label, odd]) =>
     `<span class="${odd ? 'odd' : ''}" style="left:${placeOf(distance)}%">${label}</span>`).join('')), ids.length + 1, 2);
@@ -58,5 +58,5 @@ function drawLogs(state) {
     put(row.picture, 'aria-label', `Log of node ${id}: entries ${count(node.first)} to ${count(node.last)}, committed to ${count(node.commit)}`);
   }
   const commit = Math.max(...ids.map(id => isSilent(state.nodes[id]) ? 0 : logOf(state.nodes[id]).commit));
-  logs.mark.style.left = placeOf(top - commit).toFixed(2) + '%';
+  put(logs.mark, 'style', `transform:translateX(${placeOf(top - commit).toFixed(2)}%)`);
 }

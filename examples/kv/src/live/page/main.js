@@ -35,10 +35,11 @@ function draw(all = true) {
   if (!state) return;
   build(state);
   document.documentElement.classList.toggle('held', !page.live);
-  drawState(state);
-  drawCluster(state);
+  const slow = all || now - drawn.slow >= 1000;
+  drawState(state, slow);
+  drawCluster(state, slow);
   if (all || now - drawn.time >= (isEvent() ? 200 : 1000)) { drawn.time = now; drawTimeline(state); drawLogs(state); }
-  if (!all && now - drawn.slow < 1000) return;
+  if (!slow) return;
   drawn.slow = now;
   drawWrite(state);
   const last = record.events.findLast(event => event.at <= page.at);
@@ -69,6 +70,7 @@ function replay(event) {
   page.replay = Math.min(event.at + 700, record.newest);
   page.slower = still.matches ? 5 : 20;
   page.clocked = performance.now();
+  run();
   seek(Math.min(began, event.at) - 200);
 }
 function button() {
@@ -79,7 +81,7 @@ function button() {
 
 let asked = false;
 function redraw(all = false) {
-  if (asked && !all) return;
+  if (document.hidden || asked && !all) return;
   asked = true;
   requestAnimationFrame(() => { asked = false; draw(all); });
 }
@@ -88,8 +90,9 @@ source.listeners = {
     const first = !page.state, from = page.state?.served_by;
     page.heard = performance.now();
     if (!page.live) return;
+    if (record.ballots.at(-1)?.until > page.at) run();
     Object.assign(page, { state: record.last(), at: record.newest });
-    if (first) { measure(); buildZoom(); build(page.state); measure(); retell(); }
+    if (first) { $('main').classList.remove('waits'); measure(); buildZoom(); build(page.state); measure(); retell(); }
     else if (isNew) retell();
     if (!first && from !== page.state.served_by) note(page.state, `This page moved from node ${from} to node ${page.state.served_by}.`,
       'The configuration names the HTTP address of each member. The page keeps the list, and tries the next one when a connection ends.');
@@ -106,9 +109,9 @@ source.listeners = {
 };
 page.drawnAt = 0;
 
-// Ballots move between two messages of the server, and a replay without any.
-setInterval(() => {
-  if (!page.state || document.hidden) return;
+// Ballots move between two messages of the server, and a replay without any. Nothing ticks without these.
+let ticking = 0;
+function tick() {
   const now = performance.now();
   if (page.replay) {
     page.at += (now - page.clocked) / page.slower;
@@ -117,11 +120,17 @@ setInterval(() => {
     page.state = record.stateAt(page.at);
     return draw(false);
   }
-  if (page.live && ballotsAt(page.at).length) {
+  if (!page.live || document.hidden || !(record.ballots.at(-1)?.until > page.at)) {
+    clearInterval(ticking);
+    ticking = 0;
+  } else if (ballotsAt(page.at).length) {
     page.at = Math.max(page.at, Math.min(record.newest + (now - page.heard), page.at + 100));
     redraw();
   }
-}, 100);
+}
+function run() { ticking ||= setInterval(tick, 100); }
+// A hidden page goes on with its record, and draws nothing.
+document.addEventListener('visibilitychange', () => { if (!document.hidden && page.state) { run(); redraw(true); } });
 
 $('pause').onclick = () => page.live ? seek(page.at) : goLive();
 $('line').onpointerdown = event => { page.replay = null; seek(timeline.at(event.offsetX)); };
@@ -129,7 +138,7 @@ $('line').onkeydown = event => {
   const stops = record.events.map(one => one.at);
   const to = { ArrowLeft: () => stops.findLast(at => at < page.at - 10), ArrowRight: () => stops.find(at => at > page.at + 10), Home: () => record.oldest }[event.key];
   if (event.key === 'End') goLive();
-  else if (to) { page.replay = null; const at = to(); if (at != null) seek(at); }
+  else if (to) { page.replay = null; const at = to(); if (at != null) seek(at); showMoment(timeline.x(page.at), 0); }
   else return;
   event.preventDefault();
 };
@@ -147,6 +156,8 @@ function paint(dark) {
   draw();
 }
 $('theme').onclick = () => paint(document.documentElement.dataset.theme !== 'dark');
-paint(query.has('theme') ? query.get('theme') === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches);
+const scheme = matchMedia('(prefers-color-scheme: dark)');
+scheme.addEventListener('change', () => paint(scheme.matches));
+paint(query.has('theme') ? query.get('theme') === 'dark' : scheme.matches);
 new ResizeObserver(() => { if (page.state) { measure(); layoutCluster(page.state); draw(); } }).observe($('stage'));
 source.run();

@@ -9,7 +9,7 @@ const SILENCE_MS = 7000;
 const BALLOT_MS = 450;
 const TOKEN = 'quorate-token';
 
-/// Applies a JSON merge patch (RFC 7396).
+/// Applies a JSON merge patch (RFC 7396). Objects of the patch are copied, so that it can be applied again.
 function merge(into, patch) {
   if (patch === null || typeof patch !== 'object' || Array.isArray(patch)) return patch;
   const result = into && typeof into === 'object' && !Array.isArray(into) ? into : {};
@@ -64,14 +64,19 @@ const record = {
     const question = ballot.answer && this.ballots.findLast(one => !one.answer && one.from === ballot.to && one.to === ballot.from);
     const sent = Math.max(this.since + ballot.sent_ms, question?.until ?? 0);
     const at = this.newest - sent > 2000 ? sent : Math.max(this.newest, question?.until ?? 0);
-    this.ballots.push({ ...ballot, at, until: at + BALLOT_MS });
+    const one = { ...ballot, at, until: at + BALLOT_MS };
+    // Of two nodes the answer may be told first: it leaves once its question has arrived, too.
+    const early = !ballot.answer && this.ballots.findLast(other => other.answer && other.kind === ballot.kind && other.from === ballot.to
+      && other.to === ballot.from && Math.abs(other.sent_ms - ballot.sent_ms) < 2000 && other.at < one.until);
+    if (early) Object.assign(early, { at: one.until, until: one.until + BALLOT_MS });
+    this.ballots.push(one);
   },
 
   frame(at, frame) {
     at = Math.max(at, this.newest);
     this.newest = at;
     if (frame.full) this.current = structuredClone(frame.full);
-    else this.current = merge(this.current, structuredClone(frame.patch));
+    else this.current = merge(this.current, frame.patch);
     this.patches = frame.full ? 0 : (this.patches ?? 0) + 1;
     this.frames.push(frame.patch && this.patches >= PATCHES_MAX ? { at, full: structuredClone(this.current) } : { at, ...frame });
     if (this.patches >= PATCHES_MAX) this.patches = 0;
@@ -101,8 +106,9 @@ const record = {
     while (this.frames.length && this.frames[full + 1]?.at < before) full += 1;
     while (full > 0 && !this.frames[full].full) full -= 1;
     this.frames.splice(0, full);
-    for (const all of [this.spans, this.ballots, this.series]) {
-      while (all.length && (all[0].to ?? all[0].until ?? all[0].at) < before && all[0].to !== null) all.shift();
+    // A span that lasts has no end. (A ballot's `to` is a node.)
+    for (const [all, end] of [[this.spans, 'to'], [this.ballots, 'until'], [this.series, 'at']]) {
+      while (all.length && all[0][end] !== null && all[0][end] < before) all.shift();
     }
     while (this.events.length > 500) this.events.shift();
   },
@@ -117,7 +123,7 @@ const record = {
     let start = end - 1;
     while (start > 0 && !this.frames[start].full) start -= 1;
     let state = structuredClone(this.frames[start].full);
-    for (const { patch, full } of this.frames.slice(start + 1, end)) state = full ? structuredClone(full) : merge(state, structuredClone(patch));
+    for (const { patch, full } of this.frames.slice(start + 1, end)) state = full ? structuredClone(full) : merge(state, patch);
     return state;
   },
 };
@@ -161,9 +167,8 @@ const source = {
   },
   async read(base) {
     const stop = new AbortController(), token = sessionStorage.getItem(TOKEN);
-    let patience = setTimeout(() => stop.abort(), SILENCE_MS);
-    const heard = () => { clearTimeout(patience); patience = setTimeout(() => stop.abort(), SILENCE_MS); };
-    let served = false;
+    let served = false, last = performance.now();
+    const patience = setInterval(() => { if (performance.now() - last > SILENCE_MS) stop.abort(); }, 1000);
     try {
       const headers = token ? { authorization: `Bearer ${token}` } : {};
       // Another node may ask for the browser's certificate, too.
@@ -171,19 +176,20 @@ const source = {
       const response = await fetch(base + '/live', { headers, credentials, signal: stop.signal, cache: 'no-store' });
       if (response.status === 401 || response.status === 403) return 'denied';
       if (!response.ok) return 'refused';
-      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+      // A stream of texts would cost several tasks for each message.
+      const reader = response.body.getReader(), decoder = new TextDecoder();
       for (let rest = ''; ;) {
         const { value, done } = await reader.read();
         if (done) break;
-        heard();
-        const parts = (rest + value).split('\n\n');
+        last = performance.now();
+        const parts = (rest + decoder.decode(value, { stream: true })).split('\n\n');
         rest = parts.pop();
         for (const part of parts) if (this.take(part)) served = true;
       }
     } catch {
       // The connection ended, or was silent.
     } finally {
-      clearTimeout(patience);
+      clearInterval(patience);
       stop.abort();
     }
     return served ? 'served' : 'ended';

@@ -15,24 +15,24 @@ function verdictOf(state) {
   return { ...state.verdict, needs: state.needs };
 }
 
-function drawState(state) {
+function drawState(state, all) {
   const verdict = verdictOf(state), word = $('word');
   if (word.shown !== verdict.level + verdict.word) {
     word.shown = verdict.level + verdict.word;
     word.className = 'word ' + verdict.level;
+    word.dataset.x = verdict.level;
     word.innerHTML = `<svg viewBox="0 0 18 18" aria-hidden="true" fill="none" stroke="currentColor" stroke-width="1.8"
       stroke-linejoin="round">${SIGNS[verdict.level]}</svg>${text(verdict.word)}`;
     document.title = `${verdict.word} · ${state.cluster} · Quorate`;
   }
   set($('says'), verdict.says.split(/(?<=\.) (?=[A-Z])/).map(sentence => `<span>${text(sentence)}</span>`).join(' '));
-  // Figures that change each time are read twice a second at most.
-  const half = Math.floor(page.at / 500);
-  if (word.half !== half || word.level !== verdict.level) {
-    Object.assign(word, { half, level: verdict.level });
+  // Figures that change each time are read once a second at most.
+  if (all || word.level !== verdict.level) {
+    word.level = verdict.level;
     set($('facts'), `<button type="button" class="fig" data-x="facts">${text(verdict.facts).replace(/\d[\d,]*/g, '<b>$&</b>')}</button>`);
   }
   set($('needs'), verdict.needs.slice(0, 2).map(need => `<li>${text(need.text)}${
-    need.next ? ` Next: <code>${text(need.next)}</code>` : ''}</li>`).join('') || '<li>Nothing needs attention.</li>');
+    need.next ? ` Next: <code>${text(need.next)}</code>` : ''}${need.runbook ? ` · Guide: <code>OPERATING.md#${text(need.runbook)}</code>` : ''}</li>`).join('') || '<li>Nothing needs attention.</li>');
   const whole = 'fill="currentColor"', broken = 'fill="none" stroke="currentColor" stroke-dasharray="2 2"';
   const sign = kind => `<svg width="10" height="10" viewBox="0 0 10 10" aria-hidden="true"><circle cx="5" cy="5" r="4" ${kind}/></svg>`;
   const now = page.replay ? `Replay, 1/${page.slower} speed` : page.live ? 'Live' : `Paused at ${clock(page.at)}`;

@@ -1,7 +1,7 @@
 // 4: time. Terms and leaders, what each node did, writes and latency, on one axis.
 const LANE = 16, SPANS = [[20_000, '20 s'], [60_000, '1 min'], [180_000, '3 min'], [900_000, '15 min']];
 const STEPS_MS = [5000, 10_000, 15_000, 30_000, 60_000, 180_000, 300_000];
-const timeline = { span_ms: 60_000, at: () => 0 };
+const timeline = { span_ms: 60_000, at: () => 0, x: () => 0, rowAt: () => null };
 
 function buildZoom() {
   $('zoom').innerHTML = '';
@@ -107,5 +107,8 @@ function drawTimeline(state) {
   if (!page.live || page.replay) {
     g.strokeStyle = colours.ink; g.lineWidth = 1.5; g.beginPath(); g.moveTo(x(page.at), 0); g.lineTo(x(page.at), H - 18 * u); g.stroke();
   }
+  timeline.x = x;
+  /// The row at a height: `leader`, the id of a node, `writes` or `p99`.
+  timeline.rowAt = py => py < 34 * u ? 'leader' : ids[Math.floor((py / u - 34) / LANE)] ?? (py < base + 36 * u || !has99 ? 'writes' : 'p99');
   timeline.at = px => clamp(from + (px - left) / (W - left) * timeline.span_ms, record.oldest, record.newest);
 }
