@@ -2,6 +2,7 @@
 //! takes longer than most of these tests.
 
 mod attacks;
+mod browser;
 mod certs;
 mod commands;
 mod config;
