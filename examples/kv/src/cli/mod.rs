@@ -4,6 +4,8 @@
 mod connection;
 mod context;
 mod list;
+#[cfg(test)]
+mod operating;
 mod txn;
 mod usage;
 mod value;
