@@ -75,6 +75,27 @@ fn an_election_is_told_with_its_ballots_votes_and_leader() {
 }
 
 #[test]
+fn a_candidate_knows_the_reason_of_a_denied_vote_and_the_time_that_the_answer_took() {
+    simulate(async {
+        let mut cluster = Cluster::vacant(Plan::default());
+        let mut first = Puppet::start(&cluster.network, NodeId(2), NodeId(1)).await;
+        let _second = Puppet::start(&cluster.network, NodeId(3), NodeId(1)).await;
+        cluster.start(NodeId(1)).await;
+        let mut events = cluster.node(NodeId(1)).events();
+        let campaign = first.hear("a request", asks(Phase::PreVote)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let denial = Some(Denial::OldTerm { term: Term(9) });
+        first.say(Term(0), Body::Vote(Vote { phase: Phase::PreVote, campaign, denial }));
+        let event = next(&mut events, "the answer", |what| matches!(what, What::VoteReceived { .. })).await;
+        let What::VoteReceived { voter, denial: told, took_ms, .. } = event.what else { unreachable!("picked") };
+        assert_eq!((voter, told), (NodeId(2), denial));
+        assert!((5..100).contains(&took_ms), "{took_ms} ms");
+        assert_eq!(event.text(), "Node 1 is denied the pre-vote of node 2: it is in term 9 already.");
+        assert_eq!(event.reference(), Some("paper §5.1"));
+    });
+}
+
+#[test]
 fn a_denied_vote_has_its_reason() {
     simulate(async {
         let mut cluster = Cluster::vacant(Plan::default());
