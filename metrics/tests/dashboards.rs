@@ -1,40 +1,101 @@
-//! The dashboard and the alert rules use existing metrics, labels and values only, and
-//! promtool accepts them.
+//! The dashboards are made from their sources, say what they show, and use existing metrics, labels
+//! and values only, in ways that show nothing false. promtool accepts their expressions and the
+//! alert rules.
 
 mod support;
 
 use quorate_metrics::catalogue::{CATALOGUE, Kind, Metric, Values};
-use quorate_metrics_testing::{ALERTS, DASHBOARD, Expression, alert_expressions, dashboard_expressions};
+use quorate_metrics_testing::{
+    ALERTS, DASHBOARDS, Expression, PANELS_OF_ALERTS, Variables, alert_expressions, dashboard_expressions,
+    panels_of_alerts,
+};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use support::{metric_of, promtool};
+use support::{
+    metric_of,
+    promql::{Selector, balanced, grouped_by, selectors, shown_in},
+    promtool,
+};
 
-/// Labels that Prometheus itself puts on every sample.
+/// Labels that Prometheus itself puts on every sample, and those of its series `ALERTS`.
 const OF_THE_TARGET: [&str; 2] = ["job", "instance"];
+const OF_ALERTS: [&str; 3] = ["alertname", "alertstate", "severity"];
+
+/// Alerts that are on the dashboards and not among the rules yet.
+const AWAITED_ALERTS: &[&str] = &[
+    "QuorateEffectsFailing",
+    "QuorateEventLoopLate",
+    "QuorateLogLinesLost",
+    "QuorateLowSpace",
+    "QuorateNoMargin",
+    "QuorateOverloaded",
+    "QuoratePeerUnreachable",
+    "QuorateRequestsRefused",
+    "QuorateSettingsDiffer",
+    "QuorateShortage",
+    "QuorateSlowCommits",
+    "QuorateSnapshotStuck",
+    "QuorateThreadStuck",
+];
+
+/// Metrics, with their labels, that are on the dashboards and not in the catalogue yet.
+const AWAITED: &[(&str, &[&str])] = &[
+    ("quorate_actor_busy_milliseconds_total", &["actor"]),
+    ("quorate_leaderless_milliseconds_total", &[]),
+    ("quorate_leadership_transfer_duration_seconds", &["le"]),
+    ("quorate_leadership_transfers_total", &["result"]),
+    ("quorate_lease_held", &[]),
+    ("quorate_lease_losses_total", &[]),
+    ("quorate_peer_send_seconds", &["peer", "le"]),
+    ("quorate_sessions_expired_total", &[]),
+    ("quorate_timers_fired_total", &[]),
+    ("quorate_timers_pending", &[]),
+    ("quorate_watch_events_total", &[]),
+    ("quorate_watches", &[]),
+];
+
+const ANY: Variables<'static> = Variables { cluster: "quorate", nodes: ".+", interval: "1m", range: "30m" };
+
+#[test]
+fn every_file_is_what_its_source_makes() {
+    let made = DASHBOARDS.iter().map(|dashboard| (dashboard.name, dashboard.text, dashboard.made()));
+    for (name, written, made) in made.chain([("panels", PANELS_OF_ALERTS, panels_of_alerts())]) {
+        if std::env::var_os("UPDATE_DASHBOARDS").is_some() {
+            let path = format!("{}/grafana/{name}.json", env!("CARGO_MANIFEST_DIR"));
+            std::fs::write(path, made).expect("written");
+        } else {
+            let command = "UPDATE_DASHBOARDS=1 cargo test -p quorate-metrics --test dashboards";
+            assert!(written == made, "{name}.json is out of step: {command}");
+        }
+    }
+}
 
 #[test]
 fn every_expression_uses_metrics_labels_and_values_of_the_catalogue() {
-    let expressions = every_expression();
-    assert!(expressions.len() > 50, "{} expressions", expressions.len());
+    let expressions: Vec<_> = dashboard_expressions(ANY).into_iter().chain(alert_expressions()).collect();
+    assert!(expressions.len() > 100, "{} expressions", expressions.len());
     let problems: Vec<_> = expressions.iter().flat_map(problems).collect();
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
 #[test]
-fn every_metric_of_the_catalogue_is_on_the_dashboard() {
-    let shown: BTreeSet<_> = dashboard_expressions(".+", "1m")
-        .iter()
-        .flat_map(|expression| selectors(&expression.promql))
-        .map(|selector| metric_of(&selector.name).to_owned())
-        .collect();
+fn every_metric_of_the_catalogue_is_on_a_dashboard() {
+    let shown: BTreeSet<_> =
+        dashboard_expressions(ANY).iter().flat_map(|expression| metrics_in(&expression.promql)).collect();
     let missing: Vec<_> = CATALOGUE.iter().map(|metric| metric.name).filter(|name| !shown.contains(*name)).collect();
     assert!(missing.is_empty(), "no panel shows {missing:?}");
 }
 
 #[test]
-fn promtool_accepts_every_expression_of_the_dashboard() {
+fn no_expression_of_a_dashboard_can_show_something_false() {
+    let problems: Vec<_> = dashboard_expressions(ANY).iter().flat_map(falsehoods).collect();
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+fn promtool_accepts_every_expression_of_the_dashboards() {
     let mut rules = String::from("groups:\n- name: dashboard\n  rules:\n");
-    for (number, expression) in dashboard_expressions(".+", "1m").iter().enumerate() {
+    for (number, expression) in dashboard_expressions(ANY).iter().enumerate() {
         rules += &format!("  - record: panel:{number}\n    expr: {}\n", Value::from(expression.promql.as_str()));
     }
     let directory = tempfile::tempdir().expect("a directory");
@@ -62,9 +123,8 @@ fn every_alert_and_every_target_is_found_by_the_extraction() {
     assert_eq!(alerts.len(), ALERTS.matches("expr:").count());
     assert!(alerts.iter().all(|alert| !alert.title.is_empty() && balanced(&alert.promql)), "{alerts:?}");
 
-    let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
-    let found = dashboard_expressions(".+", "1m");
-    assert_eq!(found.len(), count_of_key(&dashboard, "expr"));
+    let found = dashboard_expressions(ANY);
+    assert_eq!(found.len(), DASHBOARDS.iter().map(|dashboard| count_of_key(&dashboard.model(), "expr")).sum::<usize>());
     for expression in &found {
         assert!(!expression.title.is_empty() && balanced(&expression.promql), "{expression:?}");
         assert!(!expression.promql.contains('$'), "a variable is left: {expression:?}");
@@ -72,36 +132,99 @@ fn every_alert_and_every_target_is_found_by_the_extraction() {
 }
 
 #[test]
-fn every_panel_asks_the_chosen_data_source_and_has_its_own_id_title_and_place() {
-    let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
-    let panels = dashboard["panels"].as_array().expect("panels");
-    let (mut ids, mut titles, mut cells) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    for panel in panels {
-        assert!(ids.insert(panel["id"].as_u64()), "{panel}");
-        assert!(titles.insert(panel["title"].as_str()), "{panel}");
-        let place = |key: &str| panel["gridPos"][key].as_u64().expect("a number");
-        assert!(place("x") + place("w") <= 24, "{panel}");
-        for x in place("x")..place("x") + place("w") {
-            for y in place("y")..place("y") + place("h") {
-                assert!(cells.insert((x, y)), "panels overlap: {panel}");
-            }
+fn every_alert_has_a_panel_that_shows_a_metric_of_it() {
+    let table: Value = serde_json::from_str(PANELS_OF_ALERTS).expect("JSON");
+    let table = table.as_object().expect("an entry per alert");
+    let alerts = alert_expressions();
+    for (alert, rule) in alerts.iter().zip(ALERTS.split("- alert: ").skip(1)) {
+        let entry = table.get(&alert.title).unwrap_or_else(|| panic!("no panel has {} in `alerts`", alert.title));
+        let dashboard = DASHBOARDS.iter().find(|dashboard| entry["uid"] == dashboard.model()["uid"]);
+        let dashboard = dashboard.unwrap_or_else(|| panic!("no dashboard of {entry}"));
+        let panel = dashboard.panels().into_iter().find(|panel| panel["id"] == entry["panel"]);
+        let panel = panel.unwrap_or_else(|| panic!("no panel of {entry}"));
+        assert_eq!(panel["title"], entry["title"]);
+        if let Some((_, uid)) = rule.split_once("dashboard: \"") {
+            let uid = uid.split(['"', '?', '/']).next();
+            assert_eq!(entry["uid"].as_str(), uid, "the dashboard that {} names", alert.title);
         }
-        if panel["type"] != "row" {
-            assert_eq!(panel["datasource"]["uid"], "${datasource}", "{panel}");
-            assert!(panel["description"].as_str().is_some_and(|text| !text.is_empty()), "{panel}");
-            for target in panel["targets"].as_array().expect("targets") {
-                assert_eq!(target["datasource"]["uid"], "${datasource}", "{target}");
-                assert!(target["expr"].as_str().is_some_and(|expr| expr.contains("$node")), "{target}");
-            }
-        }
+        let shown: BTreeSet<_> =
+            dashboard.expressions(&panel, ANY).iter().flat_map(|shown| metrics_in(&shown.promql)).collect();
+        assert!(!shown.is_disjoint(&metrics_in(&alert.promql)), "{entry} shows no metric of {alert:?}");
     }
-    let variables: Vec<_> = dashboard["templating"]["list"].as_array().expect("variables").iter().collect();
-    assert_eq!(variables.iter().map(|variable| &variable["name"]).collect::<Vec<_>>(), ["datasource", "node"]);
-    assert_eq!(variables[1]["query"]["query"], "label_values(quorate_build_info, node)");
+    for name in table.keys() {
+        let is_known = AWAITED_ALERTS.contains(&&**name) || alerts.iter().any(|alert| alert.title == *name);
+        assert!(is_known, "no rule of the alert {name}");
+    }
 }
 
 #[test]
-fn the_check_finds_what_does_not_exist() {
+fn every_panel_asks_the_chosen_data_source_and_cluster_and_has_its_own_id_title_and_place() {
+    for dashboard in DASHBOARDS {
+        let model = dashboard.model();
+        assert_eq!(model["uid"], format!("quorate-{}", dashboard.name));
+        let names: Vec<_> = items(&model["templating"]["list"]).map(|variable| text(&variable["name"])).collect();
+        let of_nodes = names.contains(&"node".to_owned());
+        assert_eq!(
+            names.iter().filter(|name| *name != "node").collect::<Vec<_>>(),
+            ["datasource", "cluster", "runbooks"]
+        );
+        let (mut ids, mut titles, mut cells) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for panel in items(&model["panels"]) {
+            assert!(ids.insert(panel["id"].as_u64()), "{panel}");
+            assert!(titles.insert(panel["title"].as_str()), "{panel}");
+            let place = |key: &str| panel["gridPos"][key].as_u64().expect("a number");
+            assert!(place("x") + place("w") <= 24, "{panel}");
+            for x in place("x")..place("x") + place("w") {
+                for y in place("y")..place("y") + place("h") {
+                    assert!(cells.insert((x, y)), "panels overlap: {panel}");
+                }
+            }
+            if panel["type"] == "row" {
+                continue;
+            }
+            assert_eq!(panel["datasource"]["uid"], "${datasource}", "{panel}");
+            assert!(!text(&panel["fieldConfig"]["defaults"]["unit"]).is_empty(), "{panel}");
+            for target in items(&panel["targets"]) {
+                assert_eq!(target["datasource"]["uid"], "${datasource}", "{target}");
+                let expr = text(&target["expr"]);
+                assert!(expr.contains(r#"{job="$cluster""#), "{target}");
+                assert!(of_nodes || !expr.contains("$node"), "{target}");
+            }
+        }
+        let bottom = cells.iter().map(|(_, y)| y + 1).max().expect("panels");
+        assert!((0..bottom).all(|y| cells.contains(&(0, y))), "{}: an empty line", dashboard.name);
+    }
+}
+
+#[test]
+fn every_description_says_what_is_normal_and_names_only_titles_that_exist() {
+    let titles: BTreeSet<_> = DASHBOARDS
+        .iter()
+        .map(|dashboard| dashboard.model())
+        .flat_map(|model| {
+            items(&model["panels"]).chain([&model]).map(|titled| text(&titled["title"])).collect::<Vec<_>>()
+        })
+        .collect();
+    for dashboard in DASHBOARDS {
+        for panel in dashboard.panels() {
+            let description = text(&panel["description"]).replace("**", "");
+            let (shows, rest) = description.split_once("\n\nNormal: ").unwrap_or_else(|| panic!("{panel}"));
+            let (normal, otherwise) = rest.split_once("\n\nOtherwise: ").unwrap_or_else(|| panic!("{panel}"));
+            assert!(
+                [shows, normal, otherwise]
+                    .iter()
+                    .all(|part| part.trim().ends_with(['.', ')']) || part.contains("\n\nRunbooks: ")),
+                "{description}"
+            );
+            for title in description.split('*').skip(1).step_by(2) {
+                assert!(titles.contains(title), "{} names no panel: {title}", panel["title"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_checks_find_what_does_not_exist_and_what_would_be_false() {
     for (promql, found) in [
         ("quorate_nonsense", "no metric"),
         ("quorate_term{peer=\"1\"}", "no label peer"),
@@ -118,26 +241,64 @@ fn the_check_finds_what_does_not_exist() {
     }
     let legend = Expression { title: String::new(), promql: "quorate_term".to_owned(), legend: "{{lane}}".to_owned() };
     assert!(problems(&legend)[0].contains("no label lane"));
+
+    for (promql, found) in [
+        ("quorate_peer_lag_entries", "not the leader"),
+        ("quorate_proposals_total", "restarts"),
+        ("histogram_quantile(0.5, quorate_proposal_duration_seconds_bucket)", "restarts"),
+        ("rate(quorate_commit_index[1m])", "a gauge"),
+        ("sum(quorate_term) or vector(0)", "no data"),
+        ("max(quorate_commit_index) - quorate_commit_index", "different moments"),
+    ] {
+        let expression = Expression { title: String::new(), promql: promql.to_owned(), legend: String::new() };
+        let problems = falsehoods(&expression);
+        assert!(problems.iter().any(|problem| problem.contains(found)), "{promql}: {problems:?}");
+    }
 }
 
-fn every_expression() -> Vec<Expression> {
-    dashboard_expressions(".+", "1m").into_iter().chain(alert_expressions()).collect()
-}
-
-/// A metric's name in an expression, and the label matchers that follow it.
-struct Selector {
-    name: String,
-    matchers: Vec<(String, String, String)>,
+/// Uses of metrics that can show something that is not so.
+fn falsehoods(Expression { title, promql, .. }: &Expression) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut report = |name: &str, problem: &str| problems.push(format!("{title}: {name}: {problem}: {promql}"));
+    for Selector { name, before, .. } in selectors(promql) {
+        let Some(metric) = CATALOGUE.iter().find(|metric| metric.name == metric_of(&name)) else { continue };
+        let is_over_time = |functions: &[&str]| functions.iter().any(|function| before.ends_with(function));
+        match metric.kind {
+            Kind::Gauge if is_over_time(&["rate(", "increase(", "resets("]) => report(&name, "a gauge is no counter"),
+            Kind::Gauge => {}
+            _ if is_over_time(&["rate(", "increase(", "resets(", "changes("]) => {}
+            _ => report(&name, "the value depends on when the node restarts"),
+        }
+        let at_leaders = promql.contains("quorate_role{") && promql.contains(r#"role="leader"} == 1"#);
+        if metric.help.contains("0 unless the node leads") && !at_leaders {
+            report(&name, "0 where the node is not the leader");
+        }
+        // Nodes are scraped one after the other, so between them an index differs by the load.
+        let of_nodes = promql.matches(" by (node) ").count();
+        if metric.name.ends_with("_index") && promql.contains(") - ") && of_nodes < 2 {
+            report(&name, "values of different moments are subtracted");
+        }
+    }
+    if promql.contains("vector(") {
+        report("", "no data would look like a value");
+    }
+    problems
 }
 
 /// The metrics, labels and values in an expression that the catalogue lacks.
 fn problems(Expression { title, promql, legend }: &Expression) -> Vec<String> {
     let (mut problems, mut labels) = (Vec::new(), BTreeSet::from(OF_THE_TARGET.map(str::to_owned)));
+    if promql.contains("ALERTS{") {
+        labels.extend(OF_ALERTS.iter().chain(&["node", "peer"]).map(|label| (*label).to_owned()));
+    }
     let mut report = |problem: String| problems.push(format!("{title}: {problem} in {promql} ({legend})"));
-    for Selector { name, matchers } in selectors(promql) {
+    for Selector { name, matchers, .. } in selectors(promql) {
         let base = metric_of(&name);
         let Some(metric) = CATALOGUE.iter().find(|metric| metric.name == name || metric.name == base) else {
-            report(format!("no metric {name}"));
+            match AWAITED.iter().find(|(awaited, _)| *awaited == base) {
+                Some((_, of)) => labels.extend(["node"].iter().chain(*of).map(|label| (*label).to_owned())),
+                None => report(format!("no metric {name}")),
+            }
             continue;
         };
         match (metric.name == name, matches!(metric.kind, Kind::Histogram(_))) {
@@ -175,48 +336,11 @@ fn check_matcher(metric: &Metric, label: &str, operator: &str, value: &str) -> V
     unknown.map(|value| format!("{}'s {label} has no value {value}", metric.name)).collect()
 }
 
-/// All names with the prefix `quorate_` outside quotes, and the matchers in the braces after each.
-fn selectors(promql: &str) -> Vec<Selector> {
-    let (mut found, mut rest) = (Vec::new(), promql);
-    while let Some(at) = rest.find("quorate_") {
-        let end = rest[at..].find(|c: char| !c.is_ascii_alphanumeric() && c != '_').map_or(rest.len(), |end| at + end);
-        let name = rest[at..end].to_owned();
-        rest = &rest[end..];
-        let mut matchers = Vec::new();
-        if let Some((inside, behind)) = rest.strip_prefix('{').and_then(|open| open.split_once('}')) {
-            for matcher in inside.split("\",") {
-                let (left, value) = matcher.split_once('"').expect("a quoted value");
-                let label = left.trim().trim_end_matches(['=', '~', '!']).to_owned();
-                let operator = left.trim()[label.len()..].to_owned();
-                matchers.push((label, operator, value.trim_end_matches('"').to_owned()));
-            }
-            rest = behind;
-        }
-        found.push(Selector { name, matchers });
-    }
-    found
-}
-
-/// The labels listed in `by (…)`, `without (…)` and `on (…)`.
-fn grouped_by(promql: &str) -> Vec<String> {
-    let lists = [" by (", "by (", "without (", "on ("].into_iter().flat_map(|word| promql.split(word).skip(1));
-    lists
-        .filter_map(|behind| behind.split_once(')'))
-        .flat_map(|(list, _)| list.split(','))
-        .map(|label| label.trim().to_owned())
-        .collect()
-}
-
-/// The labels used in `{{…}}`.
-fn shown_in(legend: &str) -> Vec<String> {
-    let opened = legend.split("{{").skip(1);
-    opened.filter_map(|rest| rest.split_once("}}")).map(|(label, _)| label.trim().to_owned()).collect()
-}
-
-fn balanced(promql: &str) -> bool {
-    [('(', ')'), ('{', '}'), ('[', ']')]
-        .iter()
-        .all(|(open, close)| promql.matches(*open).count() == promql.matches(*close).count())
+/// The metrics of an expression, with Prometheus' own `up`.
+fn metrics_in(promql: &str) -> BTreeSet<String> {
+    let own = promql.contains("up{").then(|| "up".to_owned());
+    let own = own.or_else(|| promql.starts_with("up ").then(|| "up".to_owned()));
+    selectors(promql).iter().map(|selector| metric_of(&selector.name).to_owned()).chain(own).collect()
 }
 
 fn count_of_key(value: &Value, key: &str) -> usize {
@@ -227,4 +351,12 @@ fn count_of_key(value: &Value, key: &str) -> usize {
         Value::Array(items) => items.iter().map(|value| count_of_key(value, key)).sum(),
         _ => 0,
     }
+}
+
+fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }

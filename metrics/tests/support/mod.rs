@@ -1,5 +1,7 @@
-//! Shared helpers: parsing a page, calling every method once, running promtool.
+//! Shared helpers: parsing a page and expressions, calling every method once, running promtool.
 #![allow(dead_code, reason = "no test uses all of it")]
+
+pub(crate) mod promql;
 
 use quorate_metrics::{
     ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal, Label, Lane,

@@ -24,6 +24,7 @@ mod members;
 mod paths;
 mod permissions;
 mod procedures;
+mod prometheus;
 mod readme;
 mod recovery;
 mod reload;
