@@ -12,6 +12,7 @@
 //! | [`SaveSnapshot`] | begin to write a snapshot: of this node, or received from another one | its result: a [`SnapshotSink`] |
 //! | [`OpenSnapshot`] | read a snapshot: to restore from it, or to send it | its result: a [`SnapshotSource`] |
 //! | [`Remember`] | store holdings of members | none |
+//! | [`Probe`] | call [`Probe::arrived`] | none |
 //!
 //! Completions go to the [`Completions`] in [`Recover`].
 //!
@@ -53,7 +54,7 @@
 //! contract is for a store that is not like that: that is asynchronous, keeps snapshots elsewhere
 //! than in files, or groups requests by rules of its own.
 //!
-//! Any actix actor with these six handlers is a storage: [`StorageHandle::actor`] takes it.
+//! Any actix actor with these seven handlers is a storage: [`StorageHandle::actor`] takes it.
 //! `examples/custom-storage` has one over redb, to copy from; the suite of
 //! `quorate-storage-testing` tests the duties. Helpers: [`Persist::is_empty`], [`follows`],
 //! [`Recovered::append`], and [`SnapshotStore`](crate::SnapshotStore), which keeps snapshots in
@@ -96,6 +97,10 @@
 //! #     type Result = ();
 //! #     fn handle(&mut self, _: Remember, _: &mut Self::Context) {}
 //! # }
+//! # impl Handler<Probe> for Nowhere {
+//! #     type Result = ();
+//! #     fn handle(&mut self, probe: Probe, _: &mut Self::Context) { probe.arrived(); }
+//! # }
 //! # impl Handler<SaveSnapshot> for Nowhere {
 //! #     type Result = Result<Box<dyn SnapshotSink>, StorageError>;
 //! #     fn handle(&mut self, _: SaveSnapshot, _: &mut Self::Context) -> Self::Result {
@@ -117,13 +122,13 @@ mod error;
 mod handle;
 
 pub use error::{StorageError, StorageOp};
-pub use handle::{Place, Storage, StorageHandle, StorageThread, thread};
+pub use handle::{ActorTask, Place, Storage, StorageHandle, StorageThread, thread};
 
 use actix::prelude::*;
 use quorate_raft::{
     Batch, EntryId, Faulty, HardState, Index, Kind, Membership, NodeId, Outgoing, Snapshot, SnapshotBase, Term,
 };
-use std::{io, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 /// Edge → storage, once, before any other message: lock the log and report its content.
 #[derive(Message)]
@@ -324,6 +329,29 @@ pub struct Remember {
     pub members: Vec<(NodeId, Index)>,
 }
 
+/// `Consensus` → storage, once a heartbeat interval: measures how long a message waits in the mailbox.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Probe(Box<dyn FnOnce() + Send>);
+
+impl Probe {
+    /// A probe that calls this once it is handled.
+    pub fn new(arrived: impl FnOnce() + Send + 'static) -> Self {
+        Self(Box::new(arrived))
+    }
+
+    /// The probe is handled: in order, after the messages before it. Takes well below a microsecond.
+    pub fn arrived(self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Probe")
+    }
+}
+
 /// Storage → `Consensus`: there will soon be no room for further entries, or there is room again.
 #[derive(Message, Clone, Copy, Debug, PartialEq, Eq)]
 #[rtype(result = "()")]
@@ -410,6 +438,9 @@ pub trait StorageObserver: Send + Sync + 'static {
     fn ran_short(&self) {}
     /// The size of the log's files in bytes.
     fn log_bytes(&self, _bytes: u64) {}
+    /// The actor took a message from its mailbox, [`Recover`] among them and [`Probe`] not: so that
+    /// the number of waiting ones is known. A store need not tell it.
+    fn took_message(&self) {}
 }
 
 /// An observer that ignores all measurements.

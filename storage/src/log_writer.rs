@@ -9,7 +9,7 @@
 
 use crate::{
     contract::{
-        Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
+        Completions, EntriesRead, OpenSnapshot, Persist, Persisted, Probe, ReadEntries, Recover, Recovered, Remember,
         SaveSnapshot, SnapshotSink, SnapshotSource, StorageError, StorageObserver,
     },
     wal::{Failure, Outcome, RETRY_AFTER},
@@ -108,6 +108,7 @@ impl Handler<Recover> for LogWriter {
     type Result = Result<Recovered, StorageError>;
 
     fn handle(&mut self, recover: Recover, context: &mut Self::Context) -> Self::Result {
+        recover.observer.took_message();
         let Some(open_log) = self.open_log.take() else {
             return Err(StorageError::new(format!("{} was recovered already; do it once", self.dir.display())));
         };
@@ -129,6 +130,7 @@ impl Handler<Persist> for LogWriter {
     type Result = ();
 
     fn handle(&mut self, Persist(persist): Persist, context: &mut Self::Context) {
+        self.took_message();
         if let Some(open) = &mut self.open {
             open.group.bytes += persist.batch.as_ref().map_or(0, |batch| batch.bytes().len());
             open.group.persists.push(persist);
@@ -141,6 +143,7 @@ impl Handler<ReadEntries> for LogWriter {
     type Result = ();
 
     fn handle(&mut self, read: ReadEntries, context: &mut Self::Context) {
+        self.took_message();
         if let Some(open) = &mut self.open {
             open.group.reads.push(read);
             open.schedule(context);
@@ -185,6 +188,7 @@ impl Handler<SaveSnapshot> for LogWriter {
     type Result = Result<Box<dyn SnapshotSink>, StorageError>;
 
     fn handle(&mut self, save: SaveSnapshot, _: &mut Self::Context) -> Self::Result {
+        self.took_message();
         self.working()?.log.begin_snapshot(save.base, save.expected)
     }
 }
@@ -193,6 +197,7 @@ impl Handler<OpenSnapshot> for LogWriter {
     type Result = Result<Box<dyn SnapshotSource>, StorageError>;
 
     fn handle(&mut self, _: OpenSnapshot, _: &mut Self::Context) -> Self::Result {
+        self.took_message();
         self.working()?.log.open_newest_snapshot()
     }
 }
@@ -201,9 +206,18 @@ impl Handler<Remember> for LogWriter {
     type Result = ();
 
     fn handle(&mut self, Remember { members }: Remember, _: &mut Self::Context) {
+        self.took_message();
         if let Some(open) = &mut self.open {
             open.attempt(|log, _| log.remember(&members));
         }
+    }
+}
+
+impl Handler<Probe> for LogWriter {
+    type Result = ();
+
+    fn handle(&mut self, probe: Probe, _: &mut Self::Context) {
+        probe.arrived();
     }
 }
 
@@ -239,6 +253,12 @@ impl ActorFuture<LogWriter> for WatchPlace {
 }
 
 impl LogWriter {
+    fn took_message(&self) {
+        if let Some(open) = &self.open {
+            open.log.observer().took_message();
+        }
+    }
+
     /// The open log, or the error.
     fn working(&mut self) -> Result<&mut Open, StorageError> {
         let dir = self.dir.display();

@@ -100,6 +100,13 @@ impl Handler<ReadEntries> for RedbLog {
     }
 }
 
+impl Handler<Probe> for RedbLog {
+    type Result = ();
+    fn handle(&mut self, probe: Probe, _: &mut Self::Context) {
+        probe.arrived();
+    }
+}
+
 impl Handler<Remember> for RedbLog {
     type Result = ();
     fn handle(&mut self, Remember { members }: Remember, _: &mut Self::Context) {

@@ -1,6 +1,6 @@
 use actix::prelude::*;
 use quorate::storage::{
-    Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
+    Completions, EntriesRead, OpenSnapshot, Persist, Persisted, Probe, ReadEntries, Recover, Recovered, Remember,
     SaveSnapshot, SnapshotSink, SnapshotSource, Storage, StorageError, StorageFailed, StorageFull, StorageHandle,
 };
 use std::sync::{Arc, Mutex, PoisonError};
@@ -142,6 +142,14 @@ impl<H: Hook> Handler<OpenSnapshot> for Interposed<H> {
     fn handle(&mut self, open: OpenSnapshot, _: &mut Self::Context) -> Self::Result {
         let answer = self.storage.as_ref().expect("a recovered storage").open_snapshot.send(open);
         Box::pin(async move { answer.await.expect("a live storage") })
+    }
+}
+
+impl<H: Hook> Handler<Probe> for Interposed<H> {
+    type Result = ();
+
+    fn handle(&mut self, probe: Probe, _: &mut Self::Context) {
+        probe.arrived();
     }
 }
 

@@ -1,8 +1,8 @@
 //! The handle of a storage actor: from its description to its end.
 
-use super::{OpenSnapshot, Persist, ReadEntries, Recover, Remember, SaveSnapshot, StorageError, StorageOp};
-use actix::prelude::*;
-use std::fmt;
+use super::{OpenSnapshot, Persist, Probe, ReadEntries, Recover, Remember, SaveSnapshot, StorageError, StorageOp};
+use actix::{dev::channel, prelude::*};
+use std::{fmt, pin::Pin};
 
 /// The thread of an actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,11 +15,20 @@ pub enum Place {
     Here,
 }
 
+/// actix' own default: `do_send` passes it.
+const MAILBOX_CAPACITY: usize = 16;
+
 /// A storage actor, not yet started: the argument of [a node's builder](https://docs.rs/quorate).
 pub struct StorageHandle {
-    start: Box<dyn FnOnce(Place) -> Result<Storage, StorageError> + Send>,
+    start: Box<dyn FnOnce(Place, Spawn) -> Result<Storage, StorageError> + Send>,
     place: Place,
+    spawn: Spawn,
 }
+
+/// A running actor, to be spawned on the thread that has it.
+pub type ActorTask = Pin<Box<dyn Future<Output = ()>>>;
+
+type Spawn = Box<dyn FnOnce(ActorTask) + Send>;
 
 impl StorageHandle {
     /// A storage with this actor, which is made on its thread. It gets a thread of its own.
@@ -31,14 +40,22 @@ impl StorageHandle {
             + Handler<ReadEntries>
             + Handler<SaveSnapshot>
             + Handler<OpenSnapshot>
-            + Handler<Remember>,
+            + Handler<Remember>
+            + Handler<Probe>,
     {
-        let start = move |place| {
-            let (addr, thread) = match place {
-                Place::Here => (make().start(), None),
+        let start = move |place, spawn: Spawn| {
+            let (sender, receiver) = channel::channel(MAILBOX_CAPACITY);
+            let addr = Addr::new(sender);
+            let begin = move || spawn(Box::pin(Context::with_receiver(receiver).into_future(make())));
+            let thread = match place {
+                Place::Here => {
+                    begin();
+                    None
+                }
                 Place::OwnThread => {
                     let thread = thread()?;
-                    (A::start_in_arbiter(&thread.handle(), move |_| make()), Some(thread))
+                    thread.spawn_fn(begin);
+                    Some(thread)
                 }
             };
             Ok(Storage {
@@ -47,11 +64,13 @@ impl StorageHandle {
                 read_entries: addr.clone().recipient(),
                 save_snapshot: addr.clone().recipient(),
                 open_snapshot: addr.clone().recipient(),
-                remember: addr.recipient(),
+                remember: addr.clone().recipient(),
+                probe: addr.recipient(),
                 thread,
             })
         };
-        Self { start: Box::new(start), place: Place::OwnThread }
+        let spawn = |task| drop(actix::spawn(task));
+        Self { start: Box::new(start), place: Place::OwnThread, spawn: Box::new(spawn) }
     }
 
     /// Lets the actor run on the node's own thread: for stores that never block.
@@ -60,12 +79,19 @@ impl StorageHandle {
         Self { place: Place::Here, ..self }
     }
 
+    /// Spawns the actor by `spawn`, on its thread, in place of [`actix::spawn`]: so that its time
+    /// can be measured.
+    #[must_use]
+    pub fn spawned_by(self, spawn: impl FnOnce(ActorTask) + Send + 'static) -> Self {
+        Self { spawn: Box::new(spawn), ..self }
+    }
+
     /// Starts the actor. Requires an actix `System`, or for [`Place::Here`] at least a `LocalSet`.
     ///
     /// # Errors
     /// If no thread can be started for it.
     pub fn start(self) -> Result<Storage, StorageError> {
-        (self.start)(self.place)
+        (self.start)(self.place, self.spawn)
     }
 
     /// Starts the actor on this thread, wherever it would rather be: for simulation.
@@ -74,7 +100,7 @@ impl StorageHandle {
     /// Never: it needs no thread.
     #[must_use]
     pub fn start_here(self) -> Storage {
-        (self.start)(Place::Here).unwrap_or_else(|error| unreachable!("{error}"))
+        (self.start)(Place::Here, self.spawn).unwrap_or_else(|error| unreachable!("{error}"))
     }
 }
 
@@ -84,7 +110,7 @@ impl fmt::Debug for StorageHandle {
     }
 }
 
-/// A running storage actor, as the recipients of its six messages.
+/// A running storage actor, as the recipients of its seven messages.
 pub struct Storage {
     /// Recipient of [`Recover`], once.
     pub recover: Recipient<Recover>,
@@ -98,6 +124,8 @@ pub struct Storage {
     pub open_snapshot: Recipient<OpenSnapshot>,
     /// Recipient of [`Remember`].
     pub remember: Recipient<Remember>,
+    /// Recipient of [`Probe`].
+    pub probe: Recipient<Probe>,
     thread: Option<Arbiter>,
 }
 

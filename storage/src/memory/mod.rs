@@ -3,7 +3,7 @@
 mod contents;
 
 use crate::contract::{
-    Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
+    Completions, EntriesRead, OpenSnapshot, Persist, Persisted, Probe, ReadEntries, Recover, Recovered, Remember,
     SaveSnapshot, SnapshotSink, SnapshotSource, StorageError, StorageHandle, StorageObserver,
 };
 use actix::prelude::*;
@@ -81,6 +81,7 @@ impl Handler<Recover> for MemoryWriter {
     type Result = Result<Recovered, StorageError>;
 
     fn handle(&mut self, recover: Recover, _: &mut Self::Context) -> Self::Result {
+        recover.observer.took_message();
         let mut contents = self.log.contents();
         let wanted = (recover.cluster, recover.member);
         let (cluster, member) = contents.owner.get_or_insert_with(|| wanted.clone());
@@ -100,7 +101,8 @@ impl Handler<Persist> for MemoryWriter {
     type Result = ();
 
     fn handle(&mut self, Persist(persist): Persist, _: &mut Self::Context) {
-        let Some((completions, _)) = &self.open else { return };
+        let Some((completions, observer)) = &self.open else { return };
+        observer.took_message();
         let outcome = self.log.contents().persist(&persist);
         match outcome {
             Ok(()) => completions.persisted(Persisted { sequence: persist.sequence, then: persist.then }),
@@ -116,7 +118,8 @@ impl Handler<ReadEntries> for MemoryWriter {
     type Result = ();
 
     fn handle(&mut self, read: ReadEntries, _: &mut Self::Context) {
-        if let Some((completions, _)) = &self.open {
+        if let Some((completions, observer)) = &self.open {
+            observer.took_message();
             let batches = self.log.contents().read(read.from, read.to, read.bytes_max);
             completions.entries_read(EntriesRead { request: read.request, batches });
         }
@@ -128,6 +131,7 @@ impl Handler<SaveSnapshot> for MemoryWriter {
 
     fn handle(&mut self, save: SaveSnapshot, _: &mut Self::Context) -> Self::Result {
         let Some((_, observer)) = &self.open else { return Err(not_open()) };
+        observer.took_message();
         let observer = Arc::clone(observer);
         Ok(Box::new(MemorySink { log: self.log.clone(), save, bytes: Vec::new(), observer }))
     }
@@ -137,9 +141,8 @@ impl Handler<OpenSnapshot> for MemoryWriter {
     type Result = Result<Box<dyn SnapshotSource>, StorageError>;
 
     fn handle(&mut self, _: OpenSnapshot, _: &mut Self::Context) -> Self::Result {
-        if self.open.is_none() {
-            return Err(not_open());
-        }
+        let Some((_, observer)) = &self.open else { return Err(not_open()) };
+        observer.took_message();
         let found = self.log.contents().snapshot();
         let (snapshot, bytes) =
             found.ok_or_else(|| StorageError::new("the store holds no snapshot; there is one once it was saved"))?;
@@ -147,11 +150,20 @@ impl Handler<OpenSnapshot> for MemoryWriter {
     }
 }
 
+impl Handler<Probe> for MemoryWriter {
+    type Result = ();
+
+    fn handle(&mut self, probe: Probe, _: &mut Self::Context) {
+        probe.arrived();
+    }
+}
+
 impl Handler<Remember> for MemoryWriter {
     type Result = ();
 
     fn handle(&mut self, Remember { members }: Remember, _: &mut Self::Context) {
-        if self.open.is_some() {
+        if let Some((_, observer)) = &self.open {
+            observer.took_message();
             let holdings = &mut self.log.contents().holdings;
             for (member, index) in members {
                 let highest = holdings.entry(member).or_default();

@@ -4,7 +4,7 @@ use actix::prelude::*;
 use quorate_raft::{Cut, EntryId, Faulty, Index, Snapshot};
 use quorate_storage::{
     Memory, MemoryLog, OpenSnapshot, Persist, ReadEntries, Recover, Recovered, Remember, SaveSnapshot, SnapshotSink,
-    SnapshotSource, Storage, StorageError, StorageHandle,
+    SnapshotSource, Storage, StorageError, StorageHandle, contract::Probe,
 };
 use std::{
     collections::BTreeMap,
@@ -190,6 +190,14 @@ impl Handler<OpenSnapshot> for Lossy {
             let source = answer?.await.unwrap_or_else(|error| Err(StorageError::new(error.to_string())))?;
             if is_lost { Err(StorageError::new("the snapshot is lost; save another one")) } else { Ok(source) }
         })
+    }
+}
+
+impl Handler<Probe> for Lossy {
+    type Result = ();
+
+    fn handle(&mut self, probe: Probe, _: &mut Self::Context) {
+        probe.arrived();
     }
 }
 

@@ -4,7 +4,7 @@
 use super::observer::SharedObserver;
 use actix::prelude::*;
 use quorate::storage::{
-    Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
+    Completions, EntriesRead, OpenSnapshot, Persist, Persisted, Probe, ReadEntries, Recover, Recovered, Remember,
     SaveSnapshot, SnapshotSink, SnapshotSource, Storage, StorageError, StorageFailed, StorageFull, StorageHandle,
 };
 use quorate_raft::{NodeId, Snapshot};
@@ -137,6 +137,14 @@ impl Handler<OpenSnapshot> for ObservedStorage {
         };
         let answer = storage.open_snapshot.send(open);
         Box::pin(async move { answer.await.unwrap_or_else(|error| Err(StorageError::new(error.to_string()))) })
+    }
+}
+
+impl Handler<Probe> for ObservedStorage {
+    type Result = ();
+
+    fn handle(&mut self, probe: Probe, _: &mut Self::Context) {
+        probe.arrived();
     }
 }
 
