@@ -128,6 +128,10 @@ pub trait Link {
     fn is_running(&self) -> bool {
         true
     }
+
+    /// Measures how long a message waits in the mailbox of the actor that drives the link, if there
+    /// is one: it calls `arrived` when this message's turn comes, or drops it.
+    fn probe(&self, _arrived: Box<dyn FnOnce() + Send>) {}
 }
 
 /// A message that arrived, and the credit that it holds while it is unhandled.
@@ -441,6 +445,11 @@ impl ReloadResult {
 pub trait NetworkObserver: Send + Sync + 'static {
     /// Frames of this many bytes were sent or received on a lane.
     fn bytes(&self, _peer: NodeId, _direction: Direction, _lane: Lane, _bytes: u64) {}
+    /// Entries for a peer were written to its connection, this long after they were queued: once for
+    /// all that were written at once, the time of the first.
+    fn wrote_entries(&self, _peer: NodeId, _took: Duration) {}
+    /// An actor or a task that drives links had a turn on the node's thread.
+    fn link_turn(&self, _took: Duration) {}
     /// A connection attempt ended. `peer` is `None` where no identity was proved.
     fn connection(&self, _peer: Option<NodeId>, _result: ConnectionResult) {}
     /// A message to or from a peer was dropped.

@@ -5,7 +5,7 @@ mod support;
 use bytes::Bytes;
 use quorate_raft::NodeId;
 use quorate_transport::codec::{Decoder, Frame, Limits};
-use quorate_transport_testing::conformance::{Counts, Harness, TestNode, heartbeat, heartbeat_reply};
+use quorate_transport_testing::conformance::{Counts, Harness, TestNode, append, heartbeat, heartbeat_reply};
 use std::{net::SocketAddr, rc::Rc, sync::mpsc, time::Duration};
 use support::{
     Pki, run,
@@ -75,6 +75,28 @@ fn replies_go_back_on_the_connection_that_asked_and_requests_do_not() {
             lanes.control.1.read_chunk(usize::MAX, true).await.expect("it is open").expect("it is open").bytes;
         let frame = Decoder::new(Limits::default()).feed(&mut piece).expect("a frame").expect("a whole one").frame;
         assert_eq!(frame, Frame::Message(heartbeat_reply(3)));
+    });
+}
+
+#[test]
+fn the_time_until_entries_are_written_is_measured_and_that_of_answers_is_not() {
+    run(async {
+        let mut pki = Pki::new();
+        let mut one = TestNode::start(&mut pki, ONE).await;
+        let mut two = TestNode::start(&mut pki, TWO).await;
+        let link = one.link(&mut two).await;
+        assert!(one.counts.link_turns() > 0, "dialling took turns");
+        link.send(heartbeat(1));
+        link.send(append(1, 0, 0));
+        link.send(append(1, 3, 100));
+        for _ in 0..3 {
+            two.received().await;
+        }
+        one.counts.until(|counts| counts.wrote_entries() == 1).await;
+        assert_eq!(two.counts.wrote_entries(), 0);
+        let (arrived, told) = oneshot::channel();
+        link.probe(Box::new(move || drop(arrived.send(()))));
+        told.await.expect("the actor that dials handles a probe");
     });
 }
 

@@ -24,6 +24,7 @@ use super::{
     reload::{Expiry, chain_of},
     settings::{Pace, SNAPSHOT_PRIORITY},
     shared::{Shared, one_line},
+    turns::Measured,
 };
 use crate::{
     codec::{Decoder, Encoded, Frame, FrameError, Hello, Version},
@@ -158,21 +159,25 @@ impl Carrier {
             let mut reader = Reader::new(shared, peer, opened.lane, opened.recv, opened.decoder, progress);
             reader.introduced = (opened.lane == Lane::Control).then(|| Rc::clone(&introduction));
             reader.answers = Some(Rc::clone(&outbox));
-            spawn_local(reader.run(connection.clone(), opened.rest, Rc::clone(&succession), preceding.clone()));
+            let reading = reader.run(connection.clone(), opened.rest, Rc::clone(&succession), preceding.clone());
+            spawn_local(Measured::new(shared, reading));
             let written = Rc::clone(&succession);
-            spawn_local(write(Rc::clone(shared), peer, opened.lane, opened.send, outbox, written));
+            let writing = write(Rc::clone(shared), peer, opened.lane, opened.send, outbox, written);
+            spawn_local(Measured::new(shared, writing));
         }
         match side {
             Side::Dialler => {
                 let (outbox, written) = (Rc::clone(&snapshot), Rc::clone(&succession));
-                spawn_local(write_snapshots(Rc::clone(shared), peer, connection.clone(), outbox, written));
+                let writing = write_snapshots(Rc::clone(shared), peer, connection.clone(), outbox, written);
+                spawn_local(Measured::new(shared, writing));
             }
             Side::Acceptor => {
                 snapshot.close();
                 let progress = Progress::within(shared.frame_timeout * SNAPSHOT_PATIENCE);
                 readers.push(Rc::clone(&progress));
                 let snapshots = Snapshots { version, progress, succession: Rc::clone(&succession), preceding };
-                spawn_local(read_snapshots(Rc::clone(shared), peer, connection.clone(), snapshots));
+                let reading = read_snapshots(Rc::clone(shared), peer, connection.clone(), snapshots);
+                spawn_local(Measured::new(shared, reading));
             }
         }
         let before = RefCell::new(before.map(Rc::downgrade).unwrap_or_default());
@@ -201,6 +206,11 @@ impl Carrier {
     /// Queues a frame, unless too much waits already.
     pub(super) fn send(&self, lane: Lane, frame: Encoded) -> Result<(), Full> {
         self.outbox(lane).push(frame)
+    }
+
+    /// Queues a frame with entries, of which the time until they are written is measured.
+    pub(super) fn send_entries(&self, frame: Encoded) -> Result<(), Full> {
+        self.outbox(Lane::Append).push_entries(frame)
     }
 
     /// Queues a frame that gives way to all others: only if hardly anything waits on its lane.
@@ -305,15 +315,18 @@ async fn write(
 /// Writes until the outbox is closed, or is finished and everything has arrived: then `true`.
 async fn write_all(shared: &Shared, peer: NodeId, lane: Lane, stream: &mut SendStream, outbox: &Outbox) -> bool {
     let mut batch = Vec::new();
-    while let Some((frames, bytes)) = outbox.take(&mut batch).await {
+    while let Some(taken) = outbox.take(&mut batch).await {
         if stream.write_all_chunks(&mut batch).await.is_err() {
             // The connection is lost, or the peer stopped reading the lane; either way the reader
             // or keeper ends it.
             return false;
         }
         batch.clear();
-        outbox.written(frames, bytes);
-        shared.observer.bytes(peer, Direction::Sent, lane, bytes as u64);
+        outbox.written(taken);
+        shared.observer.bytes(peer, Direction::Sent, lane, taken.bytes as u64);
+        if let Some(since) = taken.entries_since {
+            shared.observer.wrote_entries(peer, since.elapsed());
+        }
     }
     // Of no effect on a connection that is closed.
     stream.finish().is_ok() && matches!(stream.stopped().await, Ok(None))

@@ -97,6 +97,7 @@ mod settings;
 mod shared;
 #[cfg(test)]
 mod testing;
+mod turns;
 
 use crate::{
     codec::Versions,

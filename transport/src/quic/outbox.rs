@@ -3,11 +3,20 @@
 use crate::codec::Encoded;
 use bytes::Bytes;
 use std::cell::RefCell;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 /// A lane's queue has no room.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
+
+/// The frames that are written at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) frames: usize,
+    pub(super) bytes: usize,
+    /// When the first entries among them were queued.
+    pub(super) entries_since: Option<Instant>,
+}
 
 /// The frames that wait to be written on one lane of one connection.
 ///
@@ -25,6 +34,8 @@ struct Waiting {
     /// Frames and bytes in `chunks`, and in the batch that is being written.
     frames: usize,
     bytes: usize,
+    /// When the first entries in `chunks` were queued.
+    entries_since: Option<Instant>,
     /// Takes no more frames; those that wait are still written.
     finishing: bool,
     closed: bool,
@@ -58,6 +69,13 @@ impl Outbox {
         Ok(())
     }
 
+    /// Takes a frame with entries, of which the time until they are written is measured.
+    pub(super) fn push_entries(&self, frame: Encoded) -> Result<(), Full> {
+        self.push(frame)?;
+        self.waiting.borrow_mut().entries_since.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
     /// Takes a frame that gives way to all others: only if hardly anything waits.
     pub(super) fn push_spare(&self, frame: Encoded) -> Result<(), Full> {
         let waiting = self.waiting.borrow();
@@ -85,9 +103,9 @@ impl Outbox {
         }
     }
 
-    /// Waits for frames and moves all of them into `batch`, which is empty. Gives the numbers of
-    /// frames and bytes; `None` once closed, or finished with nothing left.
-    pub(super) async fn take(&self, batch: &mut Vec<Bytes>) -> Option<(usize, usize)> {
+    /// Waits for frames and moves all of them into `batch`, which is empty. `None` once closed, or
+    /// finished with nothing left.
+    pub(super) async fn take(&self, batch: &mut Vec<Bytes>) -> Option<Taken> {
         loop {
             {
                 let mut waiting = self.waiting.borrow_mut();
@@ -98,7 +116,8 @@ impl Outbox {
                     // Chunks of an earlier batch would be queued again, after those that follow them.
                     assert!(batch.is_empty(), "a batch of frames is taken while another is being written");
                     std::mem::swap(&mut waiting.chunks, batch);
-                    return Some((waiting.frames, waiting.bytes));
+                    let entries_since = waiting.entries_since.take();
+                    return Some(Taken { frames: waiting.frames, bytes: waiting.bytes, entries_since });
                 }
                 if waiting.finishing {
                     return None;
@@ -109,7 +128,7 @@ impl Outbox {
     }
 
     /// Frames that were taken are written: they no longer count.
-    pub(super) fn written(&self, frames: usize, bytes: usize) {
+    pub(super) fn written(&self, Taken { frames, bytes, .. }: Taken) {
         let mut waiting = self.waiting.borrow_mut();
         debug_assert!(
             waiting.closed || frames <= waiting.frames && bytes <= waiting.bytes,
@@ -146,6 +165,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const BYTES_MAX: usize = 1 << 20;
 
@@ -168,9 +188,9 @@ mod tests {
         let outbox = Outbox::of_bytes(BYTES_MAX);
         outbox.push(frame(BYTES_MAX)).expect("it is empty");
         let mut batch = Vec::new();
-        let (frames, bytes) = outbox.take(&mut batch).await.expect("it is open");
+        let taken = outbox.take(&mut batch).await.expect("it is open");
         assert_eq!(outbox.push(frame(1)), Err(Full));
-        outbox.written(frames, bytes);
+        outbox.written(taken);
         assert_eq!(outbox.push(frame(1)), Ok(()));
     }
 
@@ -182,8 +202,8 @@ mod tests {
         assert_eq!(outbox.push(frame(1)), Err(Full));
         assert!(outbox.filled().await);
         let mut batch = Vec::new();
-        let (frames, bytes) = outbox.take(&mut batch).await.expect("it has a frame");
-        outbox.written(frames, bytes);
+        let taken = outbox.take(&mut batch).await.expect("it has a frame");
+        outbox.written(taken);
         batch.clear();
         assert_eq!(outbox.take(&mut batch).await, None);
         assert!(!outbox.filled().await);
@@ -197,10 +217,32 @@ mod tests {
         assert_eq!(accepted, Outbox::SPARE_FRAMES_MAX);
         assert_eq!(outbox.push(frame(1)), Ok(()), "others still find room");
         let mut batch = Vec::new();
-        let (frames, bytes) = outbox.take(&mut batch).await.expect("it is open");
-        outbox.written(frames, bytes);
+        let taken = outbox.take(&mut batch).await.expect("it is open");
+        outbox.written(taken);
         outbox.push(frame(Outbox::SPARE_BYTES_MAX)).expect("it is empty");
         assert_eq!(outbox.push_spare(frame(1)), Err(Full));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_entries_of_a_write_have_the_time_since_they_were_queued() {
+        let (outbox, start, mut batch) = (Outbox::of_bytes(BYTES_MAX), Instant::now(), Vec::new());
+        outbox.push(frame(1)).expect("it is open");
+        for _ in 0..2 {
+            tokio::time::advance(Duration::from_millis(2)).await;
+            outbox.push_entries(frame(1)).expect("it is open");
+        }
+        let taken = outbox.take(&mut batch).await.expect("it is open");
+        assert_eq!(taken, Taken { frames: 3, bytes: 3, entries_since: Some(start + Duration::from_millis(2)) });
+        // Entries that are queued while those are written wait for the next write.
+        outbox.push_entries(frame(1)).expect("it is open");
+        outbox.written(taken);
+        batch.clear();
+        let taken = outbox.take(&mut batch).await.expect("it is open");
+        assert_eq!(taken.entries_since, Some(start + Duration::from_millis(4)));
+        outbox.written(taken);
+        batch.clear();
+        outbox.push(frame(1)).expect("it is open");
+        assert_eq!(outbox.take(&mut batch).await.expect("it is open").entries_since, None, "an answer");
     }
 
     fn frame(bytes: usize) -> Encoded {

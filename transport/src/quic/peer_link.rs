@@ -10,6 +10,7 @@ use super::{
     reload::chain_of,
     settings::{CONTROL_PRIORITY, Pace},
     shared::{LinkActor, PeerSeen, Shared, Stop, one_line},
+    turns::Measured,
 };
 use crate::{
     codec::{Encoder, Hello},
@@ -18,7 +19,7 @@ use crate::{
 };
 use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use quinn::Connection;
-use quorate_raft::{Message, NodeId};
+use quorate_raft::{Append, Body, Message, NodeId};
 use rustls::pki_types::CertificateDer;
 use std::{
     cell::RefCell,
@@ -26,7 +27,7 @@ use std::{
     rc::Rc,
     time::Duration,
 };
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{sync::oneshot, task::spawn_local, time::Instant};
 
 /// Dials a peer until a connection is up, and again after a loss.
 ///
@@ -389,6 +390,19 @@ impl Handler<PeerSeen> for PeerLink {
     }
 }
 
+/// The node → `PeerLink`: a message of no effect, whose wait in the mailbox is measured.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+struct Probe(Box<dyn FnOnce() + Send>);
+
+impl Handler<Probe> for PeerLink {
+    type Result = ();
+
+    fn handle(&mut self, Probe(arrived): Probe, _: &mut Context<Self>) {
+        arrived();
+    }
+}
+
 impl Handler<Stop> for PeerLink {
     type Result = ();
 
@@ -427,8 +441,10 @@ impl QuicLink {
             renewed: Renewed::default(),
             succeed_after: Instant::now(),
             told: None,
-        }
-        .start();
+        };
+        let future = Context::new().into_future(keeper);
+        let keeper = future.address();
+        spawn_local(Measured::new(&shared, future));
         if let Some(older) = shared.links.borrow_mut().insert(peer, link_actor(&keeper)) {
             older.stop.do_send(Stop);
         }
@@ -454,8 +470,11 @@ impl Link for QuicLink {
         let Ok(frame) = Encoder::new(self.shared.limits).speaking(carrier.version).message(&message) else {
             return dropped(DropReason::TooLong);
         };
-        let gives_way = message.is_report();
-        let queued = if gives_way { carrier.send_spare(lane, frame) } else { carrier.send(lane, frame) };
+        let queued = match &message.body {
+            Body::Append(Append { batch: Some(_), .. }) => carrier.send_entries(frame),
+            _ if message.is_report() => carrier.send_spare(lane, frame),
+            _ => carrier.send(lane, frame),
+        };
         if queued.is_err() {
             dropped(DropReason::QueueFull);
         }
@@ -463,6 +482,12 @@ impl Link for QuicLink {
 
     fn is_running(&self) -> bool {
         self.keeper.as_ref().is_none_or(Addr::connected) || self.shared.is_closed.get()
+    }
+
+    fn probe(&self, arrived: Box<dyn FnOnce() + Send>) {
+        if let Some(keeper) = &self.keeper {
+            keeper.do_send(Probe(arrived));
+        }
     }
 }
 

@@ -446,6 +446,16 @@ impl Counts {
         self.get("round_trip", "")
     }
 
+    /// How many writes of entries were reported.
+    pub fn wrote_entries(&self) -> u64 {
+        self.get("wrote_entries", "")
+    }
+
+    /// How many turns of actors and tasks that drive links were reported.
+    pub fn link_turns(&self) -> u64 {
+        self.get("link_turn", "")
+    }
+
     /// When the certificate ends, in seconds since 1970; 0 if that was not reported.
     pub fn certificate_expires(&self) -> u64 {
         self.get("certificate_expires", "")
@@ -516,6 +526,14 @@ impl NetworkObserver for Counts {
 
     fn round_trip(&self, _: NodeId, _: Duration) {
         self.add("round_trip", "", 1);
+    }
+
+    fn wrote_entries(&self, _: NodeId, _: Duration) {
+        self.add("wrote_entries", "", 1);
+    }
+
+    fn link_turn(&self, _: Duration) {
+        self.add("link_turn", "", 1);
     }
 
     fn certificate_expires(&self, at_unix_seconds: u64) {
