@@ -5,11 +5,12 @@
 //! node it describes.
 
 use crate::labels::{
-    ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal, Label as _, Lane,
-    Mailbox, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, ReloadResult,
-    Repair, Resource, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, VoteResult, Waiting,
+    ActorName, ConnectionResult, CountedMailbox, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal,
+    Label as _, Lane, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult,
+    ReloadResult, Repair, Resource, Shortage, SnapshotPhase, StorageOp, TermChange, TransferResult, VoteDirection,
+    VoteResult, Waiting,
 };
-use Unit::{Bytes, Count, Entries, Index, Ratio, Seconds, Term, UnixSeconds, Yes};
+use Unit::{Bytes, Count, Entries, Index, Milliseconds, Ratio, Seconds, Term, UnixSeconds, Yes};
 
 /// One row of the table: all properties of a metric.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -67,6 +68,8 @@ pub enum Unit {
     Bytes,
     /// A duration in seconds.
     Seconds,
+    /// A duration in milliseconds: of counters of time, which count whole numbers.
+    Milliseconds,
     /// A part of a whole, from 0 to 1.
     Ratio,
     /// A point in time, in seconds since 1970.
@@ -122,6 +125,7 @@ const ROLES: Label = closed("role", NodeRole::VALUES);
 const CAUSE: Label = closed("cause", TermChange::VALUES);
 const PHASE: Label = closed("phase", Phase::VALUES);
 const ELECTION_RESULT: Label = closed("result", ElectionResult::VALUES);
+const TRANSFER_RESULT: Label = closed("result", TransferResult::VALUES);
 const VOTE_DIRECTION: Label = closed("direction", VoteDirection::VALUES);
 const VOTE_RESULT: Label = closed("result", VoteResult::VALUES);
 const PROPOSAL_RESULT: Label = closed("result", ProposalResult::VALUES);
@@ -137,7 +141,7 @@ const REASON: Label = closed("reason", DropReason::VALUES);
 const SNAPSHOT_PHASE: Label = closed("phase", SnapshotPhase::VALUES);
 const REPAIR: Label = closed("result", Repair::VALUES);
 const ACTOR: Label = closed("actor", ActorName::VALUES);
-const MAILBOX: Label = closed("actor", Mailbox::VALUES);
+const COUNTED_MAILBOX: Label = closed("actor", CountedMailbox::VALUES);
 const RESOURCE: Label = closed("resource", Resource::VALUES);
 const WAITING: Label = closed("waiting", Waiting::VALUES);
 const SHORT_OF: Label = closed("what", Shortage::VALUES);
@@ -184,6 +188,15 @@ catalogue! {
         "Times that the node started to follow a different leader or became the leader.";
     HAS_LEADER: GAUGE, Yes, "quorate_has_leader", "1 while the node leads or knows its leader.";
     LEADERLESS: COUNTER, Seconds, "quorate_leaderless_seconds_total", "Time without a known leader, in whole seconds.";
+    LEADERLESS_MS: COUNTER, Milliseconds, "quorate_leaderless_milliseconds_total", "The same in whole milliseconds.";
+    LEASE_HELD: GAUGE, Yes, "quorate_lease_held",
+        "1 while the node leads with a valid lease, looked at once per heartbeat interval; reads begin and renew it, so without reads there is none.";
+    LEASE_LOSSES: COUNTER, Count, "quorate_lease_losses_total",
+        "Times that the node's lease ended: with its leadership, by a transfer, or because nothing renewed it for ten seconds.";
+    TRANSFERS: COUNTER, Count, "quorate_leadership_transfers_total" {TRANSFER_RESULT},
+        "Leadership transfers that this node made as the leader and that ended, or that it refused, by result.";
+    TRANSFER_DURATION: ELECTION, Seconds, "quorate_leadership_transfer_duration_seconds",
+        "Time from the start of a leadership transfer until another node led or it was given up, for every result but refused.";
 
     // The log.
     FIRST_INDEX: GAUGE, Index, "quorate_first_index", "Index of the first entry in the log.";
@@ -198,6 +211,8 @@ catalogue! {
         "Proposals made on this node that were answered, by result.";
     PROPOSALS_IN_FLIGHT: GAUGE, Count, "quorate_proposals_in_flight", "Proposals made on this node that wait for their answer.";
     SESSIONS: GAUGE, Count, "quorate_sessions", "Client sessions that this node remembers; equal on nodes with the same applied index.";
+    SESSIONS_EXPIRED: COUNTER, Count, "quorate_sessions_expired_total",
+        "Client sessions that this node forgot because they were idle for too long or too many; entries that are applied again after a restart count again.";
     PROPOSAL_DURATION: LATENCY, Seconds, "quorate_proposal_duration_seconds" {STAGE},
         "Time that a batch of proposals spent in a stage, one observation per batch, on the leader; the means of queue, encode, quorum, commit, apply and reply sum to that of total, and persist is the leader's own disk.";
     BATCH_ENTRIES: BATCH, Entries, "quorate_batch_entries", "Proposals that the leader appended to its log in one batch.";
@@ -209,6 +224,13 @@ catalogue! {
     EFFECTS_PERFORMED: COUNTER, Count, "quorate_effects_performed_total", "Effects that the handler on this node performed.";
     EFFECTS_RETRIED: COUNTER, Count, "quorate_effects_retried_total",
         "Calls of the handler on this node that failed, panicked or took too long; the effect is performed again.";
+
+    // Timers and watches of a service.
+    TIMERS_PENDING: GAUGE, Count, "quorate_timers_pending", "Timers of the service that are set and did not fire yet; equal on nodes with the same applied index.";
+    TIMERS_FIRED: COUNTER, Count, "quorate_timers_fired_total",
+        "Timers of the service that fired in entries that this node applied; entries that are applied again after a restart count again.";
+    WATCHES: GAUGE, Count, "quorate_watches", "Open watches of this node's service.";
+    WATCH_EVENTS: COUNTER, Count, "quorate_watch_events_total", "Events that the watches of this node returned to their callers.";
 
     // Storage.
     FSYNC_DURATION: LATENCY, Seconds, "quorate_storage_fsync_duration_seconds", "Time that one fdatasync of the log took.";
@@ -240,6 +262,8 @@ catalogue! {
     PEER_STATE: GAUGE, Yes, "quorate_peer_state" {PEER, STATE},
         "1 for the current state of replication to the peer, 0 for the others; all 0 unless the node leads.";
     PEER_RTT: GAUGE, Seconds, "quorate_peer_rtt_seconds" {PEER}, "Last round-trip time that the network measured; absent before the first.";
+    PEER_SEND: LATENCY, Seconds, "quorate_peer_send_seconds" {PEER},
+        "Time from queueing entries for the peer until the connection took them over to send, one observation per write, of its first entries; none unless the node leads, and none on a network in memory.";
     PEER_ACKNOWLEDGE: LATENCY, Seconds, "quorate_peer_acknowledge_seconds" {PEER},
         "Time from sending entries to the peer until it acknowledged them as durable, one observation per acknowledgement; none unless the node leads.";
     APPEND_REJECTIONS: COUNTER, Count, "quorate_append_rejections_total" {PEER},
@@ -257,10 +281,13 @@ catalogue! {
         "Snapshots that failed in a phase; the node retries, except after a failed restore, which stops it.";
 
     // The process.
-    MAILBOX_DEPTH: GAUGE, Count, "quorate_actor_mailbox_depth" {ACTOR}, "Messages in the actor's mailbox when it last looked.";
-    MAILBOX_WAIT: LATENCY, Seconds, "quorate_actor_mailbox_wait_seconds" {MAILBOX},
-        "Time that a message waited in the actor's mailbox: for the applier, of each batch of committed entries; for consensus, of each report of the applier.";
-    ACTOR_BUSY: COUNTER, Seconds, "quorate_actor_busy_seconds_total" {ACTOR}, "Time that the actor spent handling messages, in whole seconds.";
+    MAILBOX_DEPTH: GAUGE, Count, "quorate_actor_mailbox_depth" {COUNTED_MAILBOX},
+        "Messages in the actor's mailbox when the last measuring message entered it; absent before the first, and for a storage actor that does not count.";
+    MAILBOX_WAIT: LATENCY, Seconds, "quorate_actor_mailbox_wait_seconds" {ACTOR},
+        "Time that a measuring message waited in the actor's mailbox, behind the messages before it; one per heartbeat interval and actor while it runs, for consensus up to four.";
+    ACTOR_BUSY: COUNTER, Seconds, "quorate_actor_busy_seconds_total" {ACTOR},
+        "Time of the actor's turns on its thread, in whole seconds; of log_writer and applier with their waits for the disk and the state machine, of peer_link with the tasks that read and write connections.";
+    ACTOR_BUSY_MS: COUNTER, Milliseconds, "quorate_actor_busy_milliseconds_total" {ACTOR}, "The same in whole milliseconds.";
     EVENT_LOOP_DELAY: LATENCY, Seconds, "quorate_event_loop_delay_seconds",
         "Delay of a timer on the node's own thread; measured four times per heartbeat interval.";
     LATE_WAKEUPS: COUNTER, Count, "quorate_late_wakeups_total",

@@ -119,6 +119,20 @@ label! {
 }
 
 label! {
+    /// The end of a leadership transfer that this node was to make.
+    pub TransferResult {
+        /// The target leads.
+        Done = "done",
+        /// The target did not catch up, or did not take over in time; this node still leads.
+        TimedOut = "timed_out",
+        /// Another node than the target leads.
+        AnotherLeads = "another_leads",
+        /// It did not begin.
+        Refused = "refused",
+    }
+}
+
+label! {
     /// The answer to a proposal.
     pub ProposalResult {
         /// Committed and applied.
@@ -387,11 +401,14 @@ label! {
 }
 
 label! {
-    /// An actor of which the wait in the mailbox is measured.
-    pub Mailbox {
-        /// It owns term, vote, role and membership.
+    /// An actor that counts the messages that it takes from its mailbox, so that the number of
+    /// waiting ones is known.
+    pub CountedMailbox {
+        /// Term, vote, role, membership, commit index.
         Consensus = "consensus",
-        /// It owns the state machine.
+        /// The durable log and snapshots.
+        LogWriter = "log_writer",
+        /// The state machine.
         Applier = "applier",
     }
 }
@@ -414,7 +431,9 @@ label! {
         Applier = "applier",
         /// Arrival of a snapshot.
         SnapshotReceiver = "snapshot_receiver",
-        /// The connection to a peer.
+        /// Reports for members that look at the cluster.
+        Reporter = "reporter",
+        /// The connections with peers.
         PeerLink = "peer_link",
     }
 }

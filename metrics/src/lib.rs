@@ -41,9 +41,10 @@ mod labels;
 
 pub use handles::{NodeMetrics, PeerMetrics};
 pub use labels::{
-    ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal, Label, Lane,
-    Mailbox, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, ReloadResult,
-    Repair, Resource, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, Waiting,
+    ActorName, ConnectionResult, CountedMailbox, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal,
+    Label, Lane, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult,
+    ReloadResult, Repair, Resource, Shortage, SnapshotPhase, StorageOp, TermChange, TransferResult, VoteDirection,
+    Waiting,
 };
 
 use exporter::Exporter;

@@ -3,10 +3,10 @@
 mod support;
 
 use quorate_metrics::{
-    ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal, Lane, Mailbox,
-    Metrics, NodeMetrics, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult,
-    ReloadResult, Repair, Resource, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, Waiting,
-    catalogue::CATALOGUE,
+    ActorName, ConnectionResult, CountedMailbox, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal,
+    Lane, Metrics, NodeMetrics, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode,
+    ReadResult, ReloadResult, Repair, Resource, Shortage, SnapshotPhase, StorageOp, TermChange, TransferResult,
+    VoteDirection, Waiting, catalogue::CATALOGUE,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -75,15 +75,17 @@ fn a_failed_reload_shows_until_credentials_of_the_same_kind_are_loaded() {
 }
 
 #[test]
-fn parts_of_a_second_add_up_to_seconds_and_nothing_is_lost() {
+fn parts_of_a_second_add_up_to_milliseconds_and_seconds_and_nothing_is_lost() {
     let metrics = Metrics::new();
     let busy_after = |took: Duration| {
         metrics.node(1).actor_busy(ActorName::Consensus, took);
-        without_buckets(&metrics)["quorate_actor_busy_seconds_total{actor=consensus}"]
+        let page = without_buckets(&metrics);
+        ["seconds", "milliseconds"].map(|unit| page[&format!("quorate_actor_busy_{unit}_total{{actor=consensus}}")])
     };
     let told =
         [MS(999), Duration::from_micros(999), Duration::from_nanos(999), Duration::from_nanos(1), MS(3700), MS(300)];
-    assert_eq!(told.map(busy_after), [0.0, 0.0, 0.0, 1.0, 4.0, 5.0]);
+    let expected = [[0.0, 999.0], [0.0, 999.0], [0.0, 999.0], [1.0, 1000.0], [4.0, 4700.0], [5.0, 5000.0]];
+    assert_eq!(told.map(busy_after), expected);
 }
 
 struct Step {
@@ -130,7 +132,20 @@ steps! {
     }
     NodeMetrics::leader_changed => { "quorate_leader_changes_total{}" = 1.0 }
     |node| node.has_leader(true) => { "quorate_has_leader{}" = 1.0 }
-    |node| node.leaderless_for(MS(1500)) => { "quorate_leaderless_seconds_total{}" = 1.0 }
+    |node| node.leaderless_for(MS(1500)) => {
+        "quorate_leaderless_seconds_total{}" = 1.0,
+        "quorate_leaderless_milliseconds_total{}" = 1500.0,
+    }
+    |node| node.lease_held(true) => { "quorate_lease_held{}" = 1.0 }
+    NodeMetrics::lease_lost => { "quorate_lease_losses_total{}" = 1.0 }
+    |node| node.transfer_ended(TransferResult::Done, Some(MS(30))) => {
+        "quorate_leadership_transfers_total{result=done}" = 1.0,
+        "quorate_leadership_transfer_duration_seconds_count{}" = 1.0,
+        "quorate_leadership_transfer_duration_seconds_sum{}" = 0.03,
+    }
+    |node| node.transfer_ended(TransferResult::Refused, None) => {
+        "quorate_leadership_transfers_total{result=refused}" = 1.0,
+    }
     |node| node.log_spans(11, 99) => { "quorate_first_index{}" = 11.0, "quorate_last_index{}" = 99.0 }
     |node| node.set_durable_index(98) => { "quorate_durable_index{}" = 98.0 }
     |node| node.set_commit_index(97) => { "quorate_commit_index{}" = 97.0 }
@@ -141,6 +156,7 @@ steps! {
     }
     |node| node.proposals_in_flight(12) => { "quorate_proposals_in_flight{}" = 12.0 }
     |node| node.sessions(3) => { "quorate_sessions{}" = 3.0 }
+    |node| node.sessions_expired(2) => { "quorate_sessions_expired_total{}" = 2.0 }
     |node| node.proposal_stage(ProposalStage::Total, MS(2)) => {
         "quorate_proposal_duration_seconds_count{stage=total}" = 1.0,
         "quorate_proposal_duration_seconds_sum{stage=total}" = 0.002,
@@ -160,6 +176,10 @@ steps! {
     |node| node.effects_pending(5) => { "quorate_effects_pending{}" = 5.0 }
     NodeMetrics::effect_performed => { "quorate_effects_performed_total{}" = 1.0 }
     NodeMetrics::effect_retried => { "quorate_effects_retried_total{}" = 1.0 }
+    |node| node.timers_pending(4) => { "quorate_timers_pending{}" = 4.0 }
+    |node| node.timers_fired(3) => { "quorate_timers_fired_total{}" = 3.0 }
+    |node| { node.watch_opened(); node.watch_opened(); node.watch_closed() } => { "quorate_watches{}" = 1.0 }
+    |node| node.watch_events(5) => { "quorate_watch_events_total{}" = 5.0 }
     |node| node.fsync_took(MS(1)) => {
         "quorate_storage_fsync_duration_seconds_count{}" = 1.0,
         "quorate_storage_fsync_duration_seconds_sum{}" = 0.001,
@@ -193,13 +213,17 @@ steps! {
         "quorate_peer_acknowledge_seconds_count{peer=2}" = 1.0,
         "quorate_peer_acknowledge_seconds_sum{peer=2}" = 0.002,
     }
+    |node| node.peer(2).sent(MS(3)) => {
+        "quorate_peer_send_seconds_count{peer=2}" = 1.0,
+        "quorate_peer_send_seconds_sum{peer=2}" = 0.003,
+    }
     |node| node.free_space(4096) => { "quorate_storage_free_bytes{}" = 4096.0 }
     |node| node.pressure(Resource::Io, Waiting::One, 0.25) => {
         "quorate_pressure_ratio{resource=io,waiting=some}" = 0.25,
     }
-    |node| node.mailbox_waited(Mailbox::Applier, MS(2)) => {
-        "quorate_actor_mailbox_wait_seconds_count{actor=applier}" = 1.0,
-        "quorate_actor_mailbox_wait_seconds_sum{actor=applier}" = 0.002,
+    |node| node.mailbox_waited(ActorName::Reporter, MS(2)) => {
+        "quorate_actor_mailbox_wait_seconds_count{actor=reporter}" = 1.0,
+        "quorate_actor_mailbox_wait_seconds_sum{actor=reporter}" = 0.002,
     }
     |node| node.peer(2).append_rejected() => { "quorate_append_rejections_total{peer=2}" = 1.0 }
     |node| node.peer(2).net_bytes(Direction::Sent, Lane::Append, 512) => {
@@ -227,9 +251,10 @@ steps! {
     |node| node.snapshot_failed(SnapshotPhase::Restore) => {
         "quorate_snapshot_failures_total{phase=restore}" = 1.0,
     }
-    |node| node.mailbox_depth(ActorName::Consensus, 5) => { "quorate_actor_mailbox_depth{actor=consensus}" = 5.0 }
+    |node| node.mailbox_depth(CountedMailbox::Consensus, 5) => { "quorate_actor_mailbox_depth{actor=consensus}" = 5.0 }
     |node| node.actor_busy(ActorName::Applier, MS(2250)) => {
         "quorate_actor_busy_seconds_total{actor=applier}" = 2.0,
+        "quorate_actor_busy_milliseconds_total{actor=applier}" = 2250.0,
     }
     |node| node.woke(MS(700), true) => {
         "quorate_event_loop_delay_seconds_sum{}" = 0.7, "quorate_event_loop_delay_seconds_count{}" = 1.0,

@@ -35,6 +35,7 @@ fn row(metric: &Metric) -> String {
         Unit::Term => "term",
         Unit::Bytes => "bytes",
         Unit::Seconds => "seconds",
+        Unit::Milliseconds => "milliseconds",
         Unit::Ratio => "0 to 1",
         Unit::UnixSeconds => "seconds since 1970",
     };

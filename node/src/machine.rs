@@ -35,6 +35,16 @@ pub struct At {
     pub version: u32,
 }
 
+/// The timers of a hosted service, in numbers.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Timers {
+    /// Those that are set.
+    pub pending: u64,
+    /// Those that fired since this was last asked.
+    pub fired: u64,
+}
+
 /// The service that is replicated: the one trait that a user implements.
 ///
 /// Every node applies the same commands in the same order to its own copy. All copies stay equal so
@@ -136,6 +146,12 @@ pub trait StateMachine: Send + 'static {
     #[doc(hidden)]
     fn schema_version(&self) -> Option<u32> {
         None
+    }
+
+    /// The timers of a hosted service: after every batch of entries.
+    #[doc(hidden)]
+    fn timers(&mut self) -> Timers {
+        Timers::default()
     }
 
     /// The generation of the fences of this node's leaderships: for the layer of services.

@@ -2,6 +2,7 @@
 //! of the node.
 
 use crate::{
+    actors::load::Load,
     events::{Events, What, millis},
     reports::sync_times::{DiskChange, SyncRecord},
 };
@@ -21,14 +22,15 @@ use std::{
 /// Records the reports of the storage.
 pub(crate) struct ObservedStorage {
     metrics: NodeMetrics,
+    load: Load,
     events: Option<Events>,
     /// The time of syncs, for events and reports.
     syncs: Arc<SyncRecord>,
 }
 
 impl ObservedStorage {
-    pub(crate) fn new(metrics: NodeMetrics, events: Option<Events>, syncs: Arc<SyncRecord>) -> Self {
-        Self { metrics, events, syncs }
+    pub(crate) fn new((metrics, load): (NodeMetrics, Load), events: Option<Events>, syncs: Arc<SyncRecord>) -> Self {
+        Self { metrics, load, events, syncs }
     }
 }
 
@@ -60,6 +62,10 @@ impl StorageObserver for ObservedStorage {
 
     fn log_bytes(&self, bytes: u64) {
         self.metrics.log_bytes(bytes);
+    }
+
+    fn took_message(&self) {
+        self.load.took(metrics::ActorName::LogWriter);
     }
 }
 
@@ -124,6 +130,14 @@ impl NetworkObserver for ObservedNetwork {
 
     fn connection(&self, peer: Option<NodeId>, result: ConnectionResult) {
         self.node.connection(self.member(peer), label_of_result(result));
+    }
+
+    fn wrote_entries(&self, peer: NodeId, took: Duration) {
+        self.with(peer, |peer| peer.metrics.sent(took));
+    }
+
+    fn link_turn(&self, took: Duration) {
+        self.node.actor_busy(metrics::ActorName::PeerLink, took);
     }
 
     fn dropped(&self, peer: Option<NodeId>, reason: DropReason) {

@@ -1,17 +1,17 @@
 //! Load of the actors, delays of their threads, and shortages of the process.
 
 use super::{NodeMetrics, float};
-use crate::labels::{ActorName, HttpRefusal, Mailbox, NodeThread, Shortage};
+use crate::labels::{ActorName, CountedMailbox, HttpRefusal, NodeThread, Shortage};
 use std::time::Duration;
 
 impl NodeMetrics {
-    /// Sets the number of waiting messages of the actor, or of all actors of that name together.
-    pub fn mailbox_depth(&self, actor: ActorName, messages: u64) {
+    /// Sets the number of messages that waited in the actor's mailbox when it was measured.
+    pub fn mailbox_depth(&self, actor: CountedMailbox, messages: u64) {
         self.inner.actors.mailbox_depth.of(actor).set(float(messages));
     }
 
-    /// Records the time that a message waited in the actor's mailbox.
-    pub fn mailbox_waited(&self, actor: Mailbox, took: Duration) {
+    /// Records the time that a message waited in the mailbox of the actor, or of one of that name.
+    pub fn mailbox_waited(&self, actor: ActorName, took: Duration) {
         self.inner.actors.mailbox_wait.of(actor).record(took);
     }
 
@@ -22,7 +22,7 @@ impl NodeMetrics {
         self.inner.actors.late_wakeups.increment(late.into());
     }
 
-    /// Adds time that the actor spent on handling messages.
+    /// Adds the time of a turn of the actor, or of one of that name.
     pub fn actor_busy(&self, actor: ActorName, took: Duration) {
         self.inner.actors.busy.of(actor).add(took);
     }

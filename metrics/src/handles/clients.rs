@@ -20,6 +20,11 @@ impl NodeMetrics {
         self.inner.clients.sessions.set(float(count));
     }
 
+    /// Counts client sessions that the node forgot, because they were idle for too long or too many.
+    pub fn sessions_expired(&self, count: u64) {
+        self.inner.clients.sessions_expired.increment(count);
+    }
+
     /// Records the time that one proposal spent in a stage.
     pub fn proposal_stage(&self, stage: ProposalStage, took: Duration) {
         self.proposal_stage_n(stage, took, 1);

@@ -1,7 +1,7 @@
-//! Role, term, campaigns, votes, and whether a leader is known.
+//! Role, term, campaigns, votes, leases, transfers, and whether a leader is known.
 
 use super::{NodeMetrics, float};
-use crate::labels::{ElectionResult, NodeRole, Phase, TermChange, VoteDirection, VoteResult};
+use crate::labels::{ElectionResult, NodeRole, Phase, TermChange, TransferResult, VoteDirection, VoteResult};
 use std::time::Duration;
 
 impl NodeMetrics {
@@ -51,6 +51,25 @@ impl NodeMetrics {
     /// Sets whether the node leads or knows its leader.
     pub fn has_leader(&self, has: bool) {
         self.inner.elections.has_leader.set(u8::from(has));
+    }
+
+    /// Sets whether the node leads with a valid lease.
+    pub fn lease_held(&self, is_held: bool) {
+        self.inner.elections.lease_held.set(u8::from(is_held));
+    }
+
+    /// Counts the end of a lease of this node.
+    pub fn lease_lost(&self) {
+        self.inner.elections.lease_losses.increment(1);
+    }
+
+    /// Counts a leadership transfer of this node that ended or was refused, with the time since its
+    /// start if it had begun.
+    pub fn transfer_ended(&self, result: TransferResult, took: Option<Duration>) {
+        self.inner.elections.transfers.of(result).increment(1);
+        if let Some(took) = took {
+            self.inner.elections.transfer_duration.record(took);
+        }
     }
 
     /// Adds time without a known leader, `elapsed` since the last call. Called when a leader is

@@ -11,6 +11,7 @@ mod log;
 mod peers;
 mod scope;
 mod series;
+mod service;
 mod snapshots;
 mod storage;
 
@@ -40,6 +41,7 @@ struct Inner {
     credentials: series::Credentials,
     effects: series::Effects,
     host: host::Host,
+    service: series::Service,
     storage: series::Storage,
     peers: peers::Peers,
     snapshots: series::Snapshots,
@@ -60,6 +62,7 @@ impl NodeMetrics {
             credentials: series::Credentials::register(&scope),
             effects: series::Effects::register(&scope),
             host: host::Host::register(&scope),
+            service: series::Service::register(&scope),
             storage: series::Storage::register(&scope),
             peers: peers::Peers::register(&scope),
             snapshots: series::Snapshots::register(&scope),

@@ -90,6 +90,7 @@ struct Peer {
     lag: Gauge,
     state: Chosen<PeerState>,
     rtt: LateGauge,
+    send: Histogram,
     acknowledge: Histogram,
     rejections: Counter,
     divergences: Counter,
@@ -123,6 +124,7 @@ impl PeerMetrics {
             lag: scope.gauge(&catalogue::PEER_LAG),
             state: scope.choice(&catalogue::PEER_STATE, "state"),
             rtt: scope.late_gauge(&catalogue::PEER_RTT),
+            send: scope.histogram(&catalogue::PEER_SEND),
             acknowledge: scope.histogram(&catalogue::PEER_ACKNOWLEDGE),
             rejections: scope.counter(&catalogue::APPEND_REJECTIONS),
             divergences: scope.counter(&catalogue::DIVERGENCES),
@@ -167,6 +169,11 @@ impl PeerMetrics {
     /// Sets the number of settings that differ between the peer and this node.
     pub fn settings_differ(&self, count: u64) {
         self.inner.settings.set(float(count));
+    }
+
+    /// Records the time from queueing entries until the connection took them over.
+    pub fn sent(&self, took: Duration) {
+        self.inner.send.record(took);
     }
 
     /// Records the time from sending entries until the peer acknowledged them.

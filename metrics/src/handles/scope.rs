@@ -1,7 +1,11 @@
 //! Registration of handles with the right labels, and the kinds of handle that the
 //! `metrics` crate lacks.
 
-use crate::{catalogue::Metric, exporter::Exporter, labels::Label};
+use crate::{
+    catalogue::{Metric, Unit},
+    exporter::Exporter,
+    labels::Label,
+};
 use metrics::{Counter, Gauge, Histogram, IntoF64};
 use std::{
     marker::PhantomData,
@@ -40,8 +44,11 @@ impl Scope {
         self.exporter.counter(metric, self.labels.clone())
     }
 
-    pub(super) fn time_counter(&self, metric: &'static Metric) -> TimeCounter {
-        TimeCounter { seconds: self.counter(metric), nanoseconds: AtomicU64::new(0) }
+    /// A counter of time in two units.
+    pub(super) fn time_counter(&self, seconds: &'static Metric, milliseconds: &'static Metric) -> TimeCounter {
+        debug_assert_eq!((seconds.unit, milliseconds.unit), (Unit::Seconds, Unit::Milliseconds));
+        let (seconds, milliseconds) = (self.counter(seconds), self.counter(milliseconds));
+        TimeCounter { seconds, milliseconds, nanoseconds: AtomicU64::new(0) }
     }
 
     pub(super) fn gauge(&self, metric: &'static Metric) -> Gauge {
@@ -113,9 +120,11 @@ impl LateGauge {
 }
 
 /// A counter of time. Counters of the `metrics` crate are whole numbers, so the page has whole
-/// seconds; the fraction is kept here until it makes a second, so nothing is lost to rounding.
+/// milliseconds and whole seconds; the fraction is kept here until it makes one, so nothing is lost
+/// to rounding.
 pub(super) struct TimeCounter {
     seconds: Counter,
+    milliseconds: Counter,
     /// The sum of all times added; overflows after 584 years.
     nanoseconds: AtomicU64,
 }
@@ -124,14 +133,17 @@ impl TimeCounter {
     pub(super) fn add(&self, time: Duration) {
         let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let before = self.nanoseconds.fetch_add(time, Relaxed);
-        let seconds_before = before / NANOSECONDS_A_SECOND;
-        let seconds = before.wrapping_add(time) / NANOSECONDS_A_SECOND;
-        if seconds > seconds_before {
-            self.seconds.increment(seconds - seconds_before);
+        let after = before.wrapping_add(time);
+        let milliseconds = (after / NANOSECONDS_A_MILLISECOND).saturating_sub(before / NANOSECONDS_A_MILLISECOND);
+        // Most times are shorter, so that most calls end here.
+        if milliseconds > 0 {
+            self.milliseconds.increment(milliseconds);
+            self.seconds.increment((after / NANOSECONDS_A_SECOND).saturating_sub(before / NANOSECONDS_A_SECOND));
         }
     }
 }
 
+const NANOSECONDS_A_MILLISECOND: u64 = 1_000_000;
 const NANOSECONDS_A_SECOND: u64 = 1_000_000_000;
 
 /// Exact below 2^53, which counts, indexes and terms do not reach.

@@ -5,17 +5,17 @@ use super::scope::{Chosen, Each, LateGauge, Scope, TimeCounter};
 use crate::{
     catalogue,
     labels::{
-        ActorName, CredentialsOf, Direction, ElectionResult, HttpRefusal, Mailbox, NodeRole, NodeThread, Phase,
+        ActorName, CountedMailbox, CredentialsOf, Direction, ElectionResult, HttpRefusal, NodeRole, NodeThread, Phase,
         ProposalResult, ProposalStage, ReadMode, ReadResult, ReloadResult, Repair, Shortage, SnapshotPhase, StorageOp,
-        TermChange, VoteDirection, VoteResult,
+        TermChange, TransferResult, VoteDirection, VoteResult,
     },
 };
 use metrics::{Counter, Gauge, Histogram};
 
 /// Load of the actors, delays of their threads, and shortages of the process.
 pub(super) struct Actors {
-    pub(super) mailbox_depth: Each<ActorName, Gauge>,
-    pub(super) mailbox_wait: Each<Mailbox, Histogram>,
+    pub(super) mailbox_depth: Each<CountedMailbox, LateGauge>,
+    pub(super) mailbox_wait: Each<ActorName, Histogram>,
     pub(super) busy: Each<ActorName, TimeCounter>,
     pub(super) event_loop_delay: Histogram,
     pub(super) late_wakeups: Counter,
@@ -29,9 +29,9 @@ pub(super) struct Actors {
 impl Actors {
     pub(super) fn register(scope: &Scope) -> Self {
         Self {
-            mailbox_depth: scope.each("actor", |scope| scope.gauge(&catalogue::MAILBOX_DEPTH)),
+            mailbox_depth: scope.each("actor", |scope| scope.late_gauge(&catalogue::MAILBOX_DEPTH)),
             mailbox_wait: scope.each("actor", |scope| scope.histogram(&catalogue::MAILBOX_WAIT)),
-            busy: scope.each("actor", |scope| scope.time_counter(&catalogue::ACTOR_BUSY)),
+            busy: scope.each("actor", |scope| scope.time_counter(&catalogue::ACTOR_BUSY, &catalogue::ACTOR_BUSY_MS)),
             event_loop_delay: scope.histogram(&catalogue::EVENT_LOOP_DELAY),
             late_wakeups: scope.counter(&catalogue::LATE_WAKEUPS),
             shortages: scope.each("what", |scope| scope.counter(&catalogue::SHORTAGES)),
@@ -48,6 +48,7 @@ pub(super) struct Clients {
     pub(super) proposals: Each<ProposalResult, Counter>,
     pub(super) in_flight: Gauge,
     pub(super) sessions: Gauge,
+    pub(super) sessions_expired: Counter,
     pub(super) stages: Each<ProposalStage, Histogram>,
     pub(super) batch: Histogram,
     pub(super) reads: Each<ReadMode, Each<ReadResult, Counter>>,
@@ -60,6 +61,7 @@ impl Clients {
             proposals: scope.each("result", |scope| scope.counter(&catalogue::PROPOSALS)),
             in_flight: scope.gauge(&catalogue::PROPOSALS_IN_FLIGHT),
             sessions: scope.gauge(&catalogue::SESSIONS),
+            sessions_expired: scope.counter(&catalogue::SESSIONS_EXPIRED),
             stages: scope.each("stage", |scope| scope.histogram(&catalogue::PROPOSAL_DURATION)),
             batch: scope.histogram(&catalogue::BATCH_ENTRIES),
             reads: scope.each("mode", |scope| scope.each("result", |scope| scope.counter(&catalogue::READS))),
@@ -88,7 +90,7 @@ impl Credentials {
     }
 }
 
-/// Role, term, campaigns, votes, and whether a leader is known.
+/// Role, term, campaigns, votes, leases, transfers, and whether a leader is known.
 pub(super) struct Elections {
     pub(super) role: Chosen<NodeRole>,
     pub(super) term: Gauge,
@@ -100,6 +102,10 @@ pub(super) struct Elections {
     pub(super) leader_changes: Counter,
     pub(super) has_leader: Gauge,
     pub(super) leaderless: TimeCounter,
+    pub(super) lease_held: Gauge,
+    pub(super) lease_losses: Counter,
+    pub(super) transfers: Each<TransferResult, Counter>,
+    pub(super) transfer_duration: Histogram,
 }
 
 impl Elections {
@@ -117,7 +123,11 @@ impl Elections {
             }),
             leader_changes: scope.counter(&catalogue::LEADER_CHANGES),
             has_leader: scope.gauge(&catalogue::HAS_LEADER),
-            leaderless: scope.time_counter(&catalogue::LEADERLESS),
+            leaderless: scope.time_counter(&catalogue::LEADERLESS, &catalogue::LEADERLESS_MS),
+            lease_held: scope.gauge(&catalogue::LEASE_HELD),
+            lease_losses: scope.counter(&catalogue::LEASE_LOSSES),
+            transfers: scope.each("result", |scope| scope.counter(&catalogue::TRANSFERS)),
+            transfer_duration: scope.histogram(&catalogue::TRANSFER_DURATION),
         }
     }
 }
@@ -158,6 +168,25 @@ impl Snapshots {
             bytes: scope.each("direction", |scope| scope.counter(&catalogue::SNAPSHOT_BYTES)),
             duration: scope.each("phase", |scope| scope.histogram(&catalogue::SNAPSHOT_DURATION)),
             failures: scope.each("phase", |scope| scope.counter(&catalogue::SNAPSHOT_FAILURES)),
+        }
+    }
+}
+
+/// The timers and watches of a service.
+pub(super) struct Service {
+    pub(super) timers_pending: Gauge,
+    pub(super) timers_fired: Counter,
+    pub(super) watches: Gauge,
+    pub(super) watch_events: Counter,
+}
+
+impl Service {
+    pub(super) fn register(scope: &Scope) -> Self {
+        Self {
+            timers_pending: scope.gauge(&catalogue::TIMERS_PENDING),
+            timers_fired: scope.counter(&catalogue::TIMERS_FIRED),
+            watches: scope.gauge(&catalogue::WATCHES),
+            watch_events: scope.counter(&catalogue::WATCH_EVENTS),
         }
     }
 }

@@ -4,9 +4,10 @@
 pub(crate) mod promql;
 
 use quorate_metrics::{
-    ActorName, ConnectionResult, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal, Label, Lane,
-    Mailbox, Metrics, NodeMetrics, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode,
-    ReadResult, ReloadResult, Repair, Resource, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, Waiting,
+    ActorName, ConnectionResult, CountedMailbox, CredentialsOf, Direction, DropReason, ElectionResult, HttpRefusal,
+    Label, Lane, Metrics, NodeMetrics, NodeRole, NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode,
+    ReadResult, ReloadResult, Repair, Resource, Shortage, SnapshotPhase, StorageOp, TermChange, TransferResult,
+    VoteDirection, Waiting,
 };
 use std::{
     collections::BTreeMap,
@@ -85,6 +86,9 @@ pub(crate) fn record_everything(node: &NodeMetrics) {
     node.leader_changed();
     node.has_leader(true);
     node.leaderless_for(took);
+    node.lease_held(true);
+    node.lease_lost();
+    TransferResult::ALL.iter().for_each(|result| node.transfer_ended(*result, Some(took)));
     node.log_spans(1, 9);
     node.set_durable_index(8);
     node.set_commit_index(7);
@@ -93,9 +97,14 @@ pub(crate) fn record_everything(node: &NodeMetrics) {
     ProposalResult::ALL.iter().for_each(|result| node.proposals(*result, 2));
     node.proposals_in_flight(4);
     node.sessions(3);
+    node.sessions_expired(2);
+    node.timers_pending(4);
+    node.timers_fired(3);
+    node.watch_opened();
+    node.watch_events(5);
     ProposalStage::ALL.iter().for_each(|stage| node.proposal_stage(*stage, took));
     node.batch(64);
-    Mailbox::ALL.iter().for_each(|actor| node.mailbox_waited(*actor, took));
+    CountedMailbox::ALL.iter().for_each(|actor| node.mailbox_depth(*actor, 2));
     node.free_space(1 << 30);
     for resource in Resource::ALL {
         Waiting::ALL.iter().for_each(|waiting| node.pressure(*resource, *waiting, 0.5));
@@ -116,6 +125,7 @@ pub(crate) fn record_everything(node: &NodeMetrics) {
         let peer = node.peer(peer);
         peer.matched(5, 4);
         PeerState::ALL.iter().for_each(|state| peer.set_state(*state));
+        peer.sent(took);
         peer.acknowledged(took);
         peer.append_rejected();
         peer.diverged();
@@ -135,7 +145,7 @@ pub(crate) fn record_everything(node: &NodeMetrics) {
         node.snapshot_failed(*phase);
     }
     for actor in ActorName::ALL {
-        node.mailbox_depth(*actor, 2);
+        node.mailbox_waited(*actor, took);
         node.actor_busy(*actor, took);
     }
     node.woke(Duration::from_millis(2), false);

@@ -12,6 +12,7 @@
 //! the means to make another.
 
 use super::{
+    load::Load,
     messages::{Applied, Caller, Committed, Group, Restore, StateTaken, Stop, TakeState},
     stages::{Applying, Measured},
     state,
@@ -24,19 +25,19 @@ use crate::{
     error::{Failure, ProposeError, RestoreError},
     events::{Events, What},
     lifecycle::{Lifecycle, PanicGuard},
-    machine::{HaltCause, StateMachine, WriteState, cause_of},
+    machine::{HaltCause, StateMachine, Timers, WriteState, cause_of},
     results,
     sessions::{Refusal, Table, Verdict},
     status::Halted,
 };
 use actix::prelude::*;
-use quorate_metrics::{Mailbox, NodeMetrics, ProposalResult, SnapshotPhase};
+use quorate_metrics::{ActorName, NodeMetrics, ProposalResult, SnapshotPhase};
 use quorate_raft::{
     EntryId, Index, Kind, Membership, NodeId, Skip,
     session::{self, Request},
     tick::Tick,
 };
-use quorate_storage::{SnapshotSource, StorageError, StorageOp};
+use quorate_storage::{SnapshotSource, StorageError, StorageOp, contract::Probe};
 use std::{
     any::Any,
     collections::{BTreeMap, BTreeSet},
@@ -78,6 +79,7 @@ pub(crate) struct Applier<M> {
     applied: Recipient<Applied>,
     state_taken: Recipient<StateTaken>,
     metrics: NodeMetrics,
+    load: Load,
     events: Events,
     lifecycle: Lifecycle,
     _panic_guard: PanicGuard,
@@ -126,7 +128,7 @@ impl<M: StateMachine> Applier<M> {
         skips: BTreeMap<Index, Skip>,
         (applied, state_taken): (Recipient<Applied>, Recipient<StateTaken>),
         patience: Duration,
-        (metrics, events): (NodeMetrics, Events),
+        (metrics, load, events): (NodeMetrics, Load, Events),
         lifecycle: Lifecycle,
     ) -> Self {
         Self {
@@ -149,15 +151,15 @@ impl<M: StateMachine> Applier<M> {
             applied,
             state_taken,
             metrics,
+            load,
             events,
             _panic_guard: lifecycle.panic_guard("Applier"),
             lifecycle,
         }
     }
 
-    fn apply(&mut self, Committed { batch, groups, sent }: Committed) {
+    fn apply(&mut self, Committed { batch, groups }: Committed) {
         let began = Instant::now();
-        self.metrics.mailbox_waited(Mailbox::Applier, began.saturating_duration_since(sent));
         let mut applying: Vec<_> = groups.iter().map(|group| group.applying(began)).collect();
         let with_indexes =
             |(nth, group): (usize, Group)| group.with_indexes().map(move |(of, caller)| (of, nth, caller));
@@ -300,15 +302,7 @@ impl<M: StateMachine> Applier<M> {
             schema_version: self.machine.as_ref().and_then(|machine| machine.schema_version()),
         };
         let (measured, halted) = (std::mem::take(&mut self.measured), self.halted.clone());
-        self.applied.do_send(Applied {
-            index: self.last.index,
-            sent: self.told_at,
-            reached,
-            answers,
-            measured,
-            comparison,
-            halted,
-        });
+        self.applied.do_send(Applied { index: self.last.index, reached, answers, measured, comparison, halted });
     }
 
     /// Applies a session entry: the table decides whether the machine is called.
@@ -475,6 +469,7 @@ impl<M: StateMachine> Handler<Committed> for Applier<M> {
     type Result = ();
 
     fn handle(&mut self, committed: Committed, ctx: &mut Self::Context) {
+        self.load.took(ActorName::Applier);
         if !self.lifecycle.is_running() {
             return;
         }
@@ -492,6 +487,7 @@ impl<M: StateMachine> Handler<TakeState> for Applier<M> {
     type Result = ();
 
     fn handle(&mut self, _: TakeState, _: &mut Self::Context) {
+        self.load.took(ActorName::Applier);
         if self.lifecycle.is_running() {
             let (last, last_checksum) = (self.last, self.last_checksum);
             let sessions = &self.sessions;
@@ -509,6 +505,7 @@ impl<M: StateMachine> Handler<Restore> for Applier<M> {
     type Result = ();
 
     fn handle(&mut self, Restore { source, done }: Restore, ctx: &mut Self::Context) {
+        self.load.took(ActorName::Applier);
         if !self.lifecycle.is_running() {
             return;
         }
@@ -542,6 +539,10 @@ impl<M: StateMachine> Handler<Tell> for Applier<M> {
         self.telling = false;
         self.is_slow = false;
         self.metrics.sessions(self.sessions.len() as u64);
+        self.metrics.sessions_expired(self.sessions.take_expired());
+        let Timers { pending, fired } = self.machine.as_mut().map(|machine| machine.timers()).unwrap_or_default();
+        self.metrics.timers_pending(pending);
+        self.metrics.timers_fired(fired);
         self.tell();
     }
 }
@@ -550,6 +551,7 @@ impl<M: StateMachine> Handler<Query<M>> for Applier<M> {
     type Result = ();
 
     fn handle(&mut self, Query { index, until, run }: Query<M>, ctx: &mut Self::Context) {
+        self.load.took(ActorName::Applier);
         if !self.lifecycle.is_running() {
             return; // dropping the query tells the caller that the node has ended
         }
@@ -562,6 +564,14 @@ impl<M: StateMachine> Handler<Query<M>> for Applier<M> {
             self.waiting.entry(index).or_default().push(Waiting { until, run });
             self.give_up_later(ctx);
         }
+    }
+}
+
+impl<M: StateMachine> Handler<Probe> for Applier<M> {
+    type Result = ();
+
+    fn handle(&mut self, probe: Probe, _: &mut Self::Context) {
+        probe.arrived();
     }
 }
 

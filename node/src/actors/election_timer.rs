@@ -1,5 +1,5 @@
 //! `ElectionTimer`: owns the election timeout and its randomness, and measures the stalls of the
-//! node's thread, for the life of the node.
+//! node's thread and the mailbox of `Consensus`, for the life of the node.
 //!
 //! It never decides what a timeout means: `Consensus` does. The deadline is an absolute instant; a
 //! wake-up only checks whether the deadline has passed.
@@ -11,6 +11,7 @@
 //! may have arrived during the stall, and are handled first.
 
 use super::{
+    load::Load,
     messages::{Arm, Describe, ElectionTimeout, LeaderHeard, Stalled, Stop, TimerDescribed},
     stalls::{LATE_MIN, Stalls},
 };
@@ -21,8 +22,9 @@ use crate::{
     reports::report::ElectionDeadline,
 };
 use actix::prelude::*;
-use quorate_metrics::NodeMetrics;
+use quorate_metrics::{ActorName, NodeMetrics};
 use quorate_raft::Term;
+use quorate_storage::contract::Probe;
 use rand::{Rng, rngs::SmallRng};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -31,6 +33,7 @@ use tokio::time::Instant;
 pub(crate) struct ElectionTimer {
     timed_out: Recipient<ElectionTimeout>,
     stalled: Recipient<Stalled>,
+    probed: Recipient<Probe>,
     timeout: (Duration, Duration),
     random: SmallRng,
     armed: Option<Armed>,
@@ -41,6 +44,7 @@ pub(crate) struct ElectionTimer {
     due: Instant,
     stalls: Stalls,
     metrics: NodeMetrics,
+    load: Load,
     events: Events,
     _panic_guard: PanicGuard,
 }
@@ -71,11 +75,11 @@ impl ElectionTimer {
     const EXCUSED_TIMEOUTS: u32 = 2;
 
     pub(crate) fn new(
-        timed_out: Recipient<ElectionTimeout>,
-        stalled: Recipient<Stalled>,
+        (timed_out, stalled, probed): (Recipient<ElectionTimeout>, Recipient<Stalled>, Recipient<Probe>),
         timing: &Timing,
         random: SmallRng,
         metrics: NodeMetrics,
+        load: Load,
         events: Events,
         panic_guard: PanicGuard,
     ) -> Self {
@@ -83,6 +87,7 @@ impl ElectionTimer {
         Self {
             timed_out,
             stalled,
+            probed,
             timeout,
             random,
             armed: None,
@@ -91,6 +96,7 @@ impl ElectionTimer {
             due: now,
             stalls: Stalls::new(timeout.1 * Self::EXCUSED_TIMEOUTS, timing.heartbeat_interval, now),
             metrics,
+            load,
             events,
             _panic_guard: panic_guard,
         }
@@ -122,6 +128,9 @@ impl ElectionTimer {
             if let Some(armed) = &mut self.armed {
                 armed.stalled(now, woke.excused, self.look_every);
             }
+        }
+        if let Some(probe) = self.load.probe(ActorName::Consensus) {
+            self.probed.do_send(probe);
         }
         if let Some(report) = self.stalls.report(now) {
             self.events.tell(What::ThreadStalled { count: report.count, longest_ms: millis(report.longest) });

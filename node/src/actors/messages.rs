@@ -314,7 +314,6 @@ pub(crate) struct Committed {
     pub(crate) batch: Batch,
     /// Runs of callers, in order of index; entries without a caller have none.
     pub(crate) groups: Vec<Group>,
-    pub(crate) sent: Instant,
 }
 
 /// Callers of consecutive entries of one batch, as it was proposed.
@@ -330,7 +329,6 @@ pub(crate) struct Group {
 #[rtype(result = "()")]
 pub(crate) struct Applied {
     pub(crate) index: Index,
-    pub(crate) sent: Instant,
     pub(crate) reached: Reached,
     pub(crate) answers: Vec<Answer>,
     /// The stages of batches of which these are the last answers.

@@ -19,6 +19,7 @@ pub(crate) mod blocking;
 pub(crate) mod clock;
 pub(crate) mod consensus;
 pub(crate) mod election_timer;
+pub(crate) mod load;
 pub(crate) mod messages;
 mod recovery;
 pub(crate) mod replicator;
@@ -52,8 +53,9 @@ use blocking::Blocking;
 use clock::Clock;
 use consensus::{Connections, Consensus, NodeContext, Parts, Peers, Roles, SnapshotsUnderWay, Ticking, status_of};
 use election_timer::ElectionTimer;
+use load::Load;
 use messages::{NetworkEvent, Stop};
-use quorate_metrics::NodeMetrics;
+use quorate_metrics::{ActorName, NodeMetrics};
 use quorate_raft::{
     ClusterId, Index, MachineVersions, MemberMetadata, Membership, NodeId, Replica, Settings, Skip, tick,
 };
@@ -135,13 +137,16 @@ pub(crate) async fn launch<M: StateMachine>(
     } = plan;
     // It starts before the log is read, so that events of the recovery have a time.
     let clock = Clock::start();
-    let events = Events::new(id, clock);
+    let events = Events::new(id, clock, metrics.clone());
     lifecycle.tells(events.clone());
     // The context gives an address before the actor exists: storage and network need one
     // to be started.
     let context = Context::<Consensus>::new();
     let consensus = context.address();
 
+    let load = Load::new(metrics.clone());
+    let of_storage = load.clone();
+    let storage = storage.spawned_by(move |task| drop(actix::spawn(of_storage.measured(ActorName::LogWriter, task))));
     let mut storage = match threads {
         true => storage.start()?,
         false => storage.start_here(),
@@ -149,7 +154,8 @@ pub(crate) async fn launch<M: StateMachine>(
     let mut held = Threads { storage: storage.take_thread(), applier: None };
     let syncs = Arc::new(SyncRecord::default());
     let stages = Arc::new(StageRecord::new());
-    let observer = ObservedStorage::new(metrics.clone(), threads.then(|| events.clone()), Arc::clone(&syncs));
+    let observer =
+        ObservedStorage::new((metrics.clone(), load.clone()), threads.then(|| events.clone()), Arc::clone(&syncs));
     let mut recovered =
         match recovery::recover(&storage, &cluster, id, Completions::to(&consensus), observer, &events).await {
             Ok(recovered) => recovered,
@@ -194,7 +200,7 @@ pub(crate) async fn launch<M: StateMachine>(
         skips.clone(),
         (consensus.clone().recipient(), consensus.clone().recipient()),
         timing.leader_wait,
-        (metrics.clone(), events.clone()),
+        (metrics.clone(), load.clone(), events.clone()),
         lifecycle.clone(),
     );
     let applier = match threads {
@@ -203,9 +209,9 @@ pub(crate) async fn launch<M: StateMachine>(
                 Ok(thread) => held.applier.insert(thread),
                 Err(error) => return Err(held.end_for(StartError::Thread(error))),
             };
-            Applier::start_in_arbiter(&thread.handle(), move |_| applier)
+            load.start_in(ActorName::Applier, &thread.handle(), applier)
         }
-        false => applier.start(),
+        false => load.start(ActorName::Applier, applier),
     };
     // The entries that the snapshot skipped count as well, so that an entry may be taken off the
     // list once every snapshot covers it.
@@ -252,15 +258,15 @@ pub(crate) async fn launch<M: StateMachine>(
 
     let panic_guard = lifecycle.panic_guard("ElectionTimer");
     let timer = ElectionTimer::new(
-        consensus.clone().recipient(),
-        consensus.clone().recipient(),
+        (consensus.clone().recipient(), consensus.clone().recipient(), consensus.clone().recipient()),
         &timing,
         random,
         metrics.clone(),
+        load.clone(),
         events.clone(),
         panic_guard,
-    )
-    .start();
+    );
+    let timer = load.start(ActorName::ElectionTimer, timer);
     let blocking = Blocking::new(threads, metrics.clone());
     let save = storage.save_snapshot.clone();
     let receiver = SnapshotReceiver::new(
@@ -271,8 +277,8 @@ pub(crate) async fn launch<M: StateMachine>(
         metrics.clone(),
         events.clone(),
         lifecycle.clone(),
-    )
-    .start();
+    );
+    let receiver = load.start(ActorName::SnapshotReceiver, receiver);
     let admission = Admission::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes);
     let (requests, received) = mpsc::unbounded_channel();
     let (status, watched) = watch::channel(status_of(&replica));
@@ -286,9 +292,9 @@ pub(crate) async fn launch<M: StateMachine>(
         Outlets { describe: consensus.clone().recipient(), transmit: consensus.clone().recipient() },
         views,
         lifecycle.panic_guard("Reporter"),
-    )
-    .start();
-    context.run(Consensus::new(Parts {
+    );
+    let reporter = load.start(ActorName::Reporter, reporter);
+    let running = Consensus::new(Parts {
         replica,
         node: NodeContext {
             clock,
@@ -297,13 +303,14 @@ pub(crate) async fn launch<M: StateMachine>(
             sessions,
             metrics: metrics.clone(),
             stages: Arc::clone(&stages),
+            load: load.clone(),
             events: events.clone(),
             lifecycle: lifecycle.clone(),
         },
         requests: Requests::new(received, timing.busy_poll),
         preferred: preferred_leaders,
         connections: Connections::new(peers, observed, introduction),
-        roles: Roles::new(timer, reporter.clone(), storage),
+        roles: Roles::new(timer, reporter.clone(), storage, applier.clone().recipient()),
         snapshots: SnapshotsUnderWay::new(
             snapshots,
             (applier.clone().recipient(), applier.clone().recipient(), applier.clone().recipient()),
@@ -316,7 +323,8 @@ pub(crate) async fn launch<M: StateMachine>(
         life,
         compared,
         admission: Arc::clone(&admission),
-    }));
+    });
+    load.run(ActorName::Consensus, context, running);
     let stuck = events.clone();
     actix::spawn(losses::watch(watched.clone(), timing, move |why| stuck.tell(What::StuckWithoutData { why })));
     if let Some(metadata) = metadata {

@@ -26,6 +26,7 @@
 //! - **Bounded, and lossy for a slow reader alone.** Each reader may lag by [`WAITING_MAX`] events;
 //!   beyond that it loses the oldest and is told how many. The last [`RECENT_MAX`] events are kept
 //!   for readers that come later. Without a reader an event costs a few allocations.
+//! - **One source of truth.** Metrics of the same facts are counted here (`counted`).
 //! - **Never per entry.** Events are made where something changes: no write makes one by itself.
 //! - **Deterministic.** [`Event::at_ms`] is of the node's clock. In simulated time and from a seed,
 //!   two runs give the same events, but for [`Event::wall_ms`].
@@ -35,6 +36,7 @@
 //! Between nodes of different releases send [`Told`], which is text: another release may have other
 //! facts.
 
+mod counted;
 mod lessons;
 mod limit;
 mod stream;

@@ -3,11 +3,13 @@
 
 use super::{
     Event,
+    counted::Counted,
     limit::{Held, Limiter},
     millis,
     what::{Severity, What},
 };
 use crate::actors::clock::Clock;
+use quorate_metrics::NodeMetrics;
 use quorate_raft::{NodeId, Term};
 use std::{
     collections::VecDeque,
@@ -44,17 +46,19 @@ struct State {
     next_id: u64,
     recent: VecDeque<Arc<Event>>,
     lines: Limiter<Arc<Event>>,
+    counted: Counted,
     /// `None` once the node has ended.
     readers: Option<broadcast::Sender<Arc<Event>>>,
 }
 
 impl Events {
-    pub(crate) fn new(node: NodeId, clock: Clock) -> Self {
+    pub(crate) fn new(node: NodeId, clock: Clock, metrics: NodeMetrics) -> Self {
         let (readers, _) = broadcast::channel(WAITING_MAX);
         let state = State {
             next_id: 1,
             recent: VecDeque::with_capacity(RECENT_MAX),
             lines: Limiter::default(),
+            counted: Counted::new(metrics),
             readers: Some(readers),
         };
         Self(Arc::new(Inner { node, clock, term: AtomicU64::new(0), state: Mutex::new(state) }))
@@ -68,10 +72,12 @@ impl Events {
     /// Tells a fact to all readers and to the log.
     pub(crate) fn tell(&self, what: What) {
         let Inner { node, clock, term, .. } = &*self.0;
-        let at_ms = millis(clock.now().0);
+        let at = clock.now().0;
+        let at_ms = millis(at);
         let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis);
         let (kind, _, peer) = what.traits();
         let mut state = self.state();
+        state.counted.told(&what, at);
         let event = Arc::new(Event {
             id: state.next_id,
             node: *node,
@@ -218,10 +224,11 @@ fn log(event: &Event, more: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate_metrics::Metrics;
     use std::time::Duration;
 
     fn events() -> Events {
-        Events::new(NodeId(3), Clock::start())
+        Events::new(NodeId(3), Clock::start(), Metrics::new().node(3))
     }
 
     #[tokio::test(start_paused = true)]

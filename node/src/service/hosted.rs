@@ -25,7 +25,7 @@ use super::{
 use crate::{
     comparison::Comparison,
     error::Failure,
-    machine::{At, Halt, HaltCause, StateMachine, WriteState, message_of},
+    machine::{self, At, Halt, HaltCause, StateMachine, WriteState, message_of},
 };
 use bytes::Bytes;
 use quorate_raft::{
@@ -38,6 +38,7 @@ use std::{
     collections::BTreeSet,
     fmt,
     io::{self, BufWriter, Error, Write},
+    mem,
     panic::{self, AssertUnwindSafe},
 };
 use tokio::sync::watch;
@@ -72,6 +73,8 @@ pub struct Hosted<S: Service> {
     service: S,
     tables: Tables<S::Event>,
     entry: Entry<S::Event>,
+    /// The timers that fired since the node last asked.
+    fired: u64,
     /// The history for the watches of this node.
     publisher: Publisher<S::Event>,
     /// The outbox for the performer of this node, as the last batch left it.
@@ -103,6 +106,7 @@ impl<S: Service> Hosted<S> {
             service: new(),
             tables: Tables::default(),
             entry: Entry::default(),
+            fired: 0,
             publisher: Publisher::default(),
             performs: watch::Sender::default(),
             comparing: Comparing::default(),
@@ -298,16 +302,17 @@ impl<S: Service> Hosted<S> {
                 nth += 1;
             }
             at.time = tables.timers.time_after(until);
-            Ok(())
+            Ok(nth)
         });
         match fired {
-            Ok(()) => {
+            Ok(nth) => {
+                self.fired += u64::from(nth);
                 let Self { tables, publisher, .. } = self;
                 tables.history.evict(clock.history, |index, topic| publisher.evicted(index, topic));
             }
             Err(_) => self.tables.clock = before,
         }
-        fired
+        fired.map(|_| ())
     }
 
     /// Applies an internal entry.
@@ -441,6 +446,10 @@ impl<S: Service> StateMachine for Hosted<S> {
 
     fn schema_version(&self) -> Option<u32> {
         Some(self.tables.at.version)
+    }
+
+    fn timers(&mut self) -> machine::Timers {
+        machine::Timers { pending: self.tables.timers.len() as u64, fired: mem::take(&mut self.fired) }
     }
 
     fn generation(&self) -> u32 {

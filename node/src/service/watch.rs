@@ -13,6 +13,7 @@ use crate::{
     node::Node,
     results::{Consistency, Read},
 };
+use quorate_metrics::NodeMetrics;
 use quorate_raft::Index;
 use std::{
     fmt,
@@ -89,7 +90,7 @@ impl<S: Service> Node<Hosted<S>> {
         });
         shared.applier.do_send(Query { index: Index(0), until: None, run });
         let cursor = answered.await.unwrap_or(Err(WatchError::Stopped))?;
-        Ok(Watch { cursor })
+        Ok(Watch { cursor, counted: CountedWatch::new(&shared.metrics) })
     }
 }
 
@@ -185,7 +186,7 @@ impl<'a, S: Service> Watching<'a, S> {
         let ask = move |hosted: &Hosted<S>| hosted.ask(query).map(|answer| (answer, hosted.watch(topics, None)));
         let Read { index, value } = node.read(Consistency::Linearizable, ask).await?;
         let (value, cursor) = value.map_err(|message| QueryError::Panicked { message })?;
-        Ok((Read { index, value }, Watch { cursor }))
+        Ok((Read { index, value }, Watch { cursor, counted: CountedWatch::new(&node.shared.metrics) }))
     }
 }
 
@@ -219,6 +220,23 @@ impl<'a, S: Service> IntoFuture for Watching<'a, S> {
 /// ```
 pub struct Watch<S: Service> {
     cursor: Cursor<S::Event>,
+    counted: CountedWatch,
+}
+
+/// A watch in the metrics of its node, as long as it is open.
+struct CountedWatch(NodeMetrics);
+
+impl CountedWatch {
+    fn new(metrics: &NodeMetrics) -> Self {
+        metrics.watch_opened();
+        Self(metrics.clone())
+    }
+}
+
+impl Drop for CountedWatch {
+    fn drop(&mut self) {
+        self.0.watch_closed();
+    }
 }
 
 impl<S: Service> Watch<S> {
@@ -267,7 +285,9 @@ impl<S: Service> Watch<S> {
     pub async fn next(&mut self) -> Result<Changes<S::Event>, WatchError> {
         // A watch with much to read lets other tasks have their turn.
         tokio::task::coop::consume_budget().await;
-        poll_fn(|cx| self.cursor.poll_next(cx)).await.map_err(WatchError::from)
+        let changes = poll_fn(|cx| self.cursor.poll_next(cx)).await.map_err(WatchError::from)?;
+        self.counted.0.watch_events(changes.events.len() as u64);
+        Ok(changes)
     }
 
     /// The index to go on after, here or at another node: up to it, every selected event was

@@ -65,7 +65,21 @@ pub struct Table {
     reply_bytes: usize,
     /// Every entry that was ever skipped; snapshots contain them.
     skipped: BTreeSet<Skip>,
+    expired: Expired,
 }
+
+/// The sessions that ended since the node last asked, for its metrics: no part of the replicated
+/// state, so any two are equal.
+#[derive(Clone, Default, Debug)]
+struct Expired(u64);
+
+impl PartialEq for Expired {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Expired {}
 
 /// The last tick, and the time of the state machine: earlier than the tick's while the machine has
 /// left a part of what is due.
@@ -232,6 +246,11 @@ impl Table {
         self.sessions.len()
     }
 
+    /// The number of sessions that ended since this was last asked.
+    pub(crate) fn take_expired(&mut self) -> u64 {
+        std::mem::take(&mut self.expired.0)
+    }
+
     fn begin(&mut self, key: SessionKey, index: Index) {
         let session = Session { used_by: index, used_at: self.now, answers: BTreeMap::new(), reply_bytes: 0 };
         self.insert(key, session);
@@ -309,6 +328,7 @@ impl Table {
         {
             self.with_replies.remove(&session.used_by);
             self.reply_bytes -= session.reply_bytes;
+            self.expired.0 += 1;
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     events::What,
 };
 use actix::prelude::*;
-use quorate_metrics::DropReason;
+use quorate_metrics::{ActorName, DropReason};
 use quorate_raft::{
     Body, Credit, Denial, Effect, Entries, Index, MachineVersions, Message, MessageRefusal, NodeId, Outgoing, Violation,
 };
@@ -55,10 +55,9 @@ impl Consensus {
                 self.status.ballot_opened(&ballot, self.replica.log().last());
                 self.noted.ballot_opened(ballot.campaign, ballot.phase);
                 let panic_guard = self.node.lifecycle.panic_guard("VoteCollector");
-                self.roles.collector = Some(
-                    VoteCollector::new(ballot, ctx.address().recipient(), ctx.address().recipient(), panic_guard)
-                        .start(),
-                );
+                let collector =
+                    VoteCollector::new(ballot, ctx.address().recipient(), ctx.address().recipient(), panic_guard);
+                self.roles.collector = Some(self.node.load.start(ActorName::VoteCollector, collector));
             }
             Effect::CountVote { campaign, voter, denial } => self.count_vote(campaign, voter, denial),
             Effect::CloseBallot => {
@@ -102,7 +101,7 @@ impl Consensus {
                 let way_of = |callers: Callers| Group { way: stages.way_of(callers.first, now), callers };
                 let groups = callers.into_iter().map(way_of).collect();
                 stages.dispatched(batch.last());
-                self.apply(Committed { batch, groups, sent: now });
+                self.apply(Committed { batch, groups });
             }
             Effect::Load { from, to } => self.load(LoadFor::Applier, from, to, self.node.limits.max_batch_bytes * 4),
             Effect::ReadsReady { index, tokens } => {
@@ -231,7 +230,8 @@ impl Consensus {
                 events: self.node.events.clone(),
                 lifecycle: self.node.lifecycle.clone(),
             });
-            self.roles.replicators.insert(peer, replicator.start());
+            let replicator = self.node.load.start(ActorName::Replicator, replicator);
+            self.roles.replicators.insert(peer, replicator);
         }
     }
 

@@ -142,7 +142,9 @@ impl Consensus {
         let has_refused = own.take_refused() | others.take_refused();
         let inside = (own.inside() + others.inside()) as u64;
         found.extend(self.told.overload.look(has_refused, inside, now_ms));
-        found.extend(self.told.leases.look(lease_view(&self.replica, now), now_ms));
+        let lease = lease_view(&self.replica, now);
+        self.node.metrics.lease_held(lease.is_held);
+        found.extend(self.told.leases.look(lease, now_ms));
         found.into_iter().for_each(|what| self.tell(what));
         self.node.events.time_passed();
     }

@@ -17,6 +17,7 @@ mod connections;
 mod effects;
 mod events;
 mod internal;
+mod load;
 mod members;
 mod network_events;
 mod peers;
@@ -42,6 +43,7 @@ pub(crate) use ticks::Ticking;
 
 use super::{
     clock::Clock,
+    load::Load,
     messages::{
         Administer, Applied, Arm, Describe, ElectionLost, ElectionTimeout, ElectionWon, Fetch, GivenUp, Matched,
         NetworkEvent, OperatorAnswer, Request, SnapshotArrived, SnapshotProgress, SnapshotWanted, Stalled, StateTaken,
@@ -71,9 +73,9 @@ use crate::{
 use actix::prelude::*;
 use clients::Clients;
 use events::Told;
-use quorate_metrics::{Mailbox, NodeMetrics};
+use quorate_metrics::{ActorName, NodeMetrics};
 use quorate_raft::{Effect, Index, NodeId, Replica};
-use quorate_storage::contract::{EntriesRead, Persisted, StorageFailed, StorageFull};
+use quorate_storage::contract::{EntriesRead, Persisted, Probe, StorageFailed, StorageFull};
 use quorate_transport::network::Event;
 use reporting::Noted;
 use status_publisher::StatusPublisher;
@@ -115,6 +117,7 @@ pub(crate) struct NodeContext {
     pub(crate) sessions: Sessions,
     pub(crate) metrics: NodeMetrics,
     pub(crate) stages: Arc<StageRecord>,
+    pub(crate) load: Load,
     pub(crate) events: Events,
     pub(crate) lifecycle: Lifecycle,
 }
@@ -297,6 +300,7 @@ impl Consensus {
         self.decide_commands(ctx, |commands, now, view, out| commands.expire(retry_after, now, view, out));
         self.decide_reads(ctx, Reads::expire);
         self.status.time_passed(&self.replica, self.clients.admission.inside() as u64);
+        self.measure_load();
         self.look_for_events();
         self.connections.peers.let_go();
         self.decide_operators(ctx, Operators::expire);
@@ -356,6 +360,15 @@ impl StreamHandler<Vec<Request>> for Consensus {
     }
 }
 
+/// Of the timer. Not counted as a message.
+impl Handler<Probe> for Consensus {
+    type Result = ();
+
+    fn handle(&mut self, probe: Probe, _: &mut Self::Context) {
+        probe.arrived();
+    }
+}
+
 /// `Handler<$message>`: call one rule, perform its effects.
 macro_rules! hear {
     ($($message:ty: |$this:ident, $pattern:pat_param, $ctx:ident| $body:expr;)+) => {$(
@@ -363,6 +376,7 @@ macro_rules! hear {
             type Result = ();
 
             fn handle(&mut self, $pattern: $message, $ctx: &mut Self::Context) {
+                self.node.load.took(ActorName::Consensus);
                 let $this = self;
                 $body;
             }
@@ -425,8 +439,7 @@ hear! {
     };
     Fetch: |this, fetch, _ctx| this.fetch(fetch);
     Stop: |_this, Stop, ctx| ctx.stop();
-    Applied: |this, Applied { index, sent, reached, answers, measured, comparison, halted }, ctx| {
-        this.node.metrics.mailbox_waited(Mailbox::Consensus, sent.elapsed());
+    Applied: |this, Applied { index, reached, answers, measured, comparison, halted }, ctx| {
         this.decide_commands(ctx, |commands, _, view, out| commands.applied(answers, view, out));
         measured.into_iter().for_each(|measured| measured.arrived(&this.node.metrics, &this.node.stages));
         this.restored_up_to(index);

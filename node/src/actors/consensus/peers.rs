@@ -56,6 +56,10 @@ impl Link for Way {
     fn is_running(&self) -> bool {
         self.0.borrow().is_running()
     }
+
+    fn probe(&self, arrived: Box<dyn FnOnce() + Send>) {
+        self.0.borrow().probe(arrived);
+    }
 }
 
 impl Peers {
@@ -69,6 +73,11 @@ impl Peers {
             meets_until: Instant::now() + MEETS_FOR,
             events,
         }
+    }
+
+    /// The links to members.
+    pub(super) fn links(&self) -> impl Iterator<Item = &dyn Link> {
+        self.members.values().map(|member| &*member.way as &dyn Link)
     }
 
     /// Sets the peers. A peer is dialled at the address that an operator gave it, else at the one

@@ -5,7 +5,7 @@ use crate::actors::{
 };
 use actix::prelude::*;
 use quorate_raft::{EntryId, NodeId, Repair, Term};
-use quorate_storage::contract::Storage;
+use quorate_storage::contract::{Probe, Storage};
 use std::collections::BTreeMap;
 
 /// Addresses of actors, and the reads of entries that the storage has not answered yet.
@@ -17,6 +17,7 @@ pub(crate) struct Roles {
     /// While this node leads: one for each peer.
     pub(super) replicators: BTreeMap<NodeId, Addr<Replicator>>,
     pub(super) storage: Storage,
+    pub(super) applier: Recipient<Probe>,
     /// Reads of entries under way, by request.
     pub(super) loads: BTreeMap<u64, LoadFor>,
     pub(super) last_load: u64,
@@ -30,9 +31,14 @@ pub(super) enum LoadFor {
 }
 
 impl Roles {
-    pub(crate) fn new(timer: Addr<ElectionTimer>, reporter: Addr<Reporter>, storage: Storage) -> Self {
+    pub(crate) fn new(
+        timer: Addr<ElectionTimer>,
+        reporter: Addr<Reporter>,
+        storage: Storage,
+        applier: Recipient<Probe>,
+    ) -> Self {
         let (replicators, loads) = (BTreeMap::new(), BTreeMap::new());
-        Self { timer, reporter, collector: None, replicators, storage, loads, last_load: 0 }
+        Self { timer, reporter, collector: None, replicators, storage, applier, loads, last_load: 0 }
     }
 
     pub(super) fn tell_replicator<T>(&self, peer: NodeId, message: T)

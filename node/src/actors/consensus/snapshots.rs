@@ -263,8 +263,7 @@ impl Consensus {
                 if let Some(restoring) = &mut this.snapshots.restoring {
                     restoring.is_open = true;
                     let held = std::mem::take(&mut restoring.held);
-                    let sent = Instant::now();
-                    held.into_iter().for_each(|of| this.snapshots.applier.do_send(Committed { sent, ..of }));
+                    held.into_iter().for_each(|of| this.snapshots.applier.do_send(of));
                 }
             }
             Ok(Ok(other)) => {

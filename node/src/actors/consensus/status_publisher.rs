@@ -92,6 +92,7 @@ impl StatusPublisher {
         publisher.metrics.has_leader(false);
         // An earlier node of this id in this process may have left its numbers.
         publisher.metrics.proposals_in_flight(0);
+        publisher.metrics.lease_held(false);
         publisher.metrics.faulty_entries(replica.faulty_count() as u64);
         publisher.metrics.halted(false);
         publisher.metrics.differing_copies(0);
