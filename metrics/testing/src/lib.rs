@@ -3,8 +3,13 @@
 //! against a Prometheus.
 #![forbid(unsafe_code)]
 
+mod alerts;
+mod scale;
 mod source;
 mod text;
+
+pub use alerts::{Alert, RUNBOOKS, alerts, blocks, runbook};
+pub use scale::{Scale, duration};
 
 use serde_json::{Map, Value, json};
 use source::Source;
