@@ -55,7 +55,7 @@ async fn a_node_whose_disk_hangs_is_not_ready_and_alive() {
     let (_, followers) = cluster.roles().await;
     let (victim, notes) = (followers[0], cluster.path("strace"));
     let pid = cluster.pid(victim).expect("it runs");
-    let Some(strace) = Strace::delay_fdatasync(pid, 20, Path::new(&notes)).await else { return };
+    let Some(strace) = Strace::delay_fdatasync(pid, Duration::from_secs(20), Path::new(&notes)).await else { return };
     let url = cluster.endpoint(victim);
     let mut client = cluster.client(&cluster.ids()).expect("a client");
     let deadline = Instant::now() + PATIENCE * 2;

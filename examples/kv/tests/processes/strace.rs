@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -25,10 +26,10 @@ impl Strace {
         Self::attach(pid, &["-e", "trace=fdatasync", "-e", &inject], output).await
     }
 
-    /// Delays every `fdatasync` from now on by this many seconds. `None`, with a message, if no
-    /// strace may attach.
-    pub(crate) async fn delay_fdatasync(pid: u32, seconds: u32, output: &Path) -> Option<Self> {
-        let inject = format!("inject=fdatasync:delay_enter={seconds}s");
+    /// Delays every `fdatasync` from now on by this time. `None`, with a message, if no strace may
+    /// attach.
+    pub(crate) async fn delay_fdatasync(pid: u32, by: Duration, output: &Path) -> Option<Self> {
+        let inject = format!("inject=fdatasync:delay_enter={}us", by.as_micros());
         Self::attach(pid, &["-e", "trace=fdatasync", "-e", &inject], output).await
     }
 
