@@ -48,10 +48,12 @@ macro_rules! named_by_text {
 label! {
     /// The role of a node in its term, as its status and its metrics show it.
     #[non_exhaustive]
+    #[derive(Default)]
     pub NodeRole {
         /// Replicates its log to the other nodes.
         Leader = "leader",
         /// Follows a leader, or waits for one.
+        #[default]
         Follower = "follower",
         /// Requests votes in a new term.
         Candidate = "candidate",

@@ -58,7 +58,9 @@ pub struct BallotMessage {
 }
 
 impl ReportedEvent {
-    pub(crate) fn of(event: &Event) -> Self {
+    /// An event, as its node reports it.
+    #[must_use]
+    pub fn of(event: &Event) -> Self {
         let mut told = event.told();
         if told.text.len() > SENTENCE_BYTES_MAX {
             let end = (0..=SENTENCE_BYTES_MAX).rev().find(|end| told.text.is_char_boundary(*end)).unwrap_or(0);

@@ -19,7 +19,7 @@ const VERSION: u8 = 2;
 const MEMBERS_MAX: usize = 2 * Change::MEMBERS_MAX;
 
 /// The state of a node, as it reported it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NodeReport {
     /// The node.
@@ -94,7 +94,7 @@ pub struct TermStart {
 }
 
 /// An election timer that is armed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ElectionDeadline {
     /// The time until it fires.
@@ -140,7 +140,9 @@ impl Campaign {
         self.phase == Phase::PreVote
     }
 
-    pub(crate) fn opened(phase: Phase) -> Self {
+    /// A campaign without votes.
+    #[must_use]
+    pub fn opened(phase: Phase) -> Self {
         Self { phase, granted: Vec::new(), denied: Vec::new() }
     }
 
@@ -176,7 +178,7 @@ impl SyncTimes {
 }
 
 /// The link of a node to another.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LinkReport {
     /// The node at its other end.
@@ -190,7 +192,7 @@ pub struct LinkReport {
 }
 
 /// The replication of a leader to one peer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ReplicationReport {
     /// The last entry known to be durable on the peer.
@@ -251,7 +253,7 @@ impl Members {
 }
 
 /// The settings of time that a report states.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ReportedTiming {
     /// The interval of heartbeats.

@@ -13,7 +13,7 @@ use std::{
 };
 
 /// The cluster, as one node sees it at one moment.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Default, Debug)]
 #[non_exhaustive]
 pub struct ClusterView {
     /// The node that made the view.
@@ -30,7 +30,7 @@ pub struct ClusterView {
 }
 
 /// The latest report of a node.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Default, Debug)]
 #[non_exhaustive]
 pub struct Seen {
     /// The report.
