@@ -138,6 +138,7 @@ impl Walk<'_> {
                 self.say(|| format!("{id} refuses: {reason:?}"));
             }
             Note::MachineUnknown => self.say(|| format!("{id} can't apply what a candidate writes")),
+            Note::Observed(_) => {}
             Note::Diverged { at, with } => self.say(|| format!("{id} and {with} hold different content at {at}")),
             Note::DataLost { member, last, held } => {
                 self.report.count("lost data named", 1);

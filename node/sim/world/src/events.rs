@@ -3,8 +3,8 @@
 
 use super::disk::{Fault, Torn};
 use quorate_raft::{
-    Ballot, Batch, Change, EntryId, Index, MessageRefusal, NodeId, Outgoing, Persist, ReadToken, Repair, Snapshot,
-    SnapshotBase, SnapshotReply, Term, Violation, Want,
+    Ballot, Batch, Change, EntryId, Index, MessageRefusal, NodeId, Observation, Outgoing, Persist, ReadToken, Repair,
+    Snapshot, SnapshotBase, SnapshotReply, Term, Violation, Want,
 };
 
 /// An event, chosen by the caller. Places on the wire count from 0.
@@ -334,6 +334,8 @@ pub enum Note {
     Refused(MessageRefusal),
     /// A candidate got no vote, because it writes a version that the state machine here can't apply.
     MachineUnknown,
+    /// A rule explains a decision ([`Rules::observed`](super::rules::Rules)).
+    Observed(Observation),
     /// Another node holds other content under the same entry id.
     Diverged {
         /// The id of the entry.

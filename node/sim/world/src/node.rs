@@ -179,7 +179,11 @@ impl Running {
             Effect::DataLost { member, last, held, .. } => context.notes.push(Note::DataLost { member, last, held }),
             Effect::Diverged { at, with } => context.notes.push(Note::Diverged { at, with }),
             // For observers; nothing follows from it.
-            Effect::Observed(_) => {}
+            Effect::Observed(observation) => {
+                if self.rules.observed {
+                    context.notes.push(Note::Observed(observation));
+                }
+            }
             Effect::Halt(violation) => context.notes.push(Note::Halt(violation)),
         }
     }

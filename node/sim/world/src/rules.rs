@@ -33,6 +33,8 @@ pub struct Rules {
     /// Whether a leader offers its newest snapshot to each peer that needs one, and takes one that
     /// reaches far enough. If not, the caller decides, who hears of the need in a note.
     pub serves_needs: bool,
+    /// Whether the observations of the rules are notes.
+    pub observed: bool,
     /// Whether messages carry a digest.
     pub digests: bool,
     /// The extent of the checks after every step.
@@ -68,6 +70,7 @@ impl Rules {
             membership: None,
             witness: None,
             serves_needs: true,
+            observed: false,
             digests: false,
             checks: Checks::Everything,
         }

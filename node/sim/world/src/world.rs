@@ -471,6 +471,7 @@ impl World {
                 )?;
             }
             Note::Applied(_) | Note::Restored(_) | Note::Refused(_) | Note::Diverged { .. } => {}
+            Note::Observed(_) => {}
             Note::MachineUnknown | Note::LeadershipTransferEnded { .. } => {}
             Note::DataLost { .. } | Note::SnapshotWanted { .. } => {}
         }
