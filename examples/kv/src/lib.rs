@@ -9,7 +9,8 @@
 //!   and [`recover`] start a new cluster from a backup or from surviving directories, [`discard`]
 //!   cuts a torn write from the end of a single voter's log;
 //! - [`cluster`] runs nodes as processes of this machine, and [`load`] writes to them, for [`demo`]
-//!   and for tests.
+//!   and for tests;
+//! - [`playground`] shows a simulated cluster on the live page.
 
 pub mod backup;
 pub mod certs;
@@ -31,6 +32,7 @@ pub mod machine;
 mod object;
 pub mod octets;
 mod output;
+pub mod playground;
 pub mod recover;
 mod reload;
 pub mod restore;

@@ -17,7 +17,7 @@ use crate::{
     demo, discard, environment,
     exit::{Exit, Failure},
     http::messages::{AddRequest, MemberAnswer, MembersAnswer, MetadataRequest, StatusAnswer, VoterRequest},
-    logging, output, recover, restore, serve,
+    logging, output, playground, recover, restore, serve,
 };
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use connection::Connection;
@@ -44,6 +44,9 @@ struct Cli {
 enum Command {
     /// Run a cluster on this machine, kill its leader, and check that no acknowledged write is lost
     Demo(demo::Args),
+    /// Show a simulated cluster in a browser: step, rewind, lose messages and crash nodes, with the scenes of the
+    /// Raft paper, until Ctrl-C
+    Playground(playground::Args),
     /// Make a private certificate authority, and certificates for nodes, clients and operators
     Certs(certs::Command),
     /// Run one node in the foreground
@@ -293,6 +296,7 @@ impl Cli {
         }
         match self.command {
             Command::Demo(args) => demo::run(args, self.json).await?,
+            Command::Playground(args) => playground::run(args, self.json).await?,
             Command::Certs(command) => {
                 let (human, machine) = certs::run(&command)?;
                 show(human, machine)?;

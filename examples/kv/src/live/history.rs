@@ -101,6 +101,15 @@ impl History {
         }
     }
 
+    /// Forgets all that came after this time.
+    pub(super) fn rewind(&mut self, to_ms: u64) {
+        self.close_all();
+        self.spans.retain(|span| span.from_ms <= to_ms);
+        self.spans.iter_mut().for_each(|span| span.to_ms = span.to_ms.min(to_ms));
+        self.series.retain(|point| point.at_ms <= to_ms);
+        self.last_ms = Some(to_ms);
+    }
+
     /// The history with the spans that are open.
     pub(super) fn whole(&self) -> Self {
         let mut whole = self.clone();
@@ -182,6 +191,22 @@ mod tests {
         assert_eq!(lane(1), [&own[..], &[("follower", 2_100, 2_100)]].concat());
         let points: Vec<_> = whole.series.iter().map(|point| (point.at_ms, point.writes_per_s)).collect();
         assert_eq!(points, [(0, None), (1_000, Some(40)), (2_000, Some(7))]);
+    }
+
+    #[test]
+    fn a_history_that_is_rewound_ends_there() {
+        let mut history = History::default();
+        for now_ms in (0..=5_000).step_by(500) {
+            let cluster = Cluster::of_three();
+            let cluster = if now_ms < 2_000 { cluster } else { cluster.without_answer(1) };
+            history.record(now_ms, &cluster.page());
+        }
+        history.rewind(1_500);
+        let whole = history.whole();
+        assert!(whole.spans.iter().all(|span| span.to_ms <= 1_500 && span.what != "down"), "{:?}", whole.spans);
+        assert_eq!(whole.series.len(), 2);
+        history.record(2_000, &Cluster::of_three().page());
+        assert_eq!(history.whole().spans.len(), 6, "it goes on with other spans");
     }
 
     #[test]

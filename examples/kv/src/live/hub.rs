@@ -27,7 +27,7 @@ use tokio::{sync::broadcast, time::Instant};
 /// The most messages that wait for the slowest stream; it misses what exceeds them.
 pub(crate) const MESSAGES_MAX: usize = 128;
 /// The most events in a snapshot.
-const EVENTS_MAX: usize = 200;
+pub(super) const EVENTS_MAX: usize = 200;
 /// The last moment of the year 9999.
 const WALL_MS_MAX: u64 = 253_402_300_799_999;
 /// The time in which the other members answer, if they do: the first page waits for them.
@@ -282,7 +282,7 @@ fn rate(commits: &VecDeque<(Instant, NodeId, u64)>) -> Option<f64> {
 
 /// An event, as the page shows it.
 #[derive(Debug, Serialize)]
-struct Story<'a> {
+pub(super) struct Story<'a> {
     /// Unique in the cluster: the node, the start of its process by the wall clock, and its number.
     id: String,
     /// On the clock of `now_ms`: below zero if it is from before the first stream.
@@ -305,7 +305,7 @@ struct Story<'a> {
 }
 
 impl<'a> Story<'a> {
-    fn of(at_ms: i64, told: &'a Told) -> Self {
+    pub(super) fn of(at_ms: i64, told: &'a Told) -> Self {
         // A year that can be written, whatever a node claims.
         let wall = Duration::from_millis(told.wall_ms.min(WALL_MS_MAX));
         Self {
@@ -327,7 +327,7 @@ impl<'a> Story<'a> {
 
 /// A message of an election, as the page draws it.
 #[derive(PartialEq, Debug, Serialize)]
-struct Ballot<'a> {
+pub(super) struct Ballot<'a> {
     from: NodeId,
     to: NodeId,
     kind: &'static str,
@@ -345,7 +345,7 @@ struct Ballot<'a> {
 
 /// The messages that an event of this time is about: a candidate asks all other voters, or has an
 /// answer.
-fn ballots<'a>(ballot: &BallotMessage, sentence: &'a str, at_ms: i64, page: &Page) -> Vec<Ballot<'a>> {
+pub(super) fn ballots<'a>(ballot: &BallotMessage, sentence: &'a str, at_ms: i64, page: &Page) -> Vec<Ballot<'a>> {
     let kind = if ballot.is_pre_vote { "pre_vote" } else { "vote" };
     match ballot.voter {
         Some(voter) => {
@@ -398,7 +398,7 @@ pub(crate) fn message(event: &str, content: &impl Serialize) -> Bytes {
     message.into()
 }
 
-fn json_of(content: &impl Serialize) -> Value {
+pub(super) fn json_of(content: &impl Serialize) -> Value {
     serde_json::to_value(content).unwrap_or_else(|error| unreachable!("into memory: {error}"))
 }
 

@@ -34,6 +34,7 @@
 //! - `stages`: the stages of a write.
 //! - `history`: roles, leaders and throughput of the last 15 minutes.
 //! - `record`: the same from this node's own facts, while there is no stream.
+//! - `simulated`: the same messages for a cluster in simulated time, which can be rewound.
 //! - `hub`: one page for all streams. Their endpoint is `http/live.rs`.
 
 mod campaigns;
@@ -44,6 +45,7 @@ mod page;
 pub mod patch;
 mod record;
 mod stages;
+pub(crate) mod simulated;
 mod verdict;
 
 #[cfg(test)]
