@@ -26,6 +26,7 @@ const SCRIPT: &str = concat!(
     include_str!("page/write.js"),
     include_str!("page/story.js"),
     include_str!("page/try.js"),
+    include_str!("page/play.js"),
     include_str!("page/tip.js"),
     include_str!("page/main.js"),
 );

@@ -40,6 +40,7 @@ function buildCluster(state) {
   const stage = $('stage'), ids = idsOf(state);
   stage.innerHTML = '';
   Object.assign(cluster, { flowing: '', nodes: {}, packets: [] });
+  play.packets = {};
   for (const id of ids) {
     const node = el('button', 'node', stage);
     const body = isWitness(state, id) ? '<rect class="body" x="20" y="20" width="56" height="56" rx="7"/>'
@@ -74,11 +75,12 @@ function buildCluster(state) {
 }
 
 /// The time that is left on an election timer: it runs on between two messages of the server.
-const leftOf = node => Math.max(0, node.timer.left_ms - (page.live && !source.lost ? Math.min(1000, performance.now() - page.heard) : 0));
+const leftOf = node => Math.max(0, node.timer.left_ms - (page.live && !source.lost ? Math.min(1000, performance.now() - page.heard) * paceOf(page.state) : 0));
 
 function whatOf(state, id) {
   const node = state.nodes[id], lag = lagOf(state, id), { doing } = node;
   if (isSilent(node)) return node.seen ? `for ${duration(node.seen.age_ms)}` : 'never heard';
+  if (state.playground?.traps[id]) return state.playground.traps[id];
   if (isCampaigning(node)) return `${node.votes.yes.length} of ${majorityOf(state)} ${node.votes.kind === 'vote' ? 'votes' : 'pre-votes'}${node.votes.no.length ? `, ${node.votes.no.length} no` : ''}`;
   if (doing?.what === 'snapshot') return `snapshot${doing.part == null ? '' : ` ${Math.round(doing.part * 100)} %`}`;
   if (doing?.what === 'recovery') return 'reads its log';
@@ -116,7 +118,7 @@ const ballotsAt = at => record.ballots.filter(ballot => ballot.at <= at && at < 
 function drawCluster(state, all) {
   const ids = idsOf(state), { writes_per_s } = state, ballots = ballotsAt(page.at);
   for (const id of ids) drawNode(state, id);
-  const isBusy = (a, b) => ballots.some(ballot => (ballot.from === a && ballot.to === b) || (ballot.from === b && ballot.to === a));
+  const isBusy = (a, b) => ballots.some(ballot => (ballot.from === a && ballot.to === b) || (ballot.from === b && ballot.to === a)) || isFlown(state, a, b);
   for (const { a, b, group, lines, tag } of cluster.links) {
     const link = linkOf(state, a, b), hub = state.leader === a || state.leader === b || isBusy(a, b);
     // A leader's links are strong. Others appear when they are cut, carry ballots, or are few.
@@ -137,6 +139,7 @@ function drawCluster(state, all) {
     spell(tag.firstChild, says);
     hide(tag, !says);
   }
+  if (state.playground) return drawFlights(state);
   drawFlow(state, ids, isBusy, writes_per_s > 0);
   drawBallots(state, ballots, ids.length);
 }

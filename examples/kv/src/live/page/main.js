@@ -19,12 +19,12 @@ function measure() {
 }
 
 /// The members and their kinds: when they change, the page is built anew.
-const shapeOf = state => JSON.stringify([idsOf(state), state.config.voters, state.config.learners, state.config.witness, state.demo, state.timing, state.cluster]);
+const shapeOf = state => JSON.stringify([idsOf(state), state.config.voters, state.config.learners, state.config.witness, state.demo, state.timing, state.cluster, Boolean(state.playground)]);
 let shape = '';
 function build(state) {
   if (shape === shapeOf(state)) return;
   shape = shapeOf(state);
-  buildCluster(state); buildLogs(state); buildWrite(state); buildTry(state);
+  buildCluster(state); (state.playground ? buildBoxes : buildLogs)(state); buildWrite(state); buildTry(state); buildPlay(state);
   layoutCluster(state);
 }
 
@@ -38,7 +38,8 @@ function draw(all = true) {
   const slow = all || now - drawn.slow >= 1000;
   drawState(state, slow);
   drawCluster(state, slow);
-  if (all || now - drawn.time >= (isEvent() ? 200 : 1000)) { drawn.time = now; drawTimeline(state); drawLogs(state); }
+  drawPlay(state);
+  if (all || now - drawn.time >= (isEvent() ? 200 : 1000)) { drawn.time = now; drawTimeline(state); (state.playground ? drawBoxes : drawLogs)(state); }
   if (!slow) return;
   drawn.slow = now;
   drawWrite(state);
@@ -49,7 +50,7 @@ function draw(all = true) {
   put($('line'), 'aria-valuenow', Math.round((page.at - record.oldest) / 1000));
   put($('line'), 'aria-valuetext', `${clock(page.at)}${last ? ': ' + last.text : ''}`);
 }
-const isEvent = () => !page.state.leader || ballotsAt(page.at).length > 0 || idsOf(page.state).some(id => isCampaigning(page.state.nodes[id]));
+const isEvent = () => Boolean(page.state.playground) || !page.state.leader || ballotsAt(page.at).length > 0 || idsOf(page.state).some(id => isCampaigning(page.state.nodes[id]));
 
 function seek(at) {
   Object.assign(page, { live: false, at: clamp(at, record.oldest, record.newest) });
@@ -68,7 +69,7 @@ function goLive() {
 function replay(event) {
   const began = record.spans.findLast(span => span.what === 'election' && span.from <= event.at + 1000)?.from ?? event.at - 500;
   page.replay = Math.min(event.at + 700, record.newest);
-  page.slower = still.matches ? 5 : 20;
+  page.slower = still.matches || page.state.playground ? 5 : 20;
   page.clocked = performance.now();
   run();
   seek(Math.min(began, event.at) - 200);
@@ -90,8 +91,9 @@ source.listeners = {
     const first = !page.state, from = page.state?.served_by;
     page.heard = performance.now();
     if (!page.live) return;
-    if (record.ballots.at(-1)?.until > page.at) run();
+    const moves = record.ballots.at(-1)?.until > page.at;
     Object.assign(page, { state: record.last(), at: record.newest });
+    if (moves || page.state.playground) run();
     if (first) { $('main').classList.remove('waits'); measure(); buildZoom(); build(page.state); measure(); retell(); }
     else if (isNew) retell();
     if (!first && from !== page.state.served_by) note(page.state, `This page moved from node ${from} to node ${page.state.served_by}.`,
@@ -120,6 +122,7 @@ function tick() {
     page.state = record.stateAt(page.at);
     return draw(false);
   }
+  if (page.live && page.state.playground && !document.hidden) return redraw();
   if (!page.live || document.hidden || !(record.ballots.at(-1)?.until > page.at)) {
     clearInterval(ticking);
     ticking = 0;

@@ -30,6 +30,7 @@ const record = {
   newest: 0,
 
   snapshot(state) {
+    if (state.playground) this.reset();
     const at = Date.parse(state.wall), since = at - state.now_ms;
     const { events = [], history, ...facts } = state;
     this.since = since;
@@ -44,6 +45,10 @@ const record = {
       this.begun = this.series[0]?.at;
     }
     this.frame(at, { full: facts });
+  },
+  /// Simulated time may have gone back, and then has another future.
+  reset() {
+    Object.assign(this, { frames: [], events: [], ballots: [], spans: [], series: [], newest: 0, begun: undefined, patches: 0 });
   },
   delta(patch) {
     const before = this.last();
@@ -60,6 +65,8 @@ const record = {
     return one;
   },
   ballot(ballot) {
+    // The playground draws each message where it is.
+    if (this.current?.playground) return;
     // An answer leaves once its question has arrived.
     const question = ballot.answer && this.ballots.findLast(one => !one.answer && one.from === ballot.to && one.to === ballot.from);
     const sent = Math.max(this.since + ballot.sent_ms, question?.until ?? 0);

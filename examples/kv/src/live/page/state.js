@@ -35,8 +35,9 @@ function drawState(state, all) {
     need.next ? ` Next: <code>${text(need.next)}</code>` : ''}${need.runbook ? ` · Guide: <code>OPERATING.md#${text(need.runbook)}</code>` : ''}</li>`).join('') || '<li>Nothing needs attention.</li>');
   const whole = 'fill="currentColor"', broken = 'fill="none" stroke="currentColor" stroke-dasharray="2 2"';
   const sign = kind => `<svg width="10" height="10" viewBox="0 0 10 10" aria-hidden="true"><circle cx="5" cy="5" r="4" ${kind}/></svg>`;
-  const now = page.replay ? `Replay, 1/${page.slower} speed` : page.live ? 'Live' : `Paused at ${clock(page.at)}`;
+  const { playground } = state;
+  const now = playground && page.live ? (playground.is_running ? 'Simulated time passes' : 'Simulated time stands') : page.replay ? `Replay, 1/${page.slower} speed` : page.live ? 'Live' : `Paused at ${clock(page.at)}`;
   set($('conn'), source.lost ? `${sign(broken)} Lost node ${Number(state.served_by)}, trying another`
-    : `${sign(whole)} ${now} <span id="host">from node ${Number(state.served_by)}</span>`);
+    : `${sign(whole)} ${now} <span id="host">${playground ? '' : `from node ${Number(state.served_by)}`}</span>`);
   document.documentElement.classList.toggle('stale', source.lost !== null && page.live);
 }
