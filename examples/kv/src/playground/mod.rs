@@ -47,7 +47,7 @@ pub struct Args {
     /// The port of the page on this machine; default: one that is free
     #[arg(long, conflicts_with = "http")]
     pub port: Option<u16>,
-    /// The address of the page. Everyone who reaches it may use the playground, which has no data
+    /// The address of the page. All that reach it may use the playground, which has no data
     #[arg(long, value_name = "ADDR:PORT")]
     pub http: Option<SocketAddr>,
 }

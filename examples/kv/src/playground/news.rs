@@ -31,7 +31,7 @@ pub(super) struct OpenBallot {
     is_decided: bool,
 }
 
-/// What is known of one node, so that only changes are told.
+/// The facts of one node that were told, so that only changes are.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Observer {
     told: u64,

@@ -36,12 +36,12 @@ pub(super) enum Command {
     },
     /// A scenario begins, and time passes.
     Scenario {
-        /// The scenario.
+        /// Its name.
         name: Scenario,
     },
 }
 
-/// What a page may send.
+/// A request of a page.
 #[derive(Clone, Copy, PartialEq, Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Asked {
@@ -49,7 +49,7 @@ pub(super) enum Asked {
     Deed(Deed),
 }
 
-/// The playground.
+/// The tape that is played, its pace, and its page.
 pub(super) struct Player {
     tape: Tape,
     page: Simulated,

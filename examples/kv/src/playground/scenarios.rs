@@ -12,7 +12,7 @@ use quorate_world::{disk::Disk, fixtures, world::Envelope};
 use serde::Deserialize;
 use std::time::Duration;
 
-/// A scenario.
+/// The scenarios, in the order of the page.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Scenario {
@@ -28,7 +28,7 @@ pub(super) enum Scenario {
 pub(super) struct Texts {
     pub(super) name: &'static str,
     pub(super) title: &'static str,
-    /// What to see, in one sentence.
+    /// The lesson in one sentence.
     pub(super) says: &'static str,
     pub(super) reference: &'static str,
 }
@@ -55,7 +55,7 @@ impl Script {
         (self.stage, self.since) = (self.stage + 1, now);
     }
 
-    /// What is the case at this stage; `None` before the first.
+    /// The sentence of the stage that was reached last; `None` before the first.
     pub(super) fn says(&self) -> Option<&'static str> {
         Some(self.stages().get(self.stage.checked_sub(1)?)?.says)
     }
@@ -85,8 +85,8 @@ impl Scenario {
             Self::Election => of(
                 "election",
                 "Election",
-                "The node whose election timer runs out first asks the others for their votes, and a majority makes it \
-                 the leader.",
+                "The node whose election timer runs out first asks the others for their votes, and a majority makes \
+                 it the leader.",
                 "paper §5.2",
             ),
             Self::SplitVote => of(
@@ -99,22 +99,22 @@ impl Scenario {
             Self::Figure7 => of(
                 "figure7",
                 "Logs that differ",
-                "Node 1 becomes the leader of term 8 among the logs of Figure 7, a to f are nodes 2 to 7: entries that \
-                 conflict with its log are crossed out, removed and overwritten, and missing ones are sent.",
+                "Node 1 becomes the leader of term 8 among the logs of Figure 7, a to f are nodes 2 to 7: entries \
+                 that conflict with its log are crossed out, removed and overwritten, and missing ones are sent.",
                 "paper §5.3, Figure 7",
             ),
             Self::Partition => of(
                 "partition",
                 "Leader cut off",
-                "Nodes 1 and 2 are cut off from the rest: their leader commits nothing more and steps down, the other \
-                 three elect a leader, and when the links heal, the uncommitted entry of term 1 is replaced.",
+                "Nodes 1 and 2 are cut off from the rest: their leader commits nothing more and steps down, the \
+                 other three elect a leader, and when the links heal, the uncommitted entry of term 1 is replaced.",
                 "paper §5.1, §5.3; thesis §6.2",
             ),
             Self::Figure8 => of(
                 "figure8",
                 "Old entry on a majority",
-                "The leader of term 4 has brought an entry of term 2 to a majority, and does not commit it by counting: \
-                 when the leader crashes, node 5 can still be elected and replace that entry.",
+                "The leader of term 4 has brought an entry of term 2 to a majority, and does not commit it by \
+                 counting: when the leader crashes, node 5 can still be elected and replace that entry.",
                 "paper §5.4.2, Figure 8",
             ),
             Self::Members => of(

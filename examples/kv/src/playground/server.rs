@@ -87,7 +87,7 @@ pub(super) async fn serve(listener: TcpListener, player: Player) -> io::Result<(
     }
 }
 
-/// Lets time pass while somebody looks.
+/// Lets time pass while there is a stream.
 async fn pass(shared: Shared) {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

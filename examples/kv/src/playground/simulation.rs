@@ -45,7 +45,7 @@ pub(super) struct Flight {
     pub(super) due: Duration,
 }
 
-/// What happens next.
+/// An event that is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Next {
     /// The message with this id arrives.
@@ -71,7 +71,7 @@ pub(super) enum Trap {
     AfterWrite,
 }
 
-/// The cluster.
+/// The cluster, and the time of each event to come.
 #[derive(Clone)]
 pub(super) struct Simulation {
     pub(super) world: World,
@@ -85,11 +85,11 @@ pub(super) struct Simulation {
     /// Messages for which it holds are lost when they are sent.
     pub(super) loses: Option<fn(&Simulation, &Envelope) -> bool>,
     pub(super) script: Script,
-    /// What was done last, in words.
+    /// The last step or deed in words.
     pub(super) last: String,
     /// The violated property, after which nothing happens any more.
     pub(super) broken: Option<String>,
-    /// What happened since it was last taken.
+    /// Events since they were last taken.
     pub(super) news: Vec<News>,
     random: SmallRng,
     next_flight: u64,
@@ -161,7 +161,7 @@ impl Simulation {
         self.world.leaders().first().map(|(_, id)| *id)
     }
 
-    /// What happens next, and when.
+    /// The event that is due first, and its time.
     pub(super) fn next(&self) -> Option<(Duration, Next)> {
         if self.broken.is_some() {
             return None;

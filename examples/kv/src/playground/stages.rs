@@ -19,7 +19,7 @@ pub(super) struct Stage {
     pub(super) after: Duration,
     pub(super) when: fn(&Simulation) -> bool,
     pub(super) then: fn(&mut Simulation),
-    /// What is the case from here on.
+    /// The sentence that holds from here on.
     pub(super) says: &'static str,
 }
 
@@ -37,15 +37,15 @@ impl Scenario {
                     after: NOW,
                     when: |simulation| candidates(simulation).len() == 2,
                     then: |_| {},
-                    says: "Two candidates ask for votes in the same term. Each has voted for itself, and each of the other \
-                           two nodes votes for the first that asks.",
+                    says: "Two candidates ask for votes in the same term. Each has voted for itself, and each of the \
+                           other two nodes votes for the first that asks.",
                 },
                 Stage {
                     after: NOW,
                     when: |simulation| is_split(simulation),
                     then: |simulation| simulation.latencies.clear(),
-                    says: "The vote is split, two to two: three of five would be a majority, and each node votes once in a \
-                           term. Both candidates wait for their random timers.",
+                    says: "The vote is split, two to two: three of five would be a majority, and each node votes \
+                           once in a term. Both candidates wait for their random timers.",
                 },
                 Stage {
                     after: NOW,
@@ -59,8 +59,9 @@ impl Scenario {
                     after: NOW,
                     when: |simulation| simulation.leader() == Some(ONE),
                     then: |_| {},
-                    says: "Node 1 leads term 8. Nodes 4 and 5 (c and d) have more up-to-date logs and denied their votes; a \
-                           majority did not. Each follower rejects appends until the leader has found the last entry on which both agree.",
+                    says: "Node 1 leads term 8. Nodes 4 and 5 (c and d) have more up-to-date logs and denied their \
+                           votes; a majority did not. Each follower rejects appends until the leader has found the \
+                           last entry on which both agree.",
                 },
                 Stage {
                     after: NOW,
@@ -77,7 +78,8 @@ impl Scenario {
                         simulation.part(&[ONE, NodeId(2)]);
                         simulation.propose(ONE);
                     },
-                    says: "Nodes 1 and 2 hear only each other. Node 1 takes a write, and two of five are no majority.",
+                    says: "Nodes 1 and 2 hear only each other. Node 1 takes a write, and two of five are no \
+                           majority.",
                 },
                 Stage {
                     after: NOW,
@@ -115,14 +117,15 @@ impl Scenario {
                     after: NOW,
                     when: |simulation| simulation.leader() == Some(ONE),
                     then: |_| {},
-                    says: "(c) Node 1 leads term 4 and replicates entry 2, of term 2. Its own entry, of term 4, is lost on the way.",
+                    says: "(c) Node 1 leads term 4 and replicates entry 2, of term 2. Its own entry, of term 4, is \
+                           lost on the way.",
                 },
                 Stage {
                     after: NOW,
                     when: |simulation| [2, 3].iter().all(|peer| matched(simulation, NodeId(*peer)) >= Index(2)),
                     then: |_| {},
-                    says: "Entry 2 is on nodes 1, 2 and 3, a majority, and the leader knows it. It is not committed: it is of an \
-                           earlier term.",
+                    says: "Entry 2 is on nodes 1, 2 and 3, a majority, and the leader knows it. It is not committed: \
+                           it is of an earlier term.",
                 },
                 Stage {
                     after: THREE_SECONDS,
@@ -137,14 +140,15 @@ impl Scenario {
                         simulation.set_timer(NodeId(5), Duration::from_millis(2_600));
                         (2..=4).for_each(|id| simulation.set_timer(NodeId(id), 20 * SECOND));
                     },
-                    says: "(d) Node 1 has crashed. Node 5 is back: its last entry is of term 3, which is more up to date than term 2.",
+                    says: "(d) Node 1 has crashed. Node 5 is back: its last entry is of term 3, which is more up to \
+                           date than term 2.",
                 },
                 Stage {
                     after: NOW,
                     when: |simulation| simulation.leader() == Some(NodeId(5)) && logs_agree(simulation),
                     then: |_| {},
-                    says: "Node 5 leads, and entry 2 of term 2 is overwritten on nodes 2 and 3. Had it counted as committed, a \
-                           committed entry would be lost.",
+                    says: "Node 5 leads, and entry 2 of term 2 is overwritten on nodes 2 and 3. Had it counted as \
+                           committed, a committed entry would be lost.",
                 },
             ],
             Self::Members => &[
@@ -167,7 +171,8 @@ impl Scenario {
                         })
                     },
                     then: |simulation| change(simulation, &Change::set_voters([1, 4, 5].map(NodeId))),
-                    says: "The joint configuration is in the log: each decision needs a majority of 1, 2 and 3, and one of 1, 4 and 5.",
+                    says: "The joint configuration is in the log: each decision needs a majority of 1, 2 and 3, and \
+                           one of 1, 4 and 5.",
                 },
                 Stage {
                     after: NOW,

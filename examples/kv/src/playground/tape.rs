@@ -72,7 +72,7 @@ impl Tape {
         Self { simulation, copies, moves: VecDeque::new(), news }
     }
 
-    /// The number of moves so far.
+    /// The number of moves since the begin.
     pub(super) fn position(&self) -> u64 {
         self.first() + self.moves.len() as u64
     }
@@ -82,7 +82,7 @@ impl Tape {
         !self.moves.is_empty()
     }
 
-    /// What happened since it was last taken, each with the number of the move that led to it.
+    /// Events since they were last taken, each with the number of the move that led to it.
     pub(super) fn take_news(&mut self) -> Vec<(u64, News)> {
         std::mem::take(&mut self.news)
     }

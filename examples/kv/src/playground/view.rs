@@ -1,5 +1,5 @@
 //! The simulation as the live page shows it: the reports of its nodes, which a real cluster would
-//! send, and what the page has for the playground beside them.
+//! send, and the member of the page that only the playground has.
 
 use super::{
     news::{millis, terms, terms_on},
@@ -45,8 +45,8 @@ pub(super) fn view(simulation: &Simulation) -> ClusterView {
         match simulation.world.running(id) {
             Some(running) => {
                 let mut report = report(simulation, id, running);
-                // A real node does not know of it before the leader's append arrives.
-                if logs.get(&id).is_some_and(|log| log.conflict.is_some()) {
+                let hears_leader = report.leader.is_some() && report.leader == simulation.leader();
+                if hears_leader && logs.get(&id).is_some_and(|log| log.conflict.is_some()) {
                     report.doing = Some(Doing::Repair);
                 }
                 seen.report = Arc::new(report);
@@ -147,7 +147,7 @@ fn timing() -> ReportedTiming {
     timing
 }
 
-/// What the page has for the playground.
+/// The member of the page that a real cluster lacks.
 #[derive(Debug, Serialize)]
 pub(super) struct Extra {
     playground: Playground,

@@ -81,6 +81,7 @@ function whatOf(state, id) {
   const node = state.nodes[id], lag = lagOf(state, id), { doing } = node;
   if (isSilent(node)) return node.seen ? `for ${duration(node.seen.age_ms)}` : 'never heard';
   if (state.playground?.traps[id]) return state.playground.traps[id];
+  if (conflictsOf(state, id)) return `${count(conflictsOf(state, id))} in conflict`;
   if (isCampaigning(node)) return `${node.votes.yes.length} of ${majorityOf(state)} ${node.votes.kind === 'vote' ? 'votes' : 'pre-votes'}${node.votes.no.length ? `, ${node.votes.no.length} no` : ''}`;
   if (doing?.what === 'snapshot') return `snapshot${doing.part == null ? '' : ` ${Math.round(doing.part * 100)} %`}`;
   if (doing?.what === 'recovery') return 'reads its log';
@@ -132,7 +133,7 @@ function drawCluster(state, all) {
     put(lines[1], 'class', `link ${hub ? 'hub' : ''} ${kind}`);
     const joins = [a, b].some(id => state.nodes[id].doing?.what === 'snapshot' && isLearner(state, id));
     const says = kind === 'cut' ? '✕ cut' : kind === 'quiet' || !hub ? '' : joins ? 'snapshot' : kind === 'slow' ? `slow, ${link.rtt_ms?.toFixed(0)} ms`
-      : ids.length > 5 || ballots.length || link?.in_flight == null ? '' : `${link.in_flight} in flight`;
+      : state.playground || ids.length > 5 || ballots.length || link?.in_flight == null ? '' : `${link.in_flight} in flight`;
     if (!all && says && tag.firstChild.was && tag.kind === kind) continue;
     tag.kind = kind;
     put(tag, 'class', 'tag' + (kind === 'cut' ? ' bad' : ''));

@@ -7,7 +7,7 @@ const MESSAGE_DEEDS = [['deliver', 'Deliver'], ['drop', 'Drop'], ['delay', 'Dela
 /// Messages that are drawn as a word; others are dots, as appends and heartbeats are on a real cluster.
 const WORDED = ['pre_vote', 'vote', 'yes', 'no', 'append', 'probe', 'reject'];
 const DOTS = { beat: 'beat', beat_ack: 'ack', ack: 'ack' };
-const play = { packets: {}, rows: {}, boxes: {}, shape: '' };
+const play = { packets: {}, rows: {}, boxes: {} };
 
 /// How fast the cluster's time passes: that of real nodes as ours does.
 const paceOf = state => !state.playground ? 1 : state.playground.is_running ? state.playground.speed : 0;
@@ -16,6 +16,12 @@ const simulatedAt = state => !page.live ? page.at - record.since
   : state.now_ms + (source.lost ? 0 : Math.min(500, performance.now() - page.heard) * paceOf(state));
 const flightsOf = state => Object.entries(state.playground.flights).map(([id, flight]) => ({ id, ...flight })).sort((a, b) => a.due_ms - b.due_ms);
 const isFlown = (state, a, b) => Object.values(state.playground?.flights ?? {}).some(({ from, to }) => (from === a && to === b) || (from === b && to === a));
+
+/// The entries of a node that differ from the leader's.
+const conflictsOf = (state, id) => {
+  const log = state.playground?.logs[id];
+  return log?.conflict == null ? 0 : log.first + log.terms.length - log.conflict;
+};
 
 async function ask(what) {
   const asked = await fetch('/live/play', { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(what) }).catch(() => null);
@@ -44,7 +50,7 @@ function buildPlay(state) {
   box.innerHTML = `<div role="group" aria-label="Time"><span id="steps"></span><label for="speed">Speed</label> <select id="speed" class="btn">${
     SPEEDS.map(([of, label]) => `<option value="${of}">${label}</option>`).join('')}</select> <span id="moves"></span></div>
     <p id="last" role="status"></p><p id="next"></p>
-    <div role="group" aria-label="Deeds"><label for="of">Do to</label> <select id="of" class="btn"></select><span id="deeds"></span></div>
+    <div class="deeds" role="group" aria-label="Deeds"><label for="of">Do to</label> <select id="of" class="btn"></select><span id="deeds"></span></div>
     <p id="refused" role="alert"></p>
     <h3 id="h-flights">Messages on their way</h3><p id="flights-note"></p><ul id="flights" aria-labelledby="h-flights"></ul>`;
   play.run = control($('steps'), 'Pause', () => ask({ command: page.state.playground.is_running ? 'pause' : 'run' }));
@@ -170,7 +176,7 @@ function drawBoxes(state) {
     set(boxes, `<span aria-hidden="true">${indexes.map(boxOf).join('')}</span><span class="hush">${
       log.terms.length ? `Entries ${count(log.first)} to ${count(end(log))}, of the terms ${log.terms.map(Number).join(', ')}` : 'No entries'}${
       log.conflict == null ? '' : `; those from ${count(log.conflict)} on conflict with the leader’s`}</span>`);
-    const odd = log.conflict == null ? 0 : end(log) - log.conflict + 1;
+    const odd = conflictsOf(state, id);
     set(nums, `<em>${isSilent(node) ? 'down' : odd ? `${count(odd)} conflict` : id === state.leader ? 'leads' : `committed ${count(node.commit)}`}</em>`);
   }
 }
