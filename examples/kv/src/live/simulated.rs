@@ -4,7 +4,7 @@
 use super::{
     history::History,
     hub::{EVENTS_MAX, Story, ballots, json_of, message},
-    page::{ANSWERS_WITHIN, Local, Page, page},
+    page::{Local, Page, page},
     patch::diff,
 };
 use axum::body::Bytes;
@@ -74,7 +74,7 @@ impl Simulated {
 
     fn page_of(&mut self, view: &ClusterView) -> Page {
         let now_ms = self.now_ms;
-        self.leaderless_since_ms = match view.leader(ANSWERS_WITHIN) {
+        self.leaderless_since_ms = match view.leader() {
             Some(_) => None,
             None => self.leaderless_since_ms.or(Some(now_ms)),
         };

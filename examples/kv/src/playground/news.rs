@@ -26,6 +26,9 @@ pub(super) struct OpenBallot {
     campaign: u64,
     pub(super) phase: Phase,
     for_term: Term,
+    /// The last entry of the candidate's log, as the requests name it.
+    last: EntryId,
+    asked: Duration,
     pub(super) granted: Vec<NodeId>,
     pub(super) denied: Vec<NodeId>,
     is_decided: bool,
@@ -85,7 +88,7 @@ impl Observer {
     pub(super) fn look(&mut self, node: &Node, arrived: Option<&Envelope>, notes: &[Note], now: Duration) -> Vec<News> {
         let id = node.id;
         let mut found = Vec::new();
-        self.heard_votes(arrived, &mut found);
+        self.heard_votes(arrived, now, &mut found);
         let after = node.running.as_ref();
         for note in notes {
             self.noted(note, &mut found);
@@ -110,13 +113,19 @@ impl Observer {
     }
 
     /// A voter answered this node's campaign.
-    fn heard_votes(&mut self, arrived: Option<&Envelope>, found: &mut Vec<What>) {
+    fn heard_votes(&mut self, arrived: Option<&Envelope>, now: Duration, found: &mut Vec<What>) {
         let Some(envelope) = arrived else { return };
         let Body::Vote(vote) = &envelope.message.body else { return };
         let Some(ballot) = &mut self.ballot else { return };
         if ballot.campaign == vote.campaign && ballot.phase == vote.phase && !ballot.is_decided {
-            count(ballot, envelope.from, vote.granted);
-            found.push(What::VoteReceived { phase: vote.phase, voter: envelope.from, granted: vote.granted });
+            count(ballot, envelope.from, vote.granted());
+            found.push(What::VoteReceived {
+                phase: vote.phase,
+                voter: envelope.from,
+                last: ballot.last,
+                denial: vote.denial,
+                took_ms: millis(now.saturating_sub(ballot.asked)),
+            });
         }
     }
 
@@ -222,7 +231,9 @@ impl Observer {
             found.push(What::CampaignStarted { phase, for_term, last, silence_ms });
             let (granted, denied) = (Vec::new(), Vec::new());
             let campaign = ballot.campaign;
-            self.ballot = Some(OpenBallot { campaign, phase, for_term, granted, denied, is_decided: false });
+            let asked = now;
+            self.ballot =
+                Some(OpenBallot { campaign, phase, for_term, last, asked, granted, denied, is_decided: false });
         }
         let hard_state = node.disk.hard_state;
         let is_durable = (hard_state.term, hard_state.vote) == (ballot.term, Some(node.id));

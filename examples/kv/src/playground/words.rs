@@ -19,7 +19,7 @@ pub(super) fn message(envelope: &Envelope) -> (&'static str, &'static str, Strin
         Body::RequestVote(_) => ("vote", "Vote?", route("vote request")),
         Body::Vote(vote) => {
             let name = if vote.phase == Phase::PreVote { "pre-vote" } else { "vote" };
-            match vote.granted {
+            match vote.granted() {
                 true => ("yes", "Yes", route(&format!("granted {name}"))),
                 false => ("no", "No", route(&format!("denied {name}"))),
             }
