@@ -96,7 +96,7 @@ fn a_claim_to_speak_versions_that_makes_no_sense_is_refused() {
         let mut pki = Pki::new();
         let victim = started(&mut pki, ONE, both()).await;
         let address = victim.links.local_address().expect("it is bound");
-        for (nth, (min, max)) in [(3, 2), (0, 0), (0, 255), (255, 0), (255, 2), (7, 255)].into_iter().enumerate() {
+        for (nth, (min, max)) in [(3, 2), (0, 0), (0, 255), (255, 0), (255, 2), (8, 255)].into_iter().enumerate() {
             let peer = NodeId(10 + nth as u64);
             let endpoint = support::stranger::client(&pki, Some(&pki.issue(peer)), ALPN);
             let connection = connect(&endpoint, address).await.expect("TLS lets it in");

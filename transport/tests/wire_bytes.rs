@@ -17,7 +17,7 @@ use quorate_raft::{
     SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, TimeoutNow, TransferRefused, Vote, Wanted,
 };
 use quorate_transport::{
-    codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits},
+    codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits, Version},
     network::Introduction,
 };
 
@@ -29,13 +29,13 @@ fn a_frame_without_a_body() {
     is_frame(
         &Frame::Message(message),
         "51 52 54 45 | magic: QRTE
-         05          | version
+         06          | version
          02          | kind: message
          00 00       | flags
          00 00 00 00 | group
          04 00 00 00 | metadata length
          00 00 00 00 | body length
-         13 3f 0e d9 | checksum of bytes 0..20 and the metadata
+         d4 27 ca 80 | checksum of bytes 0..20 and the metadata
          03          | term
          04          | Heartbeat
          01          | round
@@ -50,13 +50,13 @@ fn a_frame_whose_body_is_log_records_leaves_the_body_to_their_checksums() {
     is_frame(
         &Frame::Message(Message { term: Term(3), body: Body::Append(append) }),
         "51 52 54 45 | magic: QRTE
-         05          | version
+         06          | version
          02          | kind: message
          00 00       | flags
          00 00 00 00 | group
          07 00 00 00 | metadata length
          2a 00 00 00 | body length
-         7d 64 c2 cf | checksum of bytes 0..20 and the metadata
+         35 74 b6 51 | checksum of bytes 0..20 and the metadata
          03          | term
          02          | Append
          05          | epoch
@@ -82,13 +82,13 @@ fn a_frame_with_another_body_covers_it_with_its_own_checksum() {
     is_frame(
         &Frame::Message(Message { term: Term(3), body: Body::SnapshotChunk(chunk) }),
         "51 52 54 45 | magic: QRTE
-         05          | version
+         06          | version
          02          | kind: message
          01 00       | flags: the checksum covers the body
          00 00 00 00 | group
          12 00 00 00 | metadata length
          02 00 00 00 | body length
-         a4 57 fa db | checksum of bytes 0..20, the metadata and the body
+         60 9b af 8f | checksum of bytes 0..20, the metadata and the body
          03          | term
          0a          | SnapshotChunk
          09          | epoch
@@ -606,13 +606,13 @@ fn a_report_is_the_body_of_its_frame() {
     is_frame(
         &Frame::Message(Message { term: Term(3), body: Body::Report(report) }),
         "51 52 54 45 | magic: QRTE
-         05          | version
+         06          | version
          02          | kind: message
          01 00       | flags: the checksum covers the body
          00 00 00 00 | group
          05 00 00 00 | metadata length
          02 00 00 00 | body length
-         08 da ff 3d | checksum of bytes 0..20, the metadata and the body
+         40 ca 8b a3 | checksum of bytes 0..20, the metadata and the body
          03          | term
          15          | Report
          ac 02       | of
@@ -856,7 +856,7 @@ fn is_frame(frame: &Frame, table: &str) {
 /// has a meaning would be read, and leave some.
 fn is_refused(table: &str) {
     let metadata = [&[3], &bytes(table)[..], &[0; 60]].concat();
-    let mut wire = [b"QRTE".as_slice(), &[5, 2, 0, 0, 0, 0, 0, 0]].concat();
+    let mut wire = [b"QRTE".as_slice(), &[Version::CURRENT.number(), 2, 0, 0, 0, 0, 0, 0]].concat();
     wire.extend(u32::to_le_bytes(metadata.len() as u32));
     wire.extend([0; 4]);
     wire.extend(crc32c::crc32c_append(crc32c::crc32c(&wire), &metadata).to_le_bytes());
