@@ -338,9 +338,9 @@ fn check_matcher(metric: &Metric, label: &str, operator: &str, value: &str) -> V
 
 /// The metrics of an expression, with Prometheus' own `up`.
 fn metrics_in(promql: &str) -> BTreeSet<String> {
-    let own = promql.contains("up{").then(|| "up".to_owned());
-    let own = own.or_else(|| promql.starts_with("up ").then(|| "up".to_owned()));
-    selectors(promql).iter().map(|selector| metric_of(&selector.name).to_owned()).chain(own).collect()
+    let mut words = promql.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let up = words.find(|word| *word == "up").map(str::to_owned);
+    selectors(promql).iter().map(|selector| metric_of(&selector.name).to_owned()).chain(up).collect()
 }
 
 fn count_of_key(value: &Value, key: &str) -> usize {
