@@ -235,7 +235,7 @@ catalogue! {
     // Storage.
     FSYNC_DURATION: LATENCY, Seconds, "quorate_storage_fsync_duration_seconds", "Time that one fdatasync of the log took.";
     WRITTEN: COUNTER, Bytes, "quorate_storage_written_bytes_total", "Bytes written to the log.";
-    STORAGE_ERRORS: COUNTER, Count, "quorate_storage_errors_total" {OP}, "Storage operations that failed; the first failure stops the node.";
+    STORAGE_ERRORS: COUNTER, Count, "quorate_storage_errors_total" {OP}, "Storage operations that failed; the first failure of the log stops the node, and a failed snapshot is repeated.";
     LOG_BYTES: GAUGE, Bytes, "quorate_log_bytes", "Disk space used by the log.";
 
     STORAGE_FULL: GAUGE, Yes, "quorate_storage_full",

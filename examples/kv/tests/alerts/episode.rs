@@ -23,6 +23,16 @@ const QUIET: usize = 6;
 const HOPS: u32 = 16;
 /// The evaluations within which a `for` that is over must have led to a firing alert.
 const EVALUATIONS_MAX: usize = 2;
+/// Alerts that fire, rightly, while other processes take the processors and the disk of the machine: each
+/// from the delay of a thread at which that is so.
+const OF_THE_MACHINE: [(Duration, &[&str]); 3] = [
+    // The threshold of the rule for late timers.
+    (Duration::from_millis(100), &["QuorateEventLoopLate", "QuorateSlowFsync", "QuorateSlowCommits"]),
+    // The time limit of a scrape.
+    (SCALE.interval, &["QuorateNodeDown"]),
+    // Half of the shortest election timeout: a heartbeat passes several threads.
+    (Duration::from_millis(300), &["QuorateNoLeader", "QuorateNodeWithoutLeader", "QuorateNoMargin"]),
+];
 
 /// A step of a fault; `None`, with a message, if this machine does not permit it.
 pub(crate) type Step<'a> = Pin<Box<dyn Future<Output = Option<()>> + Send + 'a>>;
@@ -72,7 +82,7 @@ impl Fault {
     }
 }
 
-/// Whatever must live as long as a fault or a cluster: mounts, processes, connections.
+/// Values that live as long as a fault or a cluster: mounts, processes, connections.
 pub(crate) type Kept = Vec<Box<dyn Any + Send + Sync>>;
 
 /// A cluster under observation.
@@ -84,7 +94,7 @@ pub(crate) struct World {
     pub(crate) followers: Vec<NodeId>,
     /// Dropped by the repair.
     pub(crate) fault: Kept,
-    /// Dropped at the end; for what must outlive the nodes.
+    /// Dropped at the end, after the nodes.
     pub(crate) kept: Kept,
 }
 
@@ -93,20 +103,22 @@ pub(crate) struct Row {
     pub(crate) fault: &'static Fault,
     /// All alerts that fired, from the injection until all was quiet again.
     pub(crate) fired: BTreeSet<String>,
+    /// Those of them that the machine caused, because other processes starved it.
+    pub(crate) of_the_machine: BTreeSet<String>,
     /// From the injection to the first evaluation that found the alert's expression true.
     pub(crate) seen_after: Option<Duration>,
     /// From the injection to the first evaluation at which the alert fired.
     pub(crate) fired_after: Option<Duration>,
     /// From the begin of the runbook until no alert was pending or firing.
     pub(crate) ended_after: Option<Duration>,
-    /// All that is wrong with it.
+    /// The demands that it does not meet.
     pub(crate) problems: Vec<String>,
 }
 
 /// Runs a fault. `None`, with a message, if this machine does not permit it.
 pub(crate) async fn run(fault: &'static Fault) -> Option<Row> {
     let delay = MachineDelay::watch();
-    let mut world = World::healthy(fault).await?;
+    let mut world = World::healthy(fault, &delay).await?;
     let rule = alerts().into_iter().find(|alert| alert.name == fault.alert).expect("an alert of the rules");
     let began = now();
     (fault.inject)(&mut world).await?;
@@ -114,6 +126,7 @@ pub(crate) async fn run(fault: &'static Fault) -> Option<Row> {
     let mut row = Row {
         fault,
         fired: BTreeSet::new(),
+        of_the_machine: BTreeSet::new(),
         seen_after: None,
         fired_after: None,
         ended_after: None,
@@ -131,7 +144,8 @@ pub(crate) async fn run(fault: &'static Fault) -> Option<Row> {
                 Err(problem) => row.problems.push(format!("runbook: {problem}")),
                 Ok(()) => {
                     let targets = world.cluster.running().len();
-                    match world.prometheus.quiet(targets, QUIET, PATIENCE * 4).await {
+                    let of_the_machine = |name: &str| is_of_the_machine(fault, name, delay.longest());
+                    match world.prometheus.quiet(targets, QUIET, of_the_machine, PATIENCE * 4).await {
                         Err(problem) => row.problems.push(problem),
                         Ok(()) => row.ended_after = Some(apart(started, now())),
                     }
@@ -141,6 +155,7 @@ pub(crate) async fn run(fault: &'static Fault) -> Option<Row> {
     }
     let alerting = world.prometheus.alerts_since(began).await;
     row.fired = alerting.iter().filter(|alert| alert.is_firing()).map(|alert| alert.name().to_owned()).collect();
+    row.leave_out(delay.longest());
     row.problems.extend(world.unhealthy().await);
     if !row.problems.is_empty() {
         row.problems.extend(world.last_lines());
@@ -149,7 +164,7 @@ pub(crate) async fn run(fault: &'static Fault) -> Option<Row> {
 }
 
 impl World {
-    async fn healthy(fault: &'static Fault) -> Option<Self> {
+    async fn healthy(fault: &'static Fault, delay: &MachineDelay) -> Option<Self> {
         let mut cluster = laid_out_as(fault.options);
         let mut kept = Vec::new();
         (fault.prepare)(&mut cluster, &mut kept).await?;
@@ -162,7 +177,12 @@ impl World {
         let mut world = Self { cluster, prometheus, leader, followers, fault: Vec::new(), kept };
         world.load(LIGHT);
         let nodes = world.cluster.ids().len();
-        world.prometheus.quiet(nodes, QUIET, PATIENCE * 4).await.expect("a healthy cluster without alerts");
+        let of_the_machine = |name: &str| is_of_the_machine(fault, name, delay.longest());
+        world
+            .prometheus
+            .quiet(nodes, QUIET, of_the_machine, PATIENCE * 4)
+            .await
+            .expect("a healthy cluster without alerts");
         (world.leader, world.followers) = world.cluster.roles().await;
         Some(world)
     }
@@ -186,7 +206,7 @@ impl World {
         }
     }
 
-    /// What keeps the cluster from being healthy.
+    /// The reason why the cluster is not healthy, if it is not.
     async fn unhealthy(&self) -> Option<String> {
         if let Err(error) = self.cluster.leader(PATIENCE).await {
             return Some(format!("not healthy in the end: {error}"));
@@ -199,13 +219,19 @@ impl World {
         let nodes = self.cluster.ids().into_iter().chain(self.cluster.joiners());
         nodes.map(|id| {
             let log = std::fs::read_to_string(self.cluster.layout().log_file(id)).unwrap_or_default();
-            let lines: Vec<_> = log.lines().rev().take(6).collect();
+            let lines: Vec<_> = log.lines().rev().take(3).collect();
             format!("log of node {id}:\n    {}", lines.into_iter().rev().collect::<Vec<_>>().join("\n    "))
         })
     }
 }
 
 impl Row {
+    /// Takes the alerts out that a starved machine fires.
+    fn leave_out(&mut self, machine_delay: Duration) {
+        let fired = std::mem::take(&mut self.fired).into_iter();
+        (self.of_the_machine, self.fired) = fired.partition(|name| is_of_the_machine(self.fault, name, machine_delay));
+    }
+
     /// Compares the times with their limits. `began` and `injected` are the moments before and after the
     /// injection, which may take a while itself.
     fn timed(
@@ -216,11 +242,12 @@ impl Row {
         (began, injected): (Millis, Millis),
         machine_delay: Duration,
     ) {
-        let of = |firing: bool| {
-            let own = alerting.iter().filter(|alert| alert.name() == rule.name && (alert.is_firing() || !firing));
-            own.flat_map(|alert| alert.at.iter().copied()).min()
+        let own = alerting.iter().filter(|alert| alert.name() == rule.name && alert.is_firing());
+        let Some((firing, fired)) = own.filter_map(|alert| Some((alert, *alert.at.first()?))).min_by_key(|(_, at)| *at)
+        else {
+            return;
         };
-        let (Some(seen), Some(fired)) = (of(false), of(true)) else { return };
+        let seen = active_since(firing, fired, alerting, evaluations);
         self.seen_after = Some(apart(began, seen));
         self.fired_after = Some(apart(began, fired));
         let visible = self.fault.visible + SCALE.interval * 2 + machine_delay * HOPS;
@@ -234,6 +261,21 @@ impl Row {
             self.problems.push(format!("fired {needed} evaluations after its `for` was over"));
         }
     }
+}
+
+/// Whether the machine fires an alert, rightly, because other processes take its processors and disk; never
+/// one of the fault.
+fn is_of_the_machine(fault: &Fault, name: &str, machine_delay: Duration) -> bool {
+    let mut caused = OF_THE_MACHINE.iter().filter(|(delay, _)| machine_delay >= *delay);
+    caused.any(|(_, names)| names.contains(&name)) && !fault.may_fire().contains(name)
+}
+
+/// When an alert that began to fire became active: all evaluations since then found its expression true.
+fn active_since(firing: &Alerting, fired: Millis, alerting: &[Alerting], evaluations: &[Millis]) -> Millis {
+    let is_of = |alert: &&Alerting| !alert.is_firing() && alert.without_state() == firing.without_state();
+    let pending: BTreeSet<_> = alerting.iter().filter(is_of).flat_map(|alert| alert.at.iter().copied()).collect();
+    let before = evaluations.iter().rev().copied().filter(|at| *at < fired);
+    before.take_while(|at| pending.contains(at)).last().unwrap_or(fired)
 }
 
 fn apart(from: Millis, to: Millis) -> Duration {

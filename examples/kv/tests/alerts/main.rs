@@ -3,12 +3,13 @@
 //! runbook.
 //!
 //! A few faults run by default. All of them, with the matrix:
-//! `cargo test -p quorate-kv --test alerts -- --ignored --nocapture`
-//!
-//! `QUORATE_FAULTS="killed,disk"` runs only faults whose names have one of these words.
+//! `TMPDIR=/dev/shm cargo test -p quorate-kv --test alerts -- --ignored --nocapture`
+//! (data in memory, so that other users of the disk do not make it slow). `QUORATE_FAULTS="killed,disk"` runs
+//! only faults whose names have one of these words.
 
 mod episode;
 mod faults;
+mod matrix;
 mod prometheus;
 mod runbook;
 #[path = "../processes/strace.rs"]
@@ -18,9 +19,8 @@ mod strace;
 #[allow(dead_code, reason = "shared with another test binary")]
 mod support;
 
-use episode::{Fault, Row};
+use episode::Fault;
 use futures_util::{StreamExt, stream};
-use std::collections::BTreeSet;
 
 /// Clusters at a time: they mostly wait.
 const LANES: usize = 3;
@@ -42,6 +42,14 @@ async fn a_few_faults_fire_their_alerts_and_end_by_the_runbooks() {
     proven(faults::all().filter(|fault| few.contains(&fault.name)).collect()).await;
 }
 
+#[test]
+fn the_matrix_in_the_readme_is_that_of_the_faults() {
+    let (readme, table) = (include_str!("../../../../metrics/README.md"), matrix::table());
+    let between = readme.split_once("<!-- begin: the matrix of faults -->\n\n").map_or("", |(_, after)| after);
+    let found = between.split("\n<!-- end: the matrix of faults -->").next().unwrap_or_default();
+    assert!(found == table, "put this into metrics/README.md:\n{table}");
+}
+
 async fn proven(chosen: Vec<&'static Fault>) {
     if std::process::Command::new("prometheus").arg("--version").output().is_err() {
         eprintln!("skipped: no prometheus in PATH (Debian package prometheus)");
@@ -55,7 +63,7 @@ async fn proven(chosen: Vec<&'static Fault>) {
     while let Some((fault, run)) = runs.next().await {
         match run {
             Ok(Some(row)) => {
-                println!("{}", line(&row));
+                println!("{}", matrix::measured(&row));
                 problems.extend(row.problems.iter().map(|problem| format!("{}: {problem}", fault.name)));
                 rows.push(row);
             }
@@ -63,46 +71,8 @@ async fn proven(chosen: Vec<&'static Fault>) {
             Err(panic) => problems.push(format!("{}: {panic}", fault.name)),
         }
     }
-    let (precision, recall) = (precision(&rows), recall(&rows));
+    let (precision, recall) = (matrix::precision(&rows), matrix::recall(&rows));
     println!("{} faults, precision {:.1} %, recall {:.1} %", rows.len(), precision * 100.0, recall * 100.0);
     assert!(problems.is_empty(), "{}", problems.join("\n"));
     assert!(precision >= LEAST && recall >= LEAST, "precision {precision}, recall {recall}");
-}
-
-/// The part of the alerts that fired which may fire.
-fn precision(rows: &[Row]) -> f64 {
-    let expected = rows.iter().map(|row| row.fired.iter().filter(|name| row.fault.may_fire().contains(name.as_str())));
-    ratio(expected.map(Iterator::count).sum(), rows.iter().map(|row| row.fired.len()).sum())
-}
-
-/// The part of the alerts that must fire which fired.
-fn recall(rows: &[Row]) -> f64 {
-    let fired = rows.iter().map(|row| row.fault.must_fire().into_iter().filter(|name| row.fired.contains(*name)));
-    ratio(fired.map(Iterator::count).sum(), rows.iter().map(|row| row.fault.must_fire().len()).sum())
-}
-
-fn ratio(part: usize, of: usize) -> f64 {
-    if of == 0 { 1.0 } else { part as f64 / of as f64 }
-}
-
-/// A row of the matrix: the fault, the alerts, and the times that were measured.
-fn line(row: &Row) -> String {
-    let fired: BTreeSet<&str> = row.fired.iter().map(String::as_str).collect();
-    let (must, may) = (row.fault.must_fire(), row.fault.may_fire());
-    let time = |time: Option<std::time::Duration>| time.map_or("never".to_owned(), |time| format!("{time:.1?}"));
-    let mut line = format!(
-        "{} | {} | seen after {}, fired after {}, over after {} | also {:?}",
-        row.fault.name,
-        row.fault.alert,
-        time(row.seen_after),
-        time(row.fired_after),
-        time(row.ended_after),
-        fired.iter().filter(|name| **name != row.fault.alert).collect::<Vec<_>>(),
-    );
-    for (what, names) in [("missing", &must - &fired), ("unexpected", &fired - &may)] {
-        if !names.is_empty() {
-            line += &format!(" | {what} {names:?}");
-        }
-    }
-    line
 }

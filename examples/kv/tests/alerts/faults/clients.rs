@@ -55,20 +55,19 @@ pub(super) const FAULTS: &[Fault] = &[
         ..PLAIN
     },
     Fault {
-        name: "a follower runs out of file descriptors",
+        name: "a follower runs out of file descriptors for a moment",
         alert: "QuorateShortage",
-        possible: &["QuorateThreadStuck"],
+        // It is scraped again once there are descriptors.
+        possible: &["QuorateNodeDown", "QuorateNoMargin"],
         visible: SECOND.saturating_mul(3),
         options: |options| with_sections(options, SMALL_SEGMENTS),
         inject: |world| {
             Box::pin(async {
                 limit(world, Some(FEW_FILES));
                 burst(world, 50, 4096).await;
-                Some(())
-            })
-        },
-        repair: |world| {
-            Box::pin(async {
+                while world.cluster.status(world.followers[0]).await.is_ok() {
+                    tokio::task::yield_now().await;
+                }
                 limit(world, None);
                 Some(())
             })
@@ -104,6 +103,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "a node has other timeouts than the others",
         alert: "QuorateSettingsDiffer",
+        // A restart takes as long as ever.
+        possible: &["QuorateNodeDown"],
         visible: SECOND.saturating_mul(3),
         inject: |world| Box::pin(async { timeout(world, "1200ms", "1300ms", true).await }),
         repair: |world| Box::pin(async { timeout(world, "1300ms", "1200ms", false).await }),
@@ -147,7 +148,7 @@ fn piped(options: &Options) -> PathBuf {
     let (pipe, script) = (options.dir.join("pipe"), options.dir.join("piped"));
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).expect("a pipe");
     let text =
-        format!("#!/bin/sh\nexport RUST_LOG=info,hyper=trace\nexec 2>{}\nexec {BINARY} \"$@\"\n", pipe.display());
+        format!("#!/bin/sh\nexport RUST_LOG=info,quinn_proto=trace\nexec 2>{}\nexec {BINARY} \"$@\"\n", pipe.display());
     fs::write(&script, text).expect("a script");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("executable");
     script

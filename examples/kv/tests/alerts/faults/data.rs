@@ -1,6 +1,6 @@
 //! Data that are lost, rot on the disk, or change in memory.
 
-use super::{SECOND, burst, until};
+use super::{SECOND, burst, until, with_sections};
 use crate::{
     episode::{Fault, PLAIN, Step, World},
     support::PATIENCE,
@@ -11,6 +11,7 @@ use std::{
     io::{Read, Seek, SeekFrom, Write},
     path::Path,
 };
+use tokio::task::block_in_place;
 
 /// A value that is nowhere else.
 const FRAGILE: &str = "a value that one bit of damaged memory changes: 8f4e1c0a5b6d";
@@ -41,8 +42,10 @@ pub(super) const FAULTS: &[Fault] = &[
         name: "an entry rots on the disk of a follower that is cut off",
         alert: "QuorateFaultyEntries",
         consequences: &["QuorateNodeWithoutLeader", "QuorateNoMargin", "QuoratePeerUnreachable"],
+        // Its restart may take longer than the rule permits.
+        possible: &["QuorateNodeDown"],
         visible: SECOND.saturating_mul(2),
-        options: |options| Options { paths: true, ..options },
+        options: |options| with_sections(Options { paths: true, ..options }, "[storage]\nsegment_bytes = 131072\n"),
         inject: |world| {
             Box::pin(async {
                 let victim = world.followers[0];
@@ -50,7 +53,9 @@ pub(super) const FAULTS: &[Fault] = &[
                 let last = world.cluster.status(world.leader).await.expect("it answers").commit_index;
                 until(world, victim, "the value", |status| status.applied_index >= last).await;
                 world.cluster.stop(victim).await.expect("stopped");
-                let places = flip_files(&world.cluster.layout().data_dir(victim), ROTTEN.as_bytes());
+                let dir = world.cluster.layout().data_dir(victim);
+                // The proxies go on meanwhile.
+                let places = block_in_place(|| flip_files(&dir, ROTTEN.as_bytes()));
                 assert!(places > 0, "the value is on the disk");
                 cut(world, Some(PathFault::Cut));
                 world.cluster.start_node(victim).await.expect("damage is no reason not to start");
@@ -94,7 +99,8 @@ fn flip_memory(world: &mut World) -> Step<'_> {
         client.put("fragile", FRAGILE).await.expect("written");
         let last = world.cluster.status(world.leader).await.expect("it answers").commit_index;
         until(world, victim, "the value", |status| status.applied_index >= last).await;
-        let places = flip_process(world.cluster.pid(victim).expect("it runs"), FRAGILE.as_bytes());
+        let pid = world.cluster.pid(victim).expect("it runs");
+        let places = block_in_place(|| flip_process(pid, FRAGILE.as_bytes()));
         assert!(places > 0, "the value is in its memory");
         assert!(client.cas("fragile", Some(FRAGILE), "another").await.expect("written").swapped);
         // As many as are compared, and claims of them.

@@ -108,7 +108,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "the disk of a follower has no space for a snapshot",
         alert: "QuorateSnapshotsFailing",
-        consequences: &["QuorateLowSpace"],
+        consequences: &["QuorateLowSpace", "QuorateStorageErrors"],
         possible: &["QuorateStorageFull"],
         // Three failures, a second and two apart.
         visible: SECOND.saturating_mul(10),
@@ -122,8 +122,14 @@ pub(super) const FAULTS: &[Fault] = &[
                 }
                 let last = world.cluster.status(world.leader).await.expect("it answers").commit_index;
                 until(world, victim, "the large state", |status| status.applied_index >= last).await;
-                SmallDisk::leave(&world.cluster.layout().data_dir(victim), LEFT);
-                Some(())
+                // A snapshot that was written meanwhile makes room for the next one.
+                let mut client = world.cluster.client(&[victim]).expect("a client");
+                loop {
+                    SmallDisk::leave(&world.cluster.layout().data_dir(victim), LEFT);
+                    if client.snapshot().await.is_err() {
+                        return Some(());
+                    }
+                }
             })
         },
         ..ON_DISKS

@@ -49,7 +49,7 @@ fn background(task: impl Future<Output = ()> + Send + 'static) -> Box<JoinSet<()
 async fn burst(world: &World, writes: usize, value_bytes: usize) {
     let ledger = Ledger::new();
     let among: Vec<_> = world.cluster.running().into_iter().filter(|id| is_well(world, *id)).collect();
-    let options = LoadOptions { writers: 24, rest: Duration::ZERO, value_bytes };
+    let options = LoadOptions { writers: 100, rest: Duration::ZERO, value_bytes };
     let writers = Writers::start_among(&world.cluster, among, &ledger, options).expect("writers");
     tokio::time::timeout(PATIENCE * 10, ledger.reaches(writes)).await.expect("writes go on");
     drop(writers);

@@ -81,7 +81,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "the network of each leader flaps",
         alert: "QuorateFrequentTermChanges",
-        possible: &["QuorateNodeWithoutLeader", "QuorateNoLeader", "QuorateNoMargin"],
+        possible: &["QuorateNodeWithoutLeader", "QuorateNoLeader", "QuorateNoMargin", "QuorateSlowCommits"],
         visible: SECOND,
         inject: |world| {
             Box::pin(async {

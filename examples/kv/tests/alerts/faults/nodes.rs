@@ -61,7 +61,8 @@ pub(super) const FAULTS: &[Fault] = &[
         name: "a follower gets too little processor time",
         alert: "QuorateEventLoopLate",
         possible: &["QuorateNodeDown"],
-        visible: SECOND.saturating_mul(3),
+        // The window of the rule's rate, before which one timer in ten was not late.
+        visible: SECOND.saturating_mul(16),
         inject: |world| {
             Box::pin(async {
                 let pid = world.cluster.pid(world.followers[0]).expect("it runs");
