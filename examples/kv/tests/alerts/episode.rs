@@ -34,6 +34,9 @@ const OF_THE_MACHINE: [(Duration, &[&str]); 3] = [
     (Duration::from_millis(300), &["QuorateNoLeader", "QuorateNodeWithoutLeader", "QuorateNoMargin"]),
 ];
 
+/// The lines of a node's log that are shown.
+const LINES_MAX: usize = 12;
+
 /// A step of a fault; `None`, with a message, if this machine does not permit it.
 pub(crate) type Step<'a> = Pin<Box<dyn Future<Output = Option<()>> + Send + 'a>>;
 
@@ -113,6 +116,8 @@ pub(crate) struct Row {
     pub(crate) ended_after: Option<Duration>,
     /// The demands that it does not meet.
     pub(crate) problems: Vec<String>,
+    /// The warnings of all nodes, if a demand is not met or another alert fired.
+    pub(crate) logs: Vec<String>,
 }
 
 /// Runs a fault. `None`, with a message, if this machine does not permit it.
@@ -131,6 +136,7 @@ pub(crate) async fn run(fault: &'static Fault) -> Option<Row> {
         fired_after: None,
         ended_after: None,
         problems: Vec::new(),
+        logs: Vec::new(),
     };
 
     let alerting = world.until_fired(fault, &rule, began).await;
@@ -157,8 +163,8 @@ pub(crate) async fn run(fault: &'static Fault) -> Option<Row> {
     row.fired = alerting.iter().filter(|alert| alert.is_firing()).map(|alert| alert.name().to_owned()).collect();
     row.leave_out(delay.longest());
     row.problems.extend(world.unhealthy().await);
-    if !row.problems.is_empty() {
-        row.problems.extend(world.last_lines());
+    if !row.problems.is_empty() || row.fired.iter().any(|name| !fault.may_fire().contains(&**name)) {
+        row.logs = world.warnings().collect();
     }
     Some(row)
 }
@@ -215,12 +221,14 @@ impl World {
         client.put("healthy", "yes").await.err().map(|error| format!("not healthy in the end: {error}"))
     }
 
-    fn last_lines(&self) -> impl Iterator<Item = String> {
+    /// The last warnings and errors of each node.
+    fn warnings(&self) -> impl Iterator<Item = String> {
         let nodes = self.cluster.ids().into_iter().chain(self.cluster.joiners());
-        nodes.map(|id| {
+        nodes.flat_map(|id| {
             let log = std::fs::read_to_string(self.cluster.layout().log_file(id)).unwrap_or_default();
-            let lines: Vec<_> = log.lines().rev().take(3).collect();
-            format!("log of node {id}:\n    {}", lines.into_iter().rev().collect::<Vec<_>>().join("\n    "))
+            let lines = log.lines().rev().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
+            let lines: Vec<_> = lines.take(LINES_MAX).map(|line| format!("node {id}: {line}")).collect();
+            lines.into_iter().rev()
         })
     }
 }
@@ -280,4 +288,26 @@ fn active_since(firing: &Alerting, fired: Millis, alerting: &[Alerting], evaluat
 
 fn apart(from: Millis, to: Millis) -> Duration {
     Duration::from_millis(u64::try_from(to - from).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alert_is_active_since_the_first_of_the_evaluations_that_found_it_true_without_a_break() {
+        let alert = |state: &str, node: &str, at: &[Millis]| Alerting {
+            labels: [("alertname", "A"), ("alertstate", state), ("node", node)]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            at: at.to_vec(),
+        };
+        let evaluations = [10, 20, 30, 40, 50, 60];
+        let firing = alert("firing", "1", &[50, 60]);
+        let active = |pending: &[Alerting]| active_since(&firing, 50, pending, &evaluations);
+        assert_eq!(active(&[alert("pending", "1", &[20, 30, 40])]), 20);
+        assert_eq!(active(&[alert("pending", "1", &[10, 30, 40])]), 30, "it was not active in between");
+        assert_eq!(active(&[alert("pending", "2", &[20, 30, 40])]), 50, "another alert");
+        assert_eq!(active(&[]), 50, "without a `for` it fires at once");
+    }
 }

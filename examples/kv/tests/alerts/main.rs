@@ -64,6 +64,7 @@ async fn proven(chosen: Vec<&'static Fault>) {
         match run {
             Ok(Some(row)) => {
                 println!("{}", matrix::measured(&row));
+                row.logs.iter().for_each(|line| println!("    {line}"));
                 problems.extend(row.problems.iter().map(|problem| format!("{}: {problem}", fault.name)));
                 rows.push(row);
             }
