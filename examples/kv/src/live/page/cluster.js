@@ -8,7 +8,7 @@ function layoutCluster(state) {
   const small = w < 560, mid = !small && w < 700 * u;
   cluster.radius = small ? 37 : 47 * u;
   cluster.at = {};
-  const heights = small ? [180, 370, 370, 560] : [190 * u, (mid ? 405 : 370) * u, (mid ? 405 : 360) * u, (mid ? (n > 6 ? 620 : 520) : 500) * u];
+  const heights = small ? [180, 370, 370, 560] : [190 * u, (mid ? u > 1 ? 362 : 405 : 370) * u, (mid ? 405 : 360) * u, (mid ? (n > 6 ? 620 : 520) : 500) * u];
   const h = heights[n === 1 ? 0 : n < 4 ? 1 : n === 4 ? 2 : 3];
   put(stage, 'style', `--h:${h}px`);
   const side = small ? 58 : mid ? 80 * u : 200 * u, rx = Math.min(w / 2 - side, (n > 4 ? 245 : 215) * u);
@@ -113,7 +113,8 @@ function drawNode(state, id) {
 }
 
 /// The ballots that are on their way at the moment shown.
-const ballotsAt = at => record.ballots.filter(ballot => ballot.at <= at && at < ballot.until);
+const ballotsAt = at => record.ballots.filter(ballot => timesOf(ballot)[0] <= at && at < timesOf(ballot)[1]);
+const timesOf = ballot => page.live ? [ballot.at, ballot.until] : [ballot.was, ballot.gone];
 
 /// Numbers on links change once a second: no eye reads them sooner.
 function drawCluster(state, all) {
@@ -178,7 +179,7 @@ function drawBallots(state, ballots, nodes) {
     const word = cluster.radius < 40 && nodes > 4 ? { yes: '✓', no: '✕' }[ballot.answer] ?? '?' : words[ballot.answer ?? ballot.kind];
     const A = edge(from, to), B = edge(to, from), reach = isSilent(state.nodes[to]) ? .55 : 1;
     const margin = Math.min(.5, (word.length > 3 ? 38 : 20) * page.unit / (A.d - 2 * cluster.radius));
-    const part = margin + (1 - 2 * margin) * clamp((page.at - ballot.at) / (ballot.until - ballot.at)) * reach;
+    const [from_ms, to_ms] = timesOf(ballot), part = margin + (1 - 2 * margin) * clamp((page.at - from_ms) / (to_ms - from_ms)) * reach;
     const isNew = packet.ballot !== ballot;
     put(packet, 'class', `pkt ballot ${ballot.answer ?? ''}`);
     if (isNew) packet.style.transition = 'none';

@@ -7,6 +7,8 @@ const PATCHES_MAX = 100;
 const SILENCE_MS = 7000;
 /// A ballot that took a millisecond is drawn for as long as an eye needs.
 const BALLOT_MS = 450;
+/// The same where the past is shown: 20 times slower.
+const BALLOT_PAST_MS = 30;
 const TOKEN = 'quorate-token';
 
 /// Applies a JSON merge patch (RFC 7396). Objects of the patch are copied, so that it can be applied again.
@@ -24,7 +26,7 @@ function merge(into, patch) {
 const record = {
   frames: [],       // [{at, full} or {at, patch}]
   events: [],       // oldest first
-  ballots: [],      // {from, to, kind, answer?, at, until}
+  ballots: [],      // {from, to, kind, answer?, at, until, was, gone}
   spans: [],        // {node, from, to: null while it lasts, what, term?}
   series: [],       // {at, writes, p99}: one each second
   newest: 0,
@@ -67,15 +69,16 @@ const record = {
   ballot(ballot) {
     // The playground draws each message where it is.
     if (this.current?.playground) return;
-    // An answer leaves once its question has arrived.
-    const question = ballot.answer && this.ballots.findLast(one => !one.answer && one.from === ballot.to && one.to === ballot.from);
-    const sent = Math.max(this.since + ballot.sent_ms, question?.until ?? 0);
-    const at = this.newest - sent > 2000 ? sent : Math.max(this.newest, question?.until ?? 0);
-    const one = { ...ballot, at, until: at + BALLOT_MS };
-    // Of two nodes the answer may be told first: it leaves once its question has arrived, too.
-    const early = !ballot.answer && this.ballots.findLast(other => other.answer && other.kind === ballot.kind && other.from === ballot.to
-      && other.to === ballot.from && Math.abs(other.sent_ms - ballot.sent_ms) < 2000 && other.at < one.until);
-    if (early) Object.assign(early, { at: one.until, until: one.until + BALLOT_MS });
+    const isPair = (question, answer) => question.kind === answer.kind && question.from === answer.to && question.to === answer.from;
+    // An answer leaves once its question has arrived, and may be told first.
+    const question = ballot.answer && this.ballots.findLast(one => !one.answer && isPair(one, ballot));
+    const early = !ballot.answer && this.ballots.findLast(one => one.answer && isPair(ballot, one) && Math.abs(one.sent_ms - ballot.sent_ms) < 2000);
+    const sent = this.since + ballot.sent_ms, isOld = this.newest - sent > 2000;
+    const at = Math.max(isOld ? sent : this.newest, question?.until ?? 0), was = Math.max(sent, question?.gone ?? 0);
+    // Live, it is drawn from now on; later, when it was.
+    const one = { ...ballot, at, until: at + BALLOT_MS, was, gone: was + BALLOT_PAST_MS };
+    if (early?.at < one.until) Object.assign(early, { at: one.until, until: one.until + BALLOT_MS });
+    if (early?.was < one.gone) Object.assign(early, { was: one.gone, gone: one.gone + BALLOT_PAST_MS });
     this.ballots.push(one);
   },
 

@@ -32,7 +32,7 @@ function drawState(state, all) {
     set($('facts'), `<button type="button" class="fig" data-x="facts">${text(verdict.facts).replace(/\d[\d,]*/g, '<b>$&</b>')}</button>`);
   }
   set($('needs'), verdict.needs.slice(0, 2).map(need => `<li>${text(need.text)}${
-    need.next ? ` Next: <code>${text(need.next)}</code>` : ''}${need.runbook ? ` · Guide: <code>OPERATING.md#${text(need.runbook)}</code>` : ''}</li>`).join('') || '<li>Nothing needs attention.</li>');
+    need.next ? ` Next: <code>${text(need.next)}</code>` : ''}${need.runbook ? ` · Guide: <code>${text(need.runbook)}</code>` : ''}</li>`).join('') || '<li>Nothing needs attention.</li>');
   const whole = 'fill="currentColor"', broken = 'fill="none" stroke="currentColor" stroke-dasharray="2 2"';
   const sign = kind => `<svg width="10" height="10" viewBox="0 0 10 10" aria-hidden="true"><circle cx="5" cy="5" r="4" ${kind}/></svg>`;
   const { playground } = state;

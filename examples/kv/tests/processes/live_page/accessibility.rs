@@ -22,7 +22,9 @@ async fn axe_core_finds_nothing_on_any_screen_in_either_theme_while_a_cluster_is
     browser.open(&cluster.endpoint(others[0])).await;
     browser.run(&axe).await;
     browser.until("a healthy cluster", "word().includes('Healthy') && rings() === 3").await;
-    // An explanation and a reason are shown, too.
+    // The faults of a demo, an explanation and a reason are shown, too.
+    browser.run("record.last().demo = true; redraw(true);").await;
+    browser.until("faults to try", "document.getElementById('demo').checkVisibility()").await;
     browser.run("document.querySelector('.node').focus()").await;
     browser.until("an explanation", "tip()").await;
     nothing_is_found(&browser, "a steady cluster").await;

@@ -58,7 +58,8 @@ async fn the_pictures_of_the_documentation_are_taken_anew() {
     browser.show_on(tall(DESKTOP, 1270), "dark").await;
     browser
         .run(&format!(
-            "const moments = Array.from({{ length: 150 }}, (_, i) => {elected} - 1000 + 20 * i);
+            "seek({elected});
+             const moments = Array.from({{ length: 300 }}, (_, i) => {elected} - 1000 + 5 * i);
              const worth = at => ballotsAt(at).length + (record.stateAt(at).leader ? 0 : .5);
              seek(moments.reduce((best, at) => worth(at) > worth(best) ? at : best));"
         ))
