@@ -30,7 +30,7 @@ async fn the_page_shows_an_election_without_reload_and_survives_the_death_of_its
     assert_eq!(browser.run("return window.opened === true").await, true, "the page was loaded again");
     // The votes stay on record: they are on their way again at their moment, and in a replay.
     browser.until("a later state", "record.newest > record.ballots.at(-1)?.until + 1000").await;
-    browser.run("const { was, gone } = record.ballots.find(one => one.answer === 'yes'); seek((was + gone) / 2)").await;
+    browser.run("seek(page.at); const { was, gone } = record.ballots.find(one => one.answer === 'yes'); seek((was + gone) / 2)").await;
     assert_eq!(browser.run("return document.querySelectorAll('.pkt.ballot.yes:not([hidden])').length > 0").await, true);
     browser.run("goLive(); document.querySelector('#list .again').click()").await;
     assert_eq!(browser.run("return [page.live, page.replay > page.at]").await, serde_json::json!([false, true]));

@@ -1,5 +1,5 @@
 // 2: the cluster. Nodes stand on a ring, always in the same place; only what they are changes.
-const cluster = { at: {}, radius: 46, nodes: {}, links: [], packets: [], flowing: '' };
+const cluster = { at: {}, radius: 46, nodes: {}, links: [], packets: [], flows: {} };
 /// The length of the ring that is an election timer, in units of its picture.
 const RING = 257.6;
 
@@ -33,13 +33,12 @@ function layoutCluster(state) {
     for (const line of lines) for (const [name, value] of [['x1', p.x], ['y1', p.y], ['x2', q.x], ['y2', q.y]]) put(line, name, value);
     put(tag, 'style', `left:${Math.round((p.x + q.x) / 2)}px;top:${Math.round((p.y + q.y) / 2)}px`);
   }
-  cluster.flowing = '';
 }
 
 function buildCluster(state) {
   const stage = $('stage'), ids = idsOf(state);
   stage.innerHTML = '';
-  Object.assign(cluster, { flowing: '', nodes: {}, packets: [] });
+  Object.assign(cluster, { flows: {}, nodes: {}, packets: [] });
   play.packets = {};
   for (const id of ids) {
     const node = el('button', 'node', stage);
@@ -146,28 +145,32 @@ function drawCluster(state, all) {
   drawBallots(state, ballots, ids.length);
 }
 
-/// Appends and heartbeats: animations without script, made anew only when a link changes.
+/// Appends and heartbeats: animations without script. Those of a link are made anew only when the link changes.
 function drawFlow(state, ids, isBusy, writes) {
-  const flow = [], lead = state.leader, many = ids.length > 5 ? 2 : 3, beat = Math.max(500, state.timing.heartbeat_ms) / 1000;
-  if (lead) for (const id of ids) {
-    const link = state.links[`${lead}>${id}`], node = state.nodes[id];
-    if (id === lead || !link || isSilent(node) || link.state === 'quiet' || isBusy(lead, id)) continue;
-    const reach = link.state === 'cut' ? .44 : 1, joins = node.doing?.what === 'snapshot';
-    if (writes || joins) for (let i = 0; i < many; i += 1) {
-      flow.push([joins ? 'piece' : 'append', lead, id, reach, 1.1, i / many + id * .13]);
-      if (reach === 1 && many > 2 && !joins) flow.push(['ack', id, lead, 1, 1.1, i / many + id * .13 + .17]);
+  const lead = state.leader, many = ids.length > 5 ? 2 : 3, beat = Math.max(500, state.timing.heartbeat_ms) / 1000, pace = page.replay ? page.slower : 1;
+  for (const id of ids) {
+    const link = state.links[`${lead}>${id}`], node = state.nodes[id], packets = [];
+    if (lead && id !== lead && link && !isSilent(node) && link.state !== 'quiet' && !isBusy(lead, id)) {
+      const reach = link.state === 'cut' ? .44 : 1, joins = node.doing?.what === 'snapshot';
+      if (writes || joins) for (let i = 0; i < many; i += 1) {
+        packets.push([joins ? 'piece' : 'append', lead, id, reach, 1.1, i / many + id * .13]);
+        if (reach === 1 && many > 2 && !joins) packets.push(['ack', id, lead, 1, 1.1, i / many + id * .13 + .17]);
+      }
+      packets.push(['beat', lead, id, reach, beat, 0]);
     }
-    flow.push(['beat', lead, id, reach, beat, 0]);
+    const flow = cluster.flows[id] ||= el('div', '', $('flow'));
+    const from = cluster.at[lead], to = cluster.at[id], shape = packets.join() + (packets.length ? [from.x, from.y, to.x, to.y, cluster.radius, pace] : '');
+    if (shape === flow.shape) continue;
+    flow.shape = shape;
+    flow.innerHTML = packets.map(packet => packetOf(packet, pace)).join('');
   }
-  const pace = page.replay ? page.slower : 1, shape = flow.join() + cluster.radius + Object.values(cluster.at).map(p => p.x) + pace;
-  if (shape === cluster.flowing) return;
-  cluster.flowing = shape;
+}
+
+function packetOf([cls, a, b, reach, seconds, offset], pace) {
+  const A = edge(a, b), B = edge(b, a), n = cls === 'ack' ? 5 / A.d : 0, dx = (B.y - A.y) * n, dy = (A.x - B.x) * n;
   const place = (x, y) => `${x.toFixed(1)}px,${y.toFixed(1)}px`;
-  $('flow').innerHTML = flow.map(([cls, a, b, reach, seconds, offset]) => {
-    const A = edge(a, b), B = edge(b, a), n = cls === 'ack' ? 5 / A.d : 0, dx = (B.y - A.y) * n, dy = (A.x - B.x) * n;
-    return `<span class="pkt ${cls}" style="--c:var(--n${(a - 1) % 7 + 1});--d:${seconds * pace}s;--w:-${(offset % 1 * seconds * pace).toFixed(2)}s;--a:${
-      place(A.x + dx, A.y + dy)};--b:${place(A.x + (B.x - A.x) * reach + dx, A.y + (B.y - A.y) * reach + dy)}"></span>`;
-  }).join('');
+  return `<span class="pkt ${cls}" style="--c:var(--n${(a - 1) % 7 + 1});--d:${seconds * pace}s;--w:-${(offset % 1 * seconds * pace).toFixed(2)}s;--a:${
+    place(A.x + dx, A.y + dy)};--b:${place(A.x + (B.x - A.x) * reach + dx, A.y + (B.y - A.y) * reach + dy)}"></span>`;
 }
 
 /// All ballots are drawn, each on its way between two nodes.

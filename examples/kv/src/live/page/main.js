@@ -53,6 +53,7 @@ function draw(all = true) {
 const isEvent = () => Boolean(page.state.playground) || !page.state.leader || ballotsAt(page.at).length > 0 || idsOf(page.state).some(id => isCampaigning(page.state.nodes[id]));
 
 function seek(at) {
+  record.order();
   Object.assign(page, { live: false, at: clamp(at, record.oldest, record.newest) });
   page.state = record.stateAt(page.at);
   retell();

@@ -26,7 +26,7 @@ function merge(into, patch) {
 const record = {
   frames: [],       // [{at, full} or {at, patch}]
   events: [],       // oldest first
-  ballots: [],      // {from, to, kind, answer?, at, until, was, gone}
+  ballots: [],      // {from, to, kind, answer?, sent, at, until}, and as `order` finds them {was, gone}
   spans: [],        // {node, from, to: null while it lasts, what, term?}
   series: [],       // {at, writes, p99}: one each second
   newest: 0,
@@ -73,13 +73,29 @@ const record = {
     // An answer leaves once its question has arrived, and may be told first.
     const question = ballot.answer && this.ballots.findLast(one => !one.answer && isPair(one, ballot));
     const early = !ballot.answer && this.ballots.findLast(one => one.answer && isPair(ballot, one) && Math.abs(one.sent_ms - ballot.sent_ms) < 2000);
-    const sent = this.since + ballot.sent_ms, isOld = this.newest - sent > 2000;
-    const at = Math.max(isOld ? sent : this.newest, question?.until ?? 0), was = Math.max(sent, question?.gone ?? 0);
-    // Live, it is drawn from now on; later, when it was.
-    const one = { ...ballot, at, until: at + BALLOT_MS, was, gone: was + BALLOT_PAST_MS };
+    const sent = this.since + ballot.sent_ms, at = Math.max(this.newest - sent > 2000 ? sent : this.newest, question?.until ?? 0);
+    const one = { ...ballot, sent, at, until: at + BALLOT_MS };
     if (early?.at < one.until) Object.assign(early, { at: one.until, until: one.until + BALLOT_MS });
-    if (early?.was < one.gone) Object.assign(early, { was: one.gone, gone: one.gone + BALLOT_PAST_MS });
     this.ballots.push(one);
+  },
+  /// Finds the times at which ballots are drawn in the past: those at which they were sent, but one phase of an election after
+  /// the other, each for as long as an eye needs in a replay.
+  order() {
+    const rounds = [], phase = one => 2 * (one.kind === 'vote') + Boolean(one.answer);
+    for (const one of this.ballots) {
+      const candidate = one.answer ? one.to : one.from;
+      let round = rounds.findLast(other => other.candidate === candidate);
+      if (!round || one.sent - round.began > 2000) rounds.push(round = { candidate, began: one.sent, phases: [[], [], [], []] });
+      round.phases[phase(one)].push(one);
+    }
+    for (const { phases } of rounds) {
+      let free = 0;
+      for (const ballots of phases.filter(all => all.length)) {
+        const was = Math.max(free, Math.min(...ballots.map(one => one.sent)));
+        free = was + BALLOT_PAST_MS;
+        for (const one of ballots) Object.assign(one, { was, gone: free });
+      }
+    }
   },
 
   frame(at, frame) {

@@ -61,7 +61,7 @@ async fn the_pictures_of_the_documentation_are_taken_anew() {
             "seek({elected});
              const moments = Array.from({{ length: 300 }}, (_, i) => {elected} - 1000 + 5 * i);
              const worth = at => ballotsAt(at).length + (record.stateAt(at).leader ? 0 : .5);
-             seek(moments.reduce((best, at) => worth(at) > worth(best) ? at : best));"
+             seek(moments.reduce((best, at) => worth(at) > worth(best) ? at : best) + 12);"
         ))
         .await;
     browser.until("an election", "!page.live && document.querySelector('.pkt.ballot:not([hidden])')").await;
