@@ -111,7 +111,7 @@ async fn the_page_of_a_demo_has_faults_for_its_own_pages_alone_and_ends_with_suc
 }
 
 /// The whole answer of a server.
-async fn ask(host: &str, line: &str, headers: &[&str], body: &str) -> String {
+pub(crate) async fn ask(host: &str, line: &str, headers: &[&str], body: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(host).await.expect("it listens");
     let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();

@@ -23,6 +23,7 @@ mod lost_data;
 mod members;
 mod paths;
 mod permissions;
+mod playground;
 mod procedures;
 mod prometheus;
 mod readme;

@@ -34,6 +34,8 @@ function draw(all = true) {
   const { state } = page, now = performance.now();
   if (!state) return;
   build(state);
+  // While simulated time stands, each change is a step, and all of it is shown at once.
+  all ||= state.playground?.is_running === false;
   document.documentElement.classList.toggle('held', !page.live);
   const slow = all || now - drawn.slow >= 1000;
   drawState(state, slow);
@@ -123,7 +125,7 @@ function tick() {
     page.state = record.stateAt(page.at);
     return draw(false);
   }
-  if (page.live && page.state.playground && !document.hidden) return redraw();
+  if (page.live && page.state.playground) return page.state.playground.is_running && redraw();
   if (!page.live || document.hidden || !(record.ballots.at(-1)?.until > page.at)) {
     clearInterval(ticking);
     ticking = 0;
