@@ -5,7 +5,7 @@
 //!   the client interface;
 //! - [`config`] is a node's configuration, `reload` its credentials, which may change while it runs,
 //!   [`certs`] makes certificates;
-//! - [`client`] and [`cli`] are the client side; [`backup`] saves a copy of the state, [`restore`]
+//! - [`client`] and [`cli`] are the client side, `watch_status` the cluster in a terminal; [`backup`] saves a copy of the state, [`restore`]
 //!   and [`recover`] start a new cluster from a backup or from surviving directories, [`discard`]
 //!   cuts a torn write from the end of a single voter's log;
 //! - [`cluster`] runs nodes as processes of this machine, and [`load`] writes to them, for [`demo`]
@@ -37,3 +37,4 @@ pub mod recover;
 mod reload;
 pub mod restore;
 pub mod serve;
+mod watch_status;

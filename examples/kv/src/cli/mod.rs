@@ -17,7 +17,7 @@ use crate::{
     demo, discard, environment,
     exit::{Exit, Failure},
     http::messages::{AddRequest, MemberAnswer, MembersAnswer, MetadataRequest, StatusAnswer, VoterRequest},
-    logging, output, playground, recover, restore, serve,
+    logging, output, playground, recover, restore, serve, watch_status,
 };
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use connection::Connection;
@@ -117,6 +117,10 @@ enum Command {
     Watch(watch::Args),
     /// Show the status of the node at each endpoint
     Status {
+        /// Show the whole cluster until `q` or Ctrl-C, as one of the endpoints sees it, and go on at
+        /// another member when that one dies; lines of what changes if the output is no terminal
+        #[arg(long)]
+        watch: bool,
         #[command(flatten)]
         connection: Connection,
     },
@@ -330,7 +334,8 @@ impl Cli {
             }
             Command::Txn(args) => txn::run(args, self.json).await?,
             Command::Watch(args) => watch::run(args, self.json).await?,
-            Command::Status { connection } => status(&connection, self.json).await?,
+            Command::Status { watch: true, connection } => watch_status::run(connection.client()?, self.json).await?,
+            Command::Status { watch: false, connection } => status(&connection, self.json).await?,
             Command::Member { what } => {
                 let (answer, what) = match what {
                     MemberCommand::List { connection } => {

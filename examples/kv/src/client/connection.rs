@@ -154,6 +154,12 @@ struct Opened {
 }
 
 impl Download {
+    /// The URL of the endpoint that answers.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     /// The next piece; `None` after the last one. An answer that is shorter than announced
     /// is an error.
     ///
@@ -253,6 +259,15 @@ impl NoAnswer {
 }
 
 impl Endpoint {
+    /// HOST:PORT, at which it is dialled.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(super) fn is_https(&self) -> bool {
+        self.tls.is_some()
+    }
+
     pub(super) fn parse(url: &str, trust: &Trust) -> Result<Self, String> {
         let refuse = |why: &str| format!("endpoint {}: {why}", url.escape_debug());
         let uri: Uri = url.parse().map_err(|_| refuse("is not a URL; write http://HOST:PORT or https://HOST:PORT"))?;

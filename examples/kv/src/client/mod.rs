@@ -6,6 +6,8 @@
 //! not help is it reported as [`ClientError::OutcomeUnknown`].
 
 mod connection;
+mod events;
+mod live;
 mod token;
 mod watch;
 
@@ -32,6 +34,7 @@ use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 use tokio::time::{Instant, sleep};
 
 pub use connection::{Download, Trust};
+pub use live::{Live, LiveMessage, LiveNews};
 pub use token::Token;
 pub use watch::{WatchRequest, Watched, Watching};
 
@@ -51,6 +54,10 @@ pub struct Client {
     limit: Duration,
     session: Option<Session>,
     token: Option<Token>,
+    /// For endpoints that become known later, too.
+    trust: Trust,
+    /// Whether the token may go to endpoints where other machines can read it.
+    allows_plaintext: bool,
 }
 
 /// The session of a client's writes.
@@ -167,7 +174,8 @@ impl Client {
             return Err(ClientError::Setup("no endpoint is given; use --endpoint URL".to_owned()));
         }
         let session = Session { name: format!("client-{:032x}", rand::random::<u128>()), serial: 0 };
-        Ok(Self { endpoints, current: 0, limit: ANSWER_LIMIT, session: Some(session), token: None })
+        let (session, trust) = (Some(session), trust.clone());
+        Ok(Self { endpoints, current: 0, limit: ANSWER_LIMIT, session, token: None, trust, allows_plaintext: false })
     }
 
     /// The same client without a session: it repeats no write of unknown outcome, but reports it.
@@ -183,7 +191,7 @@ impl Client {
     /// machines could read the token: any endpoint, because requests move to the next one.
     pub fn with_token(self, token: Token) -> Result<Self, ClientError> {
         match self.endpoints.iter().find(|endpoint| endpoint.is_exposed()) {
-            None => Ok(self.with_plaintext_token(token)),
+            None => Ok(Self { token: Some(token), ..self }),
             Some(endpoint) => Err(ClientError::Setup(format!(
                 "endpoint {endpoint} would get the token in clear text; use https:// and --ca FILE, or permit it \
                  with --allow-plaintext-token"
@@ -195,7 +203,7 @@ impl Client {
     /// encrypt by themselves.
     #[must_use]
     pub fn with_plaintext_token(self, token: Token) -> Self {
-        Self { token: Some(token), ..self }
+        Self { token: Some(token), allows_plaintext: true, ..self }
     }
 
     /// The same client with this time limit for an answer, and again for repetitions of a write
@@ -409,24 +417,30 @@ impl Client {
         let mut last = None;
         for offset in 0..self.endpoints.len() {
             let at = (self.current + offset) % self.endpoints.len();
-            let endpoint = &self.endpoints[at];
-            let request = ask.request(endpoint, self.token.as_ref())?;
-            let error = match endpoint.download(request, head_limit, limit).await {
-                Ok(download) => match download.refusal().await {
-                    Ok(download) => {
-                        self.current = at;
-                        return Ok(download);
-                    }
-                    Err(exchange) => refused(&exchange),
-                },
-                Err(lost) => lost.into_error(endpoint.to_string(), false),
-            };
-            if !error.may_do_better_elsewhere() {
-                return Err(error);
+            match self.download_from(at, ask, head_limit, limit).await {
+                Ok(download) => {
+                    self.current = at;
+                    return Ok(download);
+                }
+                Err(error) if error.may_do_better_elsewhere() => last = Some(error),
+                Err(error) => return Err(error),
             }
-            last = Some(error);
         }
         Err(last.unwrap_or_else(|| ClientError::Setup("no endpoint is given".to_owned())))
+    }
+
+    async fn download_from(
+        &self,
+        at: usize,
+        ask: &ApiRequest,
+        head_limit: Duration,
+        limit: Duration,
+    ) -> Result<Download, ClientError> {
+        let endpoint = &self.endpoints[at];
+        let request = ask.request(endpoint, self.token.as_ref())?;
+        let arriving = endpoint.download(request, head_limit, limit).await;
+        let arriving = arriving.map_err(|lost| lost.into_error(endpoint.to_string(), false))?;
+        arriving.refusal().await.map_err(|exchange| refused(&exchange))
     }
 
     /// The events of a node's live page, from the first endpoint that answers.

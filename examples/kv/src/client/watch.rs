@@ -1,6 +1,9 @@
 //! Watches: the messages of `GET /v1/watch`, and going on at another endpoint.
 
-use super::{ANSWER_LIMIT, ApiRequest, Client, ClientError, Download, PAUSE, SEGMENT};
+use super::{
+    ANSWER_LIMIT, ApiRequest, Client, ClientError, PAUSE, SEGMENT,
+    events::{Events, Message},
+};
 use crate::{
     http::messages::{ErrorAnswer, WatchAnswer},
     object,
@@ -9,9 +12,6 @@ use hyper::Method;
 use percent_encoding::utf8_percent_encode;
 use quorate::Index;
 use tokio::time::{Instant, sleep};
-
-/// The longest message: the changes of an entry have no large values.
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// The keys of a watch.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,9 +36,7 @@ pub struct WatchRequest {
 pub struct Watching<'a> {
     client: &'a mut Client,
     request: WatchRequest,
-    arriving: Option<Download>,
-    /// The bytes of messages that are not complete or not taken yet.
-    received: Vec<u8>,
+    arriving: Option<Events>,
 }
 
 impl Client {
@@ -48,7 +46,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`]; `gone` if changes after the index are not kept any more.
     pub async fn watch(&mut self, request: WatchRequest) -> Result<Watching<'_>, ClientError> {
-        let mut watching = Watching { client: self, request, arriving: None, received: Vec::new() };
+        let mut watching = Watching { client: self, request, arriving: None };
         watching.begin().await?;
         while watching.request.after.is_none() {
             let message = watching.message().await?;
@@ -103,45 +101,22 @@ impl Watching<'_> {
 
     async fn begin(&mut self) -> Result<(), ClientError> {
         let limit = self.client.limit.max(ANSWER_LIMIT);
-        self.received.clear();
-        self.arriving = Some(self.client.download(&self.request.ask(), limit, limit).await?);
+        self.arriving = Some(Events::of(self.client.download(&self.request.ask(), limit, limit).await?));
         Ok(())
     }
 
-    /// The next message. An answer that ends without a reason is an error.
-    async fn message(&mut self) -> Result<Vec<u8>, ClientError> {
-        loop {
-            if let Some(end) = self.received.windows(2).position(|two| two == b"\n\n") {
-                return Ok(self.received.drain(..end + 2).collect());
-            }
-            let piece = match &mut self.arriving {
-                Some(arriving) => arriving.next().await?,
-                None => None,
-            };
-            let Some(piece) = piece else {
-                let cause = "the answer ended".to_owned();
-                return Err(ClientError::Unreachable { endpoint: self.endpoint(), cause });
-            };
-            if self.received.len() + piece.len() > MESSAGE_BYTES_MAX {
-                return Err(self.unreadable("a message is too long"));
-            }
-            self.received.extend_from_slice(&piece);
+    async fn message(&mut self) -> Result<Message, ClientError> {
+        match &mut self.arriving {
+            Some(arriving) => arriving.next().await,
+            None => Err(ClientError::Unreachable { endpoint: self.endpoint(), cause: "the answer ended".to_owned() }),
         }
     }
 
     /// Moves to the position of a message, and returns its changes.
-    fn take(&mut self, message: &[u8]) -> Result<Option<WatchAnswer>, ClientError> {
-        let Ok(text) = std::str::from_utf8(message) else { return Err(self.unreadable("a message is not UTF-8")) };
-        let (mut id, mut data, mut is_error) = (None, None, false);
-        for line in text.lines() {
-            match line.split_once(": ") {
-                Some(("id", index)) => id = index.parse().ok().map(Index),
-                Some(("data", json)) => data = Some(json),
-                Some(("event", event)) => is_error = event == "error",
-                _ => {}
-            }
-        }
-        let changes = match data.map(str::as_bytes) {
+    fn take(&mut self, message: &Message) -> Result<Option<WatchAnswer>, ClientError> {
+        let id = message.id.as_ref().and_then(|index| index.parse().ok().map(Index));
+        let is_error = message.event.as_deref() == Some("error");
+        let changes = match message.data.as_ref().map(String::as_bytes) {
             None => None,
             Some(json) if is_error => {
                 let Ok(ErrorAnswer { error: code, message, .. }) = object::from_json(json) else {

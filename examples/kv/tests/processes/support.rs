@@ -136,8 +136,8 @@ pub(crate) async fn run_with(args: &[&str], environment: &[(&str, &str)]) -> Ran
     Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
-/// Runs the binary to its end, with this standard input.
-pub(crate) async fn run_on(args: &[&str], environment: &[(&str, &str)], input: &[u8]) -> Output {
+/// The binary, without the settings of the user of this machine.
+pub(crate) fn command_alone() -> Command {
     let mut command = Command::new(BINARY);
     // Variables set for the tests must not reach the binary.
     for (variable, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"QUORATE_")) {
@@ -145,6 +145,12 @@ pub(crate) async fn run_on(args: &[&str], environment: &[(&str, &str)], input: &
     }
     // The contexts of the user of this machine are not those of a test.
     command.env("XDG_CONFIG_HOME", "/nowhere/at/all");
+    command
+}
+
+/// Runs the binary to its end, with this standard input.
+pub(crate) async fn run_on(args: &[&str], environment: &[(&str, &str)], input: &[u8]) -> Output {
+    let mut command = command_alone();
     command.args(args).envs(environment.iter().copied()).env_remove("RUST_LOG");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().expect("the binary runs");
