@@ -204,7 +204,7 @@ fn scrapes_of_nodes_at_full_load_cost_little_and_no_leader() {
 #[test]
 #[ignore = "takes its time, and an idle machine: cargo test --release -p quorate --test measurements -- --ignored"]
 fn a_scrape_at_full_load_takes_less_than_20_ms_and_delays_no_heartbeat() {
-    let Scraped { without, with, took } = scraped(Duration::from_secs(10));
+    let Scraped { without, with, took, .. } = scraped(Duration::from_secs(10));
     let slowest = took.last().expect("scrapes");
     assert!(*slowest < MS(20), "the slowest scrape took {slowest:?}");
     // A heartbeat interval is 50 ms.

@@ -95,7 +95,7 @@ fn the_time_until_entries_are_written_is_measured_and_that_of_answers_is_not() {
         one.counts.until(|counts| counts.wrote_entries() == 1).await;
         assert_eq!(two.counts.wrote_entries(), 0);
         let (arrived, told) = oneshot::channel();
-        link.probe(Box::new(move || drop(arrived.send(()))));
+        link.probe(Box::new(move || arrived.send(()).expect("it is waited for")));
         told.await.expect("the actor that dials handles a probe");
     });
 }
