@@ -102,7 +102,8 @@ pub(super) const FAULTS: &[Fault] = &[
         name: "a follower that needs a snapshot is cut off",
         alert: "QuorateSnapshotStuck",
         consequences: &["QuorateNodeWithoutLeader", "QuorateNoMargin", "QuoratePeerUnreachable"],
-        visible: SECOND.saturating_mul(3),
+        // The first bytes may have been sent: the window of the rule, 15 s.
+        visible: SECOND.saturating_mul(16),
         options: |options| {
             let sections = "[snapshot]\nevery_entries = 200\nkeep_entries = 10\n\n[storage]\nsegment_bytes = 65536\n";
             with_sections(Options { paths: true, ..options }, sections)
