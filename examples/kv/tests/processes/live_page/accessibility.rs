@@ -91,6 +91,20 @@ async fn the_keyboard_reaches_each_element_in_the_order_of_reading_and_escape_cl
                 assert_eq!(browser.run("return tip()").await, "", "Escape closes it");
             }
         }
+        // A moment of the timeline explains itself by the arrow keys, and a part of a log to a pointer.
+        browser.run("document.getElementById('line').focus()").await;
+        browser.press("ArrowLeft", 37).await;
+        browser
+            .until("an explanation of the moment", "/^(Node \\d: |No leader).*At|From .*Raft paper §5/.test(tip())")
+            .await;
+        browser.press("Escape", 27).await;
+        assert_eq!(browser.run("return tip()").await, "", "Escape closes it");
+        for (element, says) in [(".s-applied", "Applied"), ("g[data-link]", "between nodes"), ("#word", "Raft paper §")]
+        {
+            let over = "dispatchEvent(new PointerEvent('pointerover', { bubbles: true }))";
+            browser.run(&format!("document.querySelector('{element}').{over}")).await;
+            assert!(browser.run("return tip()").await.as_str().is_some_and(|tip| tip.contains(says)), "{element}");
+        }
         // In the order of the sections, which is that of reading.
         let sections = "return [...document.querySelectorAll('main > section')].map(section => section.className)";
         let sections = browser.run(sections).await;
