@@ -6,6 +6,8 @@
 
 mod page;
 
+pub(crate) use page::open;
+
 use crate::{
     cluster::{Cluster, ClusterError, Options},
     load::{Ledger, LoadOptions, MachineDelay, Verdict, Writers, check, first_write},

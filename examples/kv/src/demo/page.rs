@@ -143,7 +143,7 @@ fn endpoints_of(cluster: &Cluster) -> Vec<String> {
 }
 
 /// Opens a browser, if this runs on a terminal of a desktop.
-fn open(url: &str) {
+pub(crate) fn open(url: &str) {
     let has_desktop = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
     if std::io::stdout().is_terminal() && (has_desktop || cfg!(target_os = "macos")) {
         let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };

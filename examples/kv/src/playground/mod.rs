@@ -25,7 +25,11 @@ mod tests;
 mod view;
 mod words;
 
-use crate::{exit::Failure, output};
+use crate::{
+    demo::open,
+    exit::{Exit, Failure},
+    output,
+};
 use player::Player;
 use rand::Rng;
 use serde_json::json;
@@ -59,13 +63,20 @@ pub struct Args {
 pub async fn run(args: Args, json: bool) -> Result<(), Failure> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), args.port.unwrap_or(0));
-    let listener = TcpListener::bind(args.http.unwrap_or(local)).await?;
+    let at = args.http.unwrap_or(local);
+    let listener = TcpListener::bind(at).await.map_err(|error| {
+        Failure::new(
+            Exit::Usage,
+            format_args!("cannot listen at {at}: {error}; name another address with --http or --port"),
+        )
+    })?;
     let seed = args.seed.unwrap_or_else(|| rand::rng().random_range(0..100_000));
     let url = format!("http://{}/", listener.local_addr()?);
     match json {
         true => output::line(json!({ "page": url, "seed": seed }))?,
         false => output::line(format_args!("{url} (seed {seed}; Ctrl-C ends the playground)"))?,
     }
+    open(&url);
     tokio::select! {
         served = server::serve(listener, Player::new(args.nodes, seed)) => Ok(served?),
         _ = interrupt.recv() => Ok(()),
