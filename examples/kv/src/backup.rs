@@ -4,8 +4,12 @@
 //! entry, and checksums. It gets its final name only once it is completely checked and durable;
 //! until then it has a hidden name, and is removed on any error. It never replaces another file.
 
-use crate::client::{Client, ClientError};
+use crate::{
+    client::{Client, ClientError},
+    output::PROGRAM,
+};
 use quorate::storage::{StorageError, snapshots::Backup};
+use quorate_progress::{Progress, Unit};
 use serde::Serialize;
 use std::{
     fmt,
@@ -67,10 +71,16 @@ async fn download(client: &mut Client, out: &Path) -> Result<Saved, BackupError>
     let mut unfinished =
         tempfile::Builder::new().prefix(&prefix).suffix(".unfinished").tempfile_in(dir).map_err(failed)?;
 
+    let (progress, received) = Progress::start(PROGRAM, "backup", Unit::Bytes, None);
     let mut arriving = client.backup().await?;
+    if let Some(total) = arriving.bytes_left() {
+        received.set_total(total);
+    }
     while let Some(piece) = arriving.next().await? {
         unfinished.write_all(&piece).map_err(failed)?;
+        received.add(piece.len() as u64);
     }
+    drop(progress);
     unfinished.as_file().sync_all().map_err(failed)?;
     let backup = Backup::open(unfinished.path()).map_err(BackupError::Damaged)?;
     let last = backup.snapshot().base.last;

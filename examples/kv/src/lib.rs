@@ -18,6 +18,7 @@ pub mod cli;
 pub mod client;
 pub mod cluster;
 pub mod config;
+mod counted_disk;
 pub mod demo;
 pub mod descriptors;
 pub mod discard;

@@ -6,6 +6,9 @@ use std::{
     io::{self, Write},
 };
 
+/// The name with which lines on standard error begin.
+pub(crate) const PROGRAM: &str = "quorate-kv";
+
 /// Prints a line.
 ///
 /// # Errors
@@ -41,7 +44,7 @@ pub(crate) fn complain_json(object: &serde_json::Value) {
 
 /// Prints a line on standard error, if standard error is open.
 pub(crate) fn complain(text: impl fmt::Display) {
-    last_line(&format!("quorate-kv: {text}"));
+    last_line(&format!("{PROGRAM}: {text}"));
 }
 
 fn last_line(line: &str) {

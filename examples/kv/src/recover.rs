@@ -10,16 +10,23 @@ mod tests;
 
 pub use report::Report;
 
-use crate::config::{is_cluster_name, is_host_and_port};
+use crate::{
+    config::{is_cluster_name, is_host_and_port},
+    counted_disk::CountedDisk,
+    output::PROGRAM,
+};
 use quorate::{
     Index, NodeId,
     storage::{
         StorageError, Wal,
-        salvage::{self, Choice, NewMember, Survey, SurveyError},
+        salvage::{self, Choice, NewMember, Survey, SurveyError, Transplanted},
     },
 };
+use quorate_progress::{Progress, Unit};
 use std::{
+    fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -89,7 +96,7 @@ pub fn run(args: &Args) -> Result<Recovered, RecoverError> {
     refuse_overlap(&args.from, &args.target.into)?;
     let (mut surveys, mut unusable) = (Vec::new(), Vec::new());
     for dir in &args.from {
-        match Survey::of(dir) {
+        match survey(dir) {
             Ok(survey) => surveys.push(survey),
             Err(in_use @ SurveyError::InUse(_)) => return Err(RecoverError::InUse(in_use)),
             Err(why) => unusable.push((dir.clone(), why.to_string())),
@@ -108,7 +115,7 @@ pub fn run(args: &Args) -> Result<Recovered, RecoverError> {
         }
         Ok(choice) => match salvage::check_target(&args.target.wal()).map_err(RecoverError::Occupied) {
             Err(occupied) => Some(occupied),
-            Ok(()) => match salvage::transplant(&choice, &args.target.wal(), &args.target.new_member()) {
+            Ok(()) => match transplant(&choice, &args.target) {
                 Ok(made) => {
                     report.made(made);
                     None
@@ -118,6 +125,25 @@ pub fn run(args: &Args) -> Result<Recovered, RecoverError> {
         },
     };
     Ok(Recovered { report, refused })
+}
+
+/// Reads a directory, which takes as long as a node's start.
+fn survey(dir: &Path) -> Result<Survey, SurveyError> {
+    let what = format!("survey of {}", dir.display());
+    let (_progress, read) = Progress::start(PROGRAM, what, Unit::Bytes, bytes_in(dir));
+    Survey::on(Arc::new(CountedDisk::reads(read)), dir)
+}
+
+/// Creates the new directory. Its length is not known before: the log is written anew.
+fn transplant(choice: &Choice<'_>, target: &Target) -> Result<Transplanted, StorageError> {
+    let (_progress, written) = Progress::start(PROGRAM, "recovery", Unit::Bytes, None);
+    salvage::transplant(choice, &target.wal().on(CountedDisk::writes(written)), &target.new_member())
+}
+
+/// The length of all files of a directory.
+fn bytes_in(dir: &Path) -> Option<u64> {
+    let files = fs::read_dir(dir).ok()?;
+    Some(files.filter_map(|file| file.ok()?.metadata().ok()).map(|file| file.len()).sum())
 }
 
 /// Old directories must not change, and each must be counted once.

@@ -1,13 +1,18 @@
 //! `restore`: the data directory of a new cluster's first node, from a backup only.
 
-use crate::recover::{Target, next_steps};
+use crate::{
+    counted_disk::CountedDisk,
+    output::PROGRAM,
+    recover::{Target, next_steps},
+};
 use quorate::storage::{
     StorageError,
     salvage::{self, Transplanted},
     snapshots::Backup,
 };
+use quorate_progress::{Progress, Unit};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 /// The command's arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -27,13 +32,20 @@ pub struct Args {
 /// If the backup is damaged, or the directory cannot be created.
 pub fn run(args: &Args) -> Result<(String, Value), RestoreError> {
     let Args { from, target } = args;
-    let backup = Backup::open(from)?;
+    let size = fs::metadata(from).map(|file| file.len()).ok();
+    let (progress, read) = Progress::start(PROGRAM, "check of the backup", Unit::Bytes, size);
+    let backup = Backup::open_on(&CountedDisk::reads(read), from)?;
+    drop(progress);
     if backup.cluster() == target.cluster {
         return Err(RestoreError::SameCluster(target.cluster.clone()));
     }
     salvage::check_target(&target.wal()).map_err(RestoreError::Occupied)?;
+    // The state is most of what is written, and of what is read back.
+    let (progress, written) = Progress::start(PROGRAM, "restore", Unit::Bytes, Some(backup.file_bytes()));
+    let into = target.wal().on(CountedDisk::writes(written));
     let (cluster, member, bytes) = (backup.cluster().to_owned(), backup.member(), backup.file_bytes());
-    let Transplanted { kept, last, cluster_id, .. } = salvage::restore(backup, &target.wal(), &target.new_member())?;
+    let Transplanted { kept, last, cluster_id, .. } = salvage::restore(backup, &into, &target.new_member())?;
+    drop(progress);
     let (into, steps) = (target.into.display(), next_steps(target));
     let mut human = format!(
         "{} is complete: node {member} of cluster {cluster}, everything up to entry {kept}, {bytes} bytes\n\

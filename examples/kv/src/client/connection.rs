@@ -3,7 +3,11 @@
 use super::ClientError;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Collected, Full, Limited};
-use hyper::{HeaderMap, Request, StatusCode, Uri, body::Incoming, client::conn::http1};
+use hyper::{
+    HeaderMap, Request, StatusCode, Uri,
+    body::{Body, Incoming},
+    client::conn::http1,
+};
 use hyper_util::rt::TokioIo;
 use quorate::transport::certificates::read_private;
 use std::{error::Error, fmt, io, net::IpAddr, path::Path, sync::Arc, time::Duration};
@@ -158,6 +162,12 @@ impl Download {
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// The bytes that are still to come, if the server announced the length.
+    #[must_use]
+    pub fn bytes_left(&self) -> Option<u64> {
+        self.body.size_hint().exact()
     }
 
     /// The next piece; `None` after the last one. An answer that is shorter than announced

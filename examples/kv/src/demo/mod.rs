@@ -10,10 +10,11 @@ pub(crate) use page::open;
 
 use crate::{
     cluster::{Cluster, ClusterError, Options},
-    load::{Ledger, LoadOptions, MachineDelay, Verdict, Writers, check, first_write},
-    output,
+    load::{Ledger, LoadOptions, MachineDelay, Verdict, Writers, check_counted, first_write},
+    output::{self, PROGRAM},
 };
 use quorate::NodeId;
+use quorate_progress::{Progress, Unit};
 use serde_json::json;
 use std::{cell::OnceCell, fmt, io, path::PathBuf, time::Duration};
 use tokio::{
@@ -28,6 +29,8 @@ const UNAVAILABLE_MAX: Duration = Duration::from_secs(1);
 const HOPS: u32 = 20;
 /// The time limit of all other steps; long, because an overloaded machine is not a failure.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The interval at which acknowledged writes are counted for those that wait.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The number of acknowledged writes before the next step.
 const WRITES: usize = 1000;
 
@@ -137,8 +140,22 @@ async fn perform_in(dir: PathBuf, args: &Args, story: &Story) -> Result<(), Demo
 }
 
 async fn more_writes(ledger: &Ledger) -> Result<(), DemoError> {
-    let count = ledger.acknowledged() + WRITES;
-    tokio::time::timeout(PATIENCE, ledger.reaches(count)).await.map_err(|_| DemoError::Starved)
+    let (before, count) = (ledger.acknowledged(), ledger.acknowledged() + WRITES);
+    let (_progress, done) = Progress::start(PROGRAM, "load", Unit::Items("writes"), Some(WRITES as u64));
+    let looking = async {
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        loop {
+            ticks.tick().await;
+            done.set((ledger.acknowledged() - before) as u64);
+        }
+    };
+    let reached = async {
+        tokio::select! {
+            () = ledger.reaches(count) => {}
+            () = looking => {}
+        }
+    };
+    tokio::time::timeout(PATIENCE, reached).await.map_err(|_| DemoError::Starved)
 }
 
 /// Kills the leader, and measures the time until the first successful write.
@@ -177,7 +194,11 @@ async fn compare(cluster: &Cluster, ledger: &Ledger, story: &Story) -> Result<Ve
     };
     story
         .tell("level", format_args!("index {} applied on every node, state hash {hash}", statuses[0].applied_index))?;
-    let verdict = check(cluster, &cluster.ids(), ledger.writes()).await?;
+    let (writes, ids) = (ledger.writes(), cluster.ids());
+    let total = (writes.len() * ids.len()) as u64;
+    let (progress, read) = Progress::start(PROGRAM, "check", Unit::Items("reads"), Some(total));
+    let verdict = check_counted(cluster, &ids, writes, &read).await?;
+    drop(progress);
     story.tell(
         "checked",
         format_args!("{} acknowledged writes, each read back from every node", verdict.acknowledged),

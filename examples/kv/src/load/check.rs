@@ -7,6 +7,7 @@ use crate::{
 };
 use bytes::Bytes;
 use quorate::NodeId;
+use quorate_progress::Counter;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -37,10 +38,20 @@ pub struct Verdict {
 /// # Errors
 /// If a node does not answer.
 pub async fn check(cluster: &Cluster, on: &[NodeId], writes: Vec<Write>) -> Result<Verdict, ClusterError> {
+    check_counted(cluster, on, writes, &Counter::default()).await
+}
+
+/// As [`check`]; counts the reads, one for each write and node.
+pub(crate) async fn check_counted(
+    cluster: &Cluster,
+    on: &[NodeId],
+    writes: Vec<Write>,
+    read: &Counter,
+) -> Result<Verdict, ClusterError> {
     let writes: Arc<[Write]> = writes.into();
     let mut nodes = Vec::new();
     for &id in on {
-        nodes.push((id, read_all(cluster, id, &writes).await?));
+        nodes.push((id, read_all(cluster, id, &writes, read).await?));
     }
     let mut verdict = Verdict::default();
     for (at, write) in writes.iter().enumerate() {
@@ -79,17 +90,24 @@ impl Verdict {
     }
 }
 
-async fn read_all(cluster: &Cluster, id: NodeId, writes: &Arc<[Write]>) -> Result<Vec<Option<Bytes>>, ClusterError> {
+async fn read_all(
+    cluster: &Cluster,
+    id: NodeId,
+    writes: &Arc<[Write]>,
+    read: &Counter,
+) -> Result<Vec<Option<Bytes>>, ClusterError> {
     let next = Arc::new(AtomicUsize::new(0));
     let mut readers = JoinSet::new();
     for _ in 0..READERS {
-        let (mut client, writes, next) = (cluster.client(&[id])?, Arc::clone(writes), Arc::clone(&next));
+        let (mut client, writes, next, read) =
+            (cluster.client(&[id])?, Arc::clone(writes), Arc::clone(&next), read.clone());
         readers.spawn(async move {
             let mut found = Vec::new();
             while let Some((at, write)) =
                 Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, writes.get(at)?)))
             {
                 found.push((at, client.get(&write.key, ReadMode::Local).await?.value));
+                read.add(1);
             }
             Ok::<_, ClusterError>(found)
         });

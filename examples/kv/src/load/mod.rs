@@ -9,6 +9,7 @@ mod delay;
 mod ledger;
 mod writers;
 
+pub(crate) use check::check_counted;
 pub use check::{Verdict, check};
 pub use delay::MachineDelay;
 pub use ledger::{Ledger, Service, Write, WriteOutcome};

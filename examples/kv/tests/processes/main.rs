@@ -25,6 +25,7 @@ mod paths;
 mod permissions;
 mod playground;
 mod procedures;
+mod progress;
 mod prometheus;
 mod readme;
 mod recovery;

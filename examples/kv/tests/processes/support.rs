@@ -133,7 +133,14 @@ pub(crate) async fn run(args: &[&str]) -> Ran {
 pub(crate) async fn run_with(args: &[&str], environment: &[(&str, &str)]) -> Ran {
     let output = run_on(args, environment, b"").await;
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    Ran { code: output.status.code(), out: text(output.stdout), err: without_progress(&text(output.stderr)) }
+}
+
+/// Standard error without the lines of progress, which a command prints on a machine so busy that
+/// it takes more than five seconds.
+fn without_progress(err: &str) -> String {
+    let is_progress = |line: &str| line.contains(": ") && (line.ends_with(" s left") || line.contains("/s, after "));
+    err.split_inclusive('\n').filter(|line| !is_progress(line.trim_end())).collect()
 }
 
 /// The binary, without the settings of the user of this machine.
