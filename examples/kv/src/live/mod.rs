@@ -44,8 +44,8 @@ mod hub;
 mod page;
 pub mod patch;
 mod record;
-mod stages;
 pub(crate) mod simulated;
+mod stages;
 mod verdict;
 
 #[cfg(test)]
