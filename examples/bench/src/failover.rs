@@ -7,10 +7,12 @@
 //! proposed after it.
 
 use crate::{
+    PROGRAM,
     processes::{EQUAL_MEMBER, LEADER, Member, PATIENCE, make_certificates, reserve, start_equal, until_led_by},
     workload::{Failed, Sink},
 };
 use quorate::{Node, NodeId, metrics::Metrics};
+use quorate_progress::{Progress, Unit};
 use serde_json::json;
 use std::{
     process::Stdio,
@@ -38,6 +40,7 @@ pub(crate) fn run(rounds: u32) -> Result<(), Failed> {
     runtime.block_on(async {
         let node = start_equal(LEADER, dir.path(), &addresses, &Metrics::new()).await?;
         let mut all_ms = Vec::new();
+        let (progress, done) = Progress::start(PROGRAM, "failover", Unit::Items("rounds"), Some(rounds.into()));
         for round in 1..=rounds {
             // A leader has the whole log. After each child has led once, both have it, and either
             // survivor may be elected.
@@ -45,10 +48,13 @@ pub(crate) fn run(rounds: u32) -> Result<(), Failed> {
             until_led_by(&node, NodeId(leads.0)).await?;
             let (id, member) = leads;
             let ms = unavailable(&node, member).await?.as_secs_f64() * 1000.0;
-            println!("{}", json!({ "system": "quorate", "round": round, "unavailable_ms": tenths(ms) }));
+            let line = json!({ "system": "quorate", "round": round, "unavailable_ms": tenths(ms) });
+            progress.aside(|| println!("{line}"));
+            done.add(1);
             all_ms.push(ms);
             (leads, follows) = (follows, (id, start(id)?));
         }
+        drop(progress);
         all_ms.sort_by(f64::total_cmp);
         let at = |percent: usize| tenths(all_ms[(all_ms.len() - 1) * percent / 100]);
         let (median, p90, max) = (at(50), at(90), at(100));

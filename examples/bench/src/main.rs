@@ -13,6 +13,8 @@
 //! quorate-bench watch [WATCHES [SECONDS]]          one node in memory, with this many watches
 //! ```
 //!
+//! Standard error shows how far a measurement is: a bar on a terminal, else a line every five seconds.
+//!
 //! Proposals are closed-loop (each client waits for its answer before the next proposal) through
 //! `Node::propose`, in the leader's process. Reads are closed-loop through `Node::read`, in the
 //! leader's process and in a follower's.
@@ -37,8 +39,12 @@ mod watch;
 mod workload;
 
 use quorate::Snapshots;
-use std::process::ExitCode;
+use quorate_progress::Progress;
+use std::{process::ExitCode, time::Duration};
 use workload::Settings;
+
+/// The name with which lines on standard error begin.
+const PROGRAM: &str = "quorate-bench";
 
 const USAGE: &str = "usage: quorate-bench durable|memory|reads [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]] | failover ROUNDS | \
                      overload SECONDS VALUE_BYTES | steady SECONDS VALUE_BYTES | recovery BYTES | \
@@ -79,10 +85,15 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("quorate-bench: {error}");
+            eprintln!("{PROGRAM}: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Shows a part of a measurement that takes this time.
+fn timed(what: impl Into<String>, length: Duration) -> Progress {
+    Progress::timed(PROGRAM, what, length)
 }
 
 fn number(text: &str) -> Result<u32, workload::Failed> {

@@ -125,11 +125,12 @@ fn follow_count(out: ChildStdout) -> Arc<AtomicU64> {
 async fn stages(cluster: &Cluster, stage: Duration, value: Bytes) -> Result<(), Failed> {
     let node = &cluster.node;
     closed_loop(node, FEW, &value, Duration::from_secs(1)).await?;
-    let alone = closed_loop(node, FEW, &value, stage).await?;
+    let alone = shown("alone", stage, closed_loop(node, FEW, &value, stage)).await?;
     say("alone", latencies(&alone, stage));
     let (mut peak, mut callers) = (0.0, 0);
     for many in MANY {
-        let per_s = closed_loop(node, many, &value, stage).await?.len() as f64 / stage.as_secs_f64();
+        let called = shown("closed loop", stage, closed_loop(node, many, &value, stage)).await?;
+        let per_s = called.len() as f64 / stage.as_secs_f64();
         if per_s > peak {
             (peak, callers) = (per_s, many);
         }
@@ -139,14 +140,15 @@ async fn stages(cluster: &Cluster, stage: Duration, value: Bytes) -> Result<(), 
 
     let too_large = Bytes::from(vec![7; Limits::default().max_command_bytes + 1]);
     let callers_alone = offer(node, &too_large, peak * FACTOR, stage);
-    let (beside_callers, called) = tokio::join!(closed_loop(node, callers, &value, stage), callers_alone);
+    let both = async { tokio::join!(closed_loop(node, callers, &value, stage), callers_alone) };
+    let (beside_callers, called) = shown("peak beside callers", stage, both).await;
     let beside_callers = beside_callers?.len() as f64 / stage.as_secs_f64();
     let called = called.offered.load(Ordering::Relaxed) as f64 / stage.as_secs_f64();
     let line = json!({ "in_flight": callers, "ops_per_s": beside_callers.round(), "called_per_s": called.round() });
     say("peak_beside_callers", line);
 
     let watch = Watch::start(cluster);
-    let counts = offer(node, &value, peak * FACTOR, stage).await;
+    let counts = shown("overload", stage, offer(node, &value, peak * FACTOR, stage)).await;
     // Measured from the end of the load, not from when its remaining proposals are answered.
     let after = closed_loop(node, FEW, &value, Duration::from_secs(AFTER_S)).await?;
     let mut line = counts.line(stage, peak, beside_callers);
@@ -160,7 +162,8 @@ async fn stages(cluster: &Cluster, stage: Duration, value: Bytes) -> Result<(), 
     }
 
     let large = Bytes::from(vec![7; Limits::default().max_command_bytes]);
-    let (beside, small) = tokio::join!(closed_loop(node, LARGE, &large, stage), closed_loop(node, FEW, &value, stage));
+    let both = async { tokio::join!(closed_loop(node, LARGE, &large, stage), closed_loop(node, FEW, &value, stage)) };
+    let (beside, small) = shown("beside large commands", stage, both).await;
     let mut line = latencies(&small?, stage);
     line["large_per_s"] = (beside?.len() as f64 / stage.as_secs_f64()).round().into();
     say("beside_large", line);
@@ -171,6 +174,7 @@ async fn steady(cluster: &Cluster, length: Duration, value: Bytes) -> Result<(),
     let node = &cluster.node;
     let watch = Watch::start(cluster);
     let mut done = 0;
+    let progress = crate::timed("steady", length);
     let (start, callers) = (Instant::now(), STEADY);
     // In pieces, to bound the number of latencies in memory.
     while start.elapsed() < length {
@@ -178,10 +182,17 @@ async fn steady(cluster: &Cluster, length: Duration, value: Bytes) -> Result<(),
         done += closed_loop(node, callers, &value, piece).await?.len();
     }
     let took = start.elapsed().as_secs_f64();
+    drop(progress);
     let mut line = json!({ "in_flight": callers, "seconds": took.round(), "ops_per_s": (done as f64 / took).round() });
     watch.end(cluster, &mut line).await?;
     say("steady", line);
     Ok(())
+}
+
+/// Shows a stage that takes this time.
+async fn shown<T>(what: &str, length: Duration, stage: impl Future<Output = T>) -> T {
+    let _progress = crate::timed(what, length);
+    stage.await
 }
 
 fn say(stage: &str, mut line: Value) {

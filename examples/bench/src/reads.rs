@@ -92,8 +92,10 @@ impl StateMachine for Holder {
 async fn measure(node: &Node<Holder>, settings: &Settings, on: &str) -> Result<(), Failed> {
     for &in_flight in &settings.in_flight {
         for (mode, consistency) in MODES {
+            let length = Duration::from_secs(settings.seconds);
+            let progress = crate::timed(format!("{mode} reads on the {on}, {in_flight} in flight"), length);
             let start = Instant::now();
-            let end = start + Duration::from_secs(settings.seconds);
+            let end = start + length;
             let clients: Vec<_> = (0..in_flight)
                 .map(|_| {
                     let (node, bytes) = (node.clone(), settings.value_bytes);
@@ -105,6 +107,7 @@ async fn measure(node: &Node<Holder>, settings: &Settings, on: &str) -> Result<(
                 latencies_us.append(&mut client.await??);
             }
             let mut line = line(in_flight, latencies_us, start.elapsed());
+            drop(progress);
             (line["mode"], line["on"]) = (mode.into(), on.into());
             println!("{line}");
         }

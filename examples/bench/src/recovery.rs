@@ -5,6 +5,7 @@
 //! with sequential reads of the same files.
 
 use crate::{
+    PROGRAM,
     machine_speed::{files_in, forget, noise, read_sequentially, round, speed},
     workload::Failed,
 };
@@ -17,6 +18,7 @@ use quorate::{
     },
 };
 use quorate_kv::machine::{Kv, Value};
+use quorate_progress::{Progress, Unit};
 use quorate_raft::{BatchBuilder, Cut, EntryId, HardState, Kind, SnapshotBase};
 use serde_json::json;
 use std::{
@@ -73,6 +75,7 @@ async fn fill(data: &Path, bytes: u64) -> Result<Last, Failed> {
     let payload = noise(ENTRY_BYTES);
     let (mut next, mut chained, mut filled, mut sequence) = (Index(1), 0, 0, 0);
     let mut hard_state = Some(HardState::new(TERM, Some(ONE)));
+    let (progress, written) = Progress::start(PROGRAM, "a log is written", Unit::Bytes, Some(bytes));
     while filled < bytes {
         let mut builder = BatchBuilder::new(checksum, TERM, next, chained, BATCH_BYTES);
         while builder.len() < BATCH_BYTES && filled < bytes {
@@ -86,8 +89,10 @@ async fn fill(data: &Path, bytes: u64) -> Result<Last, Failed> {
         let persist = quorate_raft::Persist { sequence, batch, hard_state: hard_state.take(), ..Default::default() };
         open.storage.persist.do_send(Persist(persist));
         open.until_durable(sequence.saturating_sub(WAITING_MAX)).await?;
+        written.set(filled);
     }
     open.until_durable(sequence).await?;
+    drop(progress);
     open.close().await?;
     Ok(Last { id: EntryId::new(TERM, Index(next.0 - 1)), checksum: chained })
 }
@@ -106,6 +111,8 @@ async fn reopen(data: &Path) -> Result<(Duration, Recovered), Failed> {
 async fn snapshot(data: &Path, last: &Last, bytes: u64) -> Result<(), Failed> {
     let mut kv = Kv::default();
     let value = Value::from(noise(VALUE_BYTES));
+    // Its keys are made, written and read again, each in one go.
+    let (_progress, _) = Progress::start(PROGRAM, "a snapshot is written and restored", Unit::Bytes, None);
     for number in 0..bytes / VALUE_BYTES as u64 {
         kv.insert(format!("key-{number:016}").into(), value.clone(), None);
     }

@@ -11,6 +11,7 @@
 //! figures include those.
 
 use crate::{
+    PROGRAM,
     machine_speed::{resident_bytes, round, send_over_loopback, speed, write_sequentially},
     processes::{self, LEADER, Member, builder, make_certificates, reserve},
     proxy::Wire,
@@ -18,6 +19,7 @@ use crate::{
 };
 use quorate::{Consistency, Hosted, Limits, ServiceNode, Snapshots};
 use quorate_kv::machine::{Command, Kv};
+use quorate_progress::{Counter, Progress, Unit};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{
@@ -49,6 +51,7 @@ const CUT: Duration = Duration::from_secs(5);
 /// The number of bytes that shows that a snapshot transfer has started.
 const BEGUN_BYTES: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(600);
+const COUNT_EVERY: Duration = Duration::from_millis(200);
 const RSS_EVERY: Duration = Duration::from_millis(20);
 
 /// Runs the measurement and prints one line. `bytes_per_second` limits the snapshot transfer;
@@ -185,7 +188,10 @@ impl Run<'_> {
         let sent_before = self.wire.bytes();
         self.wire.until_bytes(sent_before + BEGUN_BYTES).await;
         let begun = Instant::now();
-        third.until("install", |has| has.snapshot >= taken).await?;
+        {
+            let (_progress, sent) = Progress::start(PROGRAM, "the snapshot is sent", Unit::Bytes, Some(self.bytes));
+            self.while_sent(&sent, sent_before, third.until("install", |has| has.snapshot >= taken)).await?;
+        }
         let installed = Instant::now();
         let target = self.node.status().borrow().commit.0;
         third.until("catch up", |has| has.applied >= target).await?;
@@ -238,7 +244,11 @@ impl Run<'_> {
         self.wire.cut(true);
         tokio::time::sleep(CUT).await;
         self.wire.cut(false);
-        third.until("install after the cut", |has| has.snapshot >= taken).await?;
+        {
+            let (_progress, sent) = Progress::start(PROGRAM, "the rest is sent", Unit::Bytes, Some(snapshot_bytes));
+            let installed = third.until("install after the cut", |has| has.snapshot >= taken);
+            self.while_sent(&sent, sent_before, installed).await?;
+        }
         let took = begun.elapsed();
         let sent = self.wire.bytes() - sent_before;
         let hash = self.node.read(Consistency::Linearizable, state_hash).await?;
@@ -250,6 +260,20 @@ impl Run<'_> {
             // A transfer that restarts would send these bytes again.
             "snapshot_bytes": snapshot_bytes, "resumed": sent < snapshot_bytes + half / 2,
         }))
+    }
+
+    /// Counts the bytes on the wire while a step lasts.
+    async fn while_sent<T>(&self, sent: &Counter, before: u64, step: impl Future<Output = T>) -> T {
+        let counting = async {
+            loop {
+                sent.set(self.wire.bytes() - before);
+                tokio::time::sleep(COUNT_EVERY).await;
+            }
+        };
+        tokio::select! {
+            done = step => done,
+            () = counting => unreachable!("it counts for ever"),
+        }
     }
 
     /// Length of the leader's snapshot that ends at this entry: the state, and the history of its events.
@@ -268,9 +292,10 @@ impl Run<'_> {
     /// Writes all keys of the state.
     async fn fill(&self) -> Result<(), Failed> {
         let (next, keys) = (Arc::new(AtomicU64::new(0)), self.bytes / STATE_VALUE_BYTES as u64);
+        let (_progress, filled) = Progress::start(PROGRAM, "the state is written", Unit::Items("keys"), Some(keys));
         let mut fillers = JoinSet::new();
         for _ in 0..FILLERS {
-            let (node, next) = (self.node.clone(), Arc::clone(&next));
+            let (node, next, filled) = (self.node.clone(), Arc::clone(&next), filled.clone());
             fillers.spawn(async move {
                 loop {
                     let key = next.fetch_add(1, Ordering::Relaxed);
@@ -278,6 +303,7 @@ impl Run<'_> {
                         return Ok::<_, Failed>(());
                     }
                     node.call(put(&format!("state-{key:012}"), key, STATE_VALUE_BYTES)).await?;
+                    filled.add(1);
                 }
             });
         }

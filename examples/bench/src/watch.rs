@@ -5,10 +5,14 @@
 //! same one, at 10 a second. The clients have another thread than the node. The cluster has this
 //! node only, so an event may carry the time at which it was applied.
 
-use crate::workload::{Failed, keep_the_log, line, until_leading};
+use crate::{
+    PROGRAM,
+    workload::{Failed, keep_the_log, line, until_leading},
+};
 use quorate::{
     At, Context, Node, NodeId, Service, ServiceNode, Watch, WatchError, storage::Memory, transport::MemoryNetwork,
 };
+use quorate_progress::{Progress, Unit};
 use serde::{Deserialize, Serialize};
 use std::{
     sync::{
@@ -106,11 +110,14 @@ async fn follow(mut watch: Watch<Stamps>, delivered: Arc<AtomicU64>) -> Result<V
 /// Calls at a steady rate, each without waiting for the answer of another. Returns their number.
 async fn call_for(node: &ServiceNode<Stamps>, topics: u32, per_second: u64, seconds: u64) -> Result<u64, Failed> {
     let (failed, events) = (Arc::new(AtomicU64::new(0)), per_second * seconds);
+    let what = format!("{per_second} events/s, {topics} topics");
+    let (_progress, called) = Progress::start(PROGRAM, what, Unit::Items("events"), Some(events));
     let mut ticks = interval(Duration::from_secs(1) / per_second as u32);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut calls = Vec::new();
     for nth in 0..events {
         ticks.tick().await;
+        called.add(1);
         // A prime step, so that neighbours in time are none in the topics.
         let topic = (nth.wrapping_mul(7_919) % u64::from(topics)) as u32;
         let (node, failed) = (node.clone(), Arc::clone(&failed));

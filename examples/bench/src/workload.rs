@@ -95,8 +95,10 @@ pub(crate) async fn measure(node: &Node<Sink>, settings: &Settings) -> Result<()
     propose_until(node, Bytes::from(vec![7; settings.value_bytes]), Instant::now() + Duration::from_millis(200))
         .await?;
     for &in_flight in &settings.in_flight {
+        let length = Duration::from_secs(settings.seconds);
+        let progress = crate::timed(format!("proposals, {in_flight} in flight"), length);
         let start = Instant::now();
-        let end = start + Duration::from_secs(settings.seconds);
+        let end = start + length;
         let clients: Vec<_> = (0..in_flight)
             .map(|_| {
                 let (node, value) = (node.clone(), Bytes::from(vec![7; settings.value_bytes]));
@@ -107,7 +109,9 @@ pub(crate) async fn measure(node: &Node<Sink>, settings: &Settings) -> Result<()
         for client in clients {
             latencies_us.append(&mut client.await??);
         }
-        println!("{}", line(in_flight, latencies_us, start.elapsed()));
+        let elapsed = start.elapsed();
+        drop(progress);
+        println!("{}", line(in_flight, latencies_us, elapsed));
     }
     Ok(())
 }
