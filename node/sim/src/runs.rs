@@ -23,7 +23,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-const TELL_EVERY: Duration = Duration::from_secs(10);
+/// The interval of looks at the progress.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A run that takes longer than this is named.
+const LONG: Duration = Duration::from_secs(10);
+
+/// The progress of a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Look {
+    /// Runs that have ended.
+    pub done: u64,
+    /// All runs: seeds times layers.
+    pub total: u64,
+    /// Failures so far, and a seed that runs for long.
+    pub note: String,
+}
 
 /// The choice of seeds and layers for a run, and its limits.
 #[derive(Clone, Debug)]
@@ -44,10 +58,10 @@ pub struct Settings {
     pub carry: Carry,
 }
 
-/// Runs seeds until none is left, time is up, or enough have failed. `tell` gets a line of progress
-/// every ten seconds.
+/// Runs seeds until none is left, time is up, or enough have failed. `look` gets the progress five
+/// times a second.
 #[must_use]
-pub fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Summary {
+pub fn run(settings: &Settings, mut look: impl FnMut(Look)) -> Summary {
     let begun = Instant::now();
     let work = Work::new(settings, begun);
     thread::scope(|scope| {
@@ -61,8 +75,8 @@ pub fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Summary {
         }
         drop(working);
         // Ends when the last worker drops its sender.
-        while idle.recv_timeout(TELL_EVERY) == Err(RecvTimeoutError::Timeout) {
-            tell(&work.progress());
+        while idle.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+            look(work.progress());
         }
     });
     let Found { figures, mut failures, .. } = work.found.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -154,22 +168,15 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn progress(&self) -> String {
+    fn progress(&self) -> Look {
         let found = self.found();
-        let done: u64 = found.figures.iter().map(|(_, figures)| figures.report.runs).sum();
-        let failed = found.failures.len();
-        let mut line =
-            format!("{:.0} s: {done} of {} runs, {failed} failed", self.begun.elapsed().as_secs_f64(), self.total);
-        let slow = found
-            .at
-            .iter()
-            .flatten()
-            .map(|(seed, layer, since)| (since.elapsed(), *seed, *layer))
-            .max_by_key(|it| it.0);
-        if let Some((long, seed, layer)) = slow.filter(|(long, ..)| *long > TELL_EVERY) {
-            line += &format!("; seed {seed} ({}) runs for {:.0} s", name(layer), long.as_secs_f64());
+        let done = found.figures.iter().map(|(_, figures)| figures.report.runs).sum();
+        let mut note = format!("{} failed", found.failures.len());
+        let running = found.at.iter().flatten().map(|(seed, layer, since)| (since.elapsed(), *seed, *layer));
+        if let Some((long, seed, layer)) = running.max_by_key(|it| it.0).filter(|(long, ..)| *long > LONG) {
+            note += &format!("; seed {seed} ({}) runs for {:.0} s", name(layer), long.as_secs_f64());
         }
-        line
+        Look { done, total: self.total, note }
     }
 
     /// A thread that panicked leaves valid figures: they are consistent between any two statements.

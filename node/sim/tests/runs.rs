@@ -39,6 +39,24 @@ fn every_seed_runs_once_on_each_layer() {
 }
 
 #[test]
+fn a_look_has_the_runs_that_ended_and_their_total() {
+    static SEEN: AtomicU64 = AtomicU64::new(0);
+    let settings = settings(1, 1, None, |_, plan, _| {
+        while plan.seed == 3 && SEEN.load(Ordering::Acquire) == 0 {
+            std::thread::yield_now();
+        }
+        outcome(false)
+    });
+    let mut looks = Vec::new();
+    let summary = run(&settings, |look| {
+        SEEN.store(u64::from(look.done == 3), Ordering::Release);
+        looks.push((look.done, look.total, look.note));
+    });
+    assert!(looks.contains(&(3, 200, "0 failed".to_owned())), "{looks:?}");
+    assert_eq!(summary.together().report.runs, 200);
+}
+
+#[test]
 fn a_panic_is_a_violation_and_the_next_seed_runs() {
     let summary = runs(2, 200, None, |_, plan, trace| {
         trace.note(Duration::ZERO, &"before");

@@ -1,6 +1,7 @@
 //! The answer of a command: the lines that it prints, and the reason why it can't be carried out.
 
-use quorate_sim::runs::{Failure, name};
+use quorate_progress::Counter;
+use quorate_sim::runs::{Failure, Look, name};
 use std::{
     error::Error,
     fmt,
@@ -17,9 +18,19 @@ pub(super) type Held = Result<bool, Misuse>;
 /// The beginning of the command that repeats a run, up to its subcommand.
 pub(super) const COMMAND: &str = "cargo run --release -p quorate-sim --";
 
+/// The name with which lines on standard error begin.
+pub(super) const PROGRAM: &str = "quorate-sim";
+
 /// Prints a line for people on standard error.
 pub(super) fn tell(line: &str) {
-    eprintln!("quorate-sim: {line}");
+    eprintln!("{PROGRAM}: {line}");
+}
+
+/// Shows how far a run is.
+pub(super) fn show_look(counter: &Counter, look: Look) {
+    counter.set(look.done);
+    counter.set_total(look.total);
+    counter.note(look.note);
 }
 
 /// Prints a line of the result on standard output.

@@ -4,9 +4,10 @@
 //! becomes that program, with the same arguments.
 
 use super::{
-    answer::{Held, Misuse, in_a_line, say, tell},
+    answer::{Held, Misuse, PROGRAM, in_a_line, say, show_look, tell},
     choices::threads,
 };
+use quorate_progress::{Progress, Unit};
 use quorate_sim::{
     Layer,
     mutants::{
@@ -14,6 +15,7 @@ use quorate_sim::{
         hunt::{Hunt, MARKDOWN_HEAD},
         plant, table,
     },
+    runs::name,
 };
 use std::{
     env, io,
@@ -68,29 +70,41 @@ pub(super) fn run(args: &Args) -> Held {
 
     let (pure, actors) = (hunt.pure_max, hunt.actors_max);
     say(&format!("{} mutants, each hunted with at most {pure} pure seeds and {actors} of actors", numbers.len()));
+    let total = (numbers.len() + of_tests.len()) as u64;
+    let (progress, hunted) = Progress::start(PROGRAM, "hunt", Unit::Items("mutants"), Some(total));
     let mut rows = Vec::new();
     for number in numbers {
         quorate_switch::turn_on(u16::try_from(number).ok());
-        let row = hunt.hunt(&all[number], tell);
+        let mutant = &all[number];
+        hunted.note(&*mutant.name);
+        let row = hunt.hunt(mutant, |layer, look| {
+            hunted.note(format!("{}: {} of {} runs ({})", mutant.name, look.done, look.total, name(layer)));
+        });
         quorate_switch::turn_on(None);
-        say(&row.to_string());
+        hunted.add(1);
+        progress.aside(|| say(&row.to_string()));
         rows.push(row);
     }
     if args.markdown {
-        say(&format!("\n{MARKDOWN_HEAD}"));
-        rows.iter().for_each(|row| say(&row.to_markdown()));
+        progress.aside(|| {
+            say(&format!("\n{MARKDOWN_HEAD}"));
+            rows.iter().for_each(|row| say(&row.to_markdown()));
+        });
     }
     let mut survivors: Vec<_> = rows.iter().filter(|row| row.caught.is_none()).map(|row| &*row.mutant).collect();
     for number in &of_tests {
         let Mutant { name, test: Some(test), .. } = &all[*number] else { continue };
+        hunted.note(name);
         // With all mutants off it must pass: else its failure would mean nothing.
         let is_caught = passes(test, None)? && !passes(test, Some(*number))?;
         let end = if is_caught { "caught by" } else { "SURVIVED" };
-        say(&format!("{name:<40} {end} cargo test {test}"));
+        hunted.add(1);
+        progress.aside(|| say(&format!("{name:<40} {end} cargo test {test}")));
         if !is_caught {
             survivors.push(name);
         }
     }
+    drop(progress);
     let hunted = rows.len() + of_tests.len();
     say(&format!("{} of {hunted} mutants were caught", hunted - survivors.len()));
     if !survivors.is_empty() {
@@ -144,7 +158,11 @@ fn number_of(name: &str, all: &[Mutant]) -> Result<usize, Misuse> {
 fn clean(hunt: &Hunt) -> bool {
     for layer in [Layer::Pure, Layer::Actors] {
         let seeds = hunt.seeds_max(layer).min(CLEAN);
-        if let Some(failure) = hunt.run(layer, seeds, tell) {
+        let what = format!("without a mutant ({})", name(layer));
+        let (progress, counter) = Progress::start(PROGRAM, what, Unit::Items("runs"), Some(seeds));
+        let failure = hunt.run(layer, seeds, |look| show_look(&counter, look));
+        drop(progress);
+        if let Some(failure) = failure {
             tell(&format!("{}, with all mutants off; mend that first", in_a_line(&failure)));
             return false;
         }

@@ -1,23 +1,18 @@
 //! The command `quorate-sim replay`: it repeats one seed or plan, and can shrink it.
 
 use super::{
-    answer::{COMMAND, Held, Misuse, say, tell},
+    answer::{COMMAND, Held, Misuse, PROGRAM, say, tell},
     choices::OneLayer,
     mutants,
 };
+use quorate_progress::{Progress, Unit};
 use quorate_sim::{
     Layer, Plan,
     runs::{Run, TraceText, name, once},
     saved,
     shrink::{Shrunk, shrink},
 };
-use std::{
-    env,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
-
-const TELL_EVERY: Duration = Duration::from_secs(10);
+use std::{env, path::PathBuf};
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("which").required(true))]
@@ -102,16 +97,15 @@ fn show(plan: &Plan, run: &Run) {
 
 /// Looks for a smaller plan, and shows it with its trace.
 fn smaller(args: &Args, layer: Layer, plan: &Plan, violation: &str) -> Shrunk {
-    let mut told = Instant::now();
-    let mut tried = 0;
+    // It usually ends before all tries are made.
+    let (progress, tried) = Progress::start(PROGRAM, "shrink", Unit::Items("tries"), Some(args.tries as u64));
     let small = shrink(plan, violation, args.tries, |plan| {
-        if told.elapsed() >= TELL_EVERY {
-            told = Instant::now();
-            tell(&format!("{tried} of at most {} plans tried, {} faults are left", args.tries, plan.faults.len()));
-        }
-        tried += 1;
-        once(Layer::run, layer, plan, TraceText::None).outcome.violation
+        tried.note(format!("{} faults are left", plan.faults.len()));
+        let run = once(Layer::run, layer, plan, TraceText::None);
+        tried.add(1);
+        run.outcome.violation
     });
+    drop(progress);
     let (runs, left, all) = (small.runs, small.plan.faults.len(), plan.faults.len());
     let end = if small.minimal { "nothing smaller fails" } else { "no more tries" };
     say(&format!("\nsmaller after {runs} tries, {left} of {all} faults are left; {end}"));

@@ -1,9 +1,10 @@
 //! The command `quorate-sim run`: it runs many seeds and prints their totals and failures.
 
 use super::{
-    answer::{COMMAND, Held, Misuse, in_a_line, say, tell},
+    answer::{COMMAND, Held, Misuse, PROGRAM, in_a_line, say, show_look, tell},
     choices::{Layers, threads},
 };
+use quorate_progress::{Progress, Unit};
 use quorate_sim::{
     Layer, Plan,
     runs::{self, Failure, Settings, Summary, TraceText, name, once},
@@ -76,7 +77,16 @@ pub(super) fn run(args: &Args) -> Held {
         failures_max: args.failures,
         carry: Layer::run,
     };
-    let summary = runs::run(&settings, tell);
+    let (progress, counter) = Progress::start(PROGRAM, "seeds", Unit::Items("runs"), None);
+    let summary = runs::run(&settings, |look| match args.minutes {
+        None => show_look(&counter, look),
+        // Which of the two limits comes first is not known.
+        Some(minutes) => {
+            counter.set(look.done);
+            counter.note(format!("{}; at most {minutes} min", look.note));
+        }
+    });
+    drop(progress);
 
     let dead = dead(&summary);
     if args.json {

@@ -5,7 +5,7 @@
 use super::Mutant;
 use crate::{
     Layer,
-    runs::{self, Carry, Failure, Settings, name, property},
+    runs::{self, Carry, Failure, Look, Settings, name, property},
 };
 use std::{
     fmt,
@@ -42,13 +42,13 @@ pub struct Row {
 impl Hunt {
     /// Hunts the mutant that is on, first on one layer, then on the other.
     #[must_use]
-    pub fn hunt(&self, mutant: &Mutant, mut tell: impl FnMut(&str)) -> Row {
+    pub fn hunt(&self, mutant: &Mutant, mut look: impl FnMut(Layer, Look)) -> Row {
         let begun = Instant::now();
         let name = &mutant.name;
         let mut seeds = 0;
         for layer in layers(mutant) {
             let seeds_max = self.seeds_max(layer);
-            let caught = self.run(layer, seeds_max, |progress| tell(&format!("{name}: {progress}")));
+            let caught = self.run(layer, seeds_max, |progress| look(layer, progress));
             seeds += caught.as_ref().map_or(seeds_max, |failure| failure.seed + 1);
             if caught.is_some() {
                 return Row { mutant: name.clone(), caught, seeds, took: begun.elapsed() };
@@ -59,7 +59,7 @@ impl Hunt {
 
     /// Runs the first `seeds` seeds of a layer and returns the failure with the lowest seed.
     #[must_use]
-    pub fn run(&self, layer: Layer, seeds: u64, tell: impl FnMut(&str)) -> Option<Failure> {
+    pub fn run(&self, layer: Layer, seeds: u64, look: impl FnMut(Look)) -> Option<Failure> {
         let settings = Settings {
             seeds: 0..seeds,
             layers: vec![layer],
@@ -69,7 +69,7 @@ impl Hunt {
             failures_max: NonZeroUsize::MIN,
             carry: self.carry,
         };
-        runs::run(&settings, tell).failures.into_iter().next()
+        runs::run(&settings, look).failures.into_iter().next()
     }
 
     /// The most seeds that run on a layer.
@@ -164,7 +164,7 @@ mod tests {
 
     fn hunt(jobs: usize, carry: Carry) -> Row {
         let jobs = NonZeroUsize::new(jobs).expect("above zero");
-        Hunt { pure_max: 100, actors_max: 30, jobs, carry }.hunt(&mutant("minority-elects"), |_| ())
+        Hunt { pure_max: 100, actors_max: 30, jobs, carry }.hunt(&mutant("minority-elects"), |_, _| ())
     }
 
     fn mutant(name: &str) -> Mutant {
