@@ -6,7 +6,7 @@ use crate::{
     prometheus::{ASK_AGAIN, JOBS, Prometheus, Series},
     support::{PATIENCE, Running, laid_out, published, raw, run},
 };
-use quorate::{NodeId, metrics::catalogue::CATALOGUE, transport::certificates::LIST_FILE};
+use quorate::{NodeId, transport::certificates::LIST_FILE};
 use quorate_kv::{
     client::{Client, ReadBounds, ReadMode, Trust, WatchRequest, Watched},
     cluster::Signal,
@@ -262,16 +262,9 @@ async fn no_panel_is_empty_or_shows_another_cluster(cluster: &Running, grafana: 
     }
 }
 
-/// Whether the machine, or this version of the node, lacks what the expression asks for.
+/// Whether the kernel lacks what the expression asks for.
 fn cannot_be_here(expression: &Expression) -> bool {
-    let names = expression.promql.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    let known = |name: &str| {
-        CATALOGUE.iter().any(|metric| {
-            ["", "_bucket", "_sum", "_count"].iter().any(|suffix| name.strip_suffix(suffix) == Some(metric.name))
-        })
-    };
-    let is_unknown = names.filter(|name| name.starts_with("quorate_")).any(|name| !known(name));
-    is_unknown || expression.promql.contains("quorate_pressure_ratio") && !Path::new("/proc/pressure/cpu").exists()
+    expression.promql.contains("quorate_pressure_ratio") && !Path::new("/proc/pressure/cpu").exists()
 }
 
 /// The lag of a peer that does not answer, and its alone, grows with each write.
