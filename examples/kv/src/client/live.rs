@@ -139,7 +139,7 @@ impl Live {
         for url in urls {
             let Ok(endpoint) = Endpoint::parse(url, &client.trust) else { continue };
             let is_known = client.endpoints.iter().any(|known| known.address() == endpoint.address());
-            if !is_known && !(is_secret && endpoint.is_exposed()) {
+            if !(is_known || is_secret && endpoint.is_exposed()) {
                 client.endpoints.push(endpoint);
             }
         }
