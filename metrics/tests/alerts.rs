@@ -42,6 +42,7 @@ fn a_critical_alert_fires_within_a_minute() {
 
 #[test]
 fn promtool_shows_each_alert_firing_and_not_firing_before() {
+    promtool(&["check", "rules", "prometheus/alerts.yml"], "");
     promtool(&["test", "rules", "prometheus/alerts.test.yml"], "");
     let tests = include_str!("../prometheus/alerts.test.yml");
     for alert in alerts() {

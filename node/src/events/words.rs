@@ -204,9 +204,10 @@ impl fmt::Display for Sentence<'_> {
                     true => write!(f, "removes entry {from}, which was not committed")?,
                     false => write!(f, "removes entries {from} to {to}, which were not committed")?,
                 }
-                match conflict {
-                    true => f.write_str(" and conflict with those that the leader sent."),
-                    false => f.write_str(": its disk lost them, and a majority does not have them."),
+                match (conflict, from == to) {
+                    (true, true) => f.write_str(" and conflicts with the one that the leader sent."),
+                    (true, false) => f.write_str(" and conflict with those that the leader sent."),
+                    (false, _) => f.write_str(": its disk lost them, and a majority does not have them."),
                 }
             }
             What::StateLost { up_to, found } => write!(

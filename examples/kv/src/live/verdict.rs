@@ -242,10 +242,12 @@ pub(super) mod tests {
             cluster.clone().page().verdict
         };
         campaigns(2, "vote", [2, 5], 9);
+        let verdict = campaigns(1, "vote", [1, 1], 9);
+        assert_eq!(verdict.says, "No leader. Nodes 1 and 2 ask for votes in term 9.", "node 4 may vote for node 2");
         let verdict = campaigns(1, "vote", [1, 4], 9);
-        assert_eq!(verdict.says, "No leader. Nodes 1 and 2 ask for votes in term 9.");
+        assert_eq!(verdict.says, "No leader. The votes of term 9 are split between nodes 1 and 2.");
         let voters = "0 requests wait. 4 of 5 voters answer, 3 are needed.";
-        assert_eq!(verdict.facts, format!("{voters} The votes are split: node 1 has 2 and node 2 has 2."));
+        assert_eq!(verdict.facts, format!("{voters} Of votes, node 1 has 2 and node 2 has 2."));
         let verdict = campaigns(1, "pre_vote", [1, 4], 8);
         assert_eq!(verdict.says, "No leader. Node 2 asks for votes in term 9.", "a pre-vote for it is no rival");
         let verdict = campaigns(2, "pre_vote", [2, 5], 8);

@@ -396,10 +396,12 @@ fn load(cluster: &Running) -> JoinSet<()> {
 async fn write_and_read(id: NodeId, mut client: Client) {
     let modes = [ReadMode::Linearizable, ReadMode::Lease, ReadMode::Local, ReadMode::Bounded];
     for number in 0u64.. {
-        let (key, mode) = (format!("k/{id}/{}", number % 100), modes[usize::try_from(number % 4).expect("small")]);
+        let mode = modes[usize::try_from(number % 4).expect("small")];
         let max_entries = (mode == ReadMode::Bounded).then_some(1_000);
         let bounds = ReadBounds { max_entries, max_age: None };
+        // A key that expires is written once: another write would renew it.
         let ttl = number.is_multiple_of(10).then_some(Duration::from_secs(5));
+        let key = if ttl.is_some() { format!("k/{id}/once/{number}") } else { format!("k/{id}/{}", number % 100) };
         let written = client.put_for(&key, "value", ttl).await.is_ok();
         if client.get_within(&key, mode, bounds).await.is_err() && !written {
             sleep(ASK_AGAIN).await; // the node is down

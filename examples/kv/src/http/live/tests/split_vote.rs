@@ -52,9 +52,8 @@ async fn a_split_vote_shows_two_candidates_of_one_term_each_with_its_votes_and_t
     let verdict = &stream.page["verdict"];
     let (says, facts) = (verdict["says"].as_str().expect("text"), verdict["facts"].as_str().expect("text"));
     assert_eq!(verdict["word"], "No leader");
-    assert!(says.ends_with(&format!("Nodes {one} and {two} ask for votes in term {term}.")), "{says}");
-    let shares =
-        format!("4 of 5 voters answer, 3 are needed. The votes are split: node {one} has 2 and node {two} has 2.");
+    assert!(says.ends_with(&format!("The votes of term {term} are split between nodes {one} and {two}.")), "{says}");
+    let shares = format!("4 of 5 voters answer, 3 are needed. Of votes, node {one} has 2 and node {two} has 2.");
     assert!(facts.ends_with(&shares), "{facts}");
     let is_vote = |ballot: &Value, from: NodeId, to: NodeId| {
         ballot["kind"] == "vote"
