@@ -15,7 +15,7 @@
 mod face;
 mod meter;
 
-pub use meter::Unit;
+pub use meter::{Unit, count};
 
 use face::Face;
 use meter::Task;

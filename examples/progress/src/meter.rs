@@ -92,7 +92,8 @@ fn bytes(bytes: f64) -> String {
 }
 
 /// A number with its thousands apart.
-fn count(number: u64) -> String {
+#[must_use]
+pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (at, digit) in digits.chars().enumerate() {

@@ -6,6 +6,7 @@ use super::{
     page::{Node, Page},
 };
 use quorate::NodeId;
+use quorate_progress::count as number;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -156,19 +157,6 @@ fn heard_by(page: &Page, leader: NodeId, id: NodeId) -> Option<NodeId> {
     let others = page.nodes.iter().filter(|(other, node)| **other != leader && **other != id && node.up);
     let mut both = others.filter(|(other, _)| !is_cut(leader, **other) && !is_cut(**other, id) && !is_cut(id, **other));
     both.next().map(|(other, _)| *other)
-}
-
-/// A number with its thousands apart.
-fn number(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
 }
 
 fn seconds(time: Duration) -> String {

@@ -1,22 +1,10 @@
 //! Numbers, times and texts as the terminal shows them.
 
+pub(super) use quorate_progress::count;
 use std::time::{Duration, SystemTime};
 
 /// The place of a fact that is unknown or does not apply.
 pub(super) const NONE: &str = "-";
-
-/// A number with its thousands apart.
-pub(super) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
 
 /// A time in milliseconds, with its unit.
 pub(super) fn millis(ms: f64) -> String {

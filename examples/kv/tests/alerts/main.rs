@@ -11,6 +11,8 @@ mod episode;
 mod faults;
 mod matrix;
 mod prometheus;
+#[path = "../processes/prometheus_process.rs"]
+mod prometheus_process;
 mod runbook;
 #[path = "../processes/strace.rs"]
 #[allow(dead_code, reason = "shared with another test binary")]

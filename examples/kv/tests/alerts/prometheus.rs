@@ -1,7 +1,7 @@
 //! A Prometheus process that scrapes a cluster and evaluates the scaled alert rules, and its own record
 //! of both: the times in it are those of its evaluations, not of the test's clock.
 
-use crate::support::raw;
+use crate::prometheus_process;
 use quorate::NodeId;
 use quorate_kv::{
     client::{Client, Trust},
@@ -9,11 +9,10 @@ use quorate_kv::{
 };
 use quorate_metrics_testing::{ALERTS, Scale};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, fs, path::Path, process::Stdio, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
+    process::Child,
     time::{Instant, sleep},
 };
 
@@ -76,32 +75,7 @@ impl Prometheus {
         });
         fs::write(path("prometheus.yml"), config.to_string()).expect("written");
         targets(dir.path(), cluster, &cluster.ids());
-        let mut command = Command::new("prometheus");
-        command.arg(format!("--config.file={}", path("prometheus.yml").display()));
-        command.arg(format!("--storage.tsdb.path={}", path("tsdb").display()));
-        command.arg("--web.listen-address=127.0.0.1:0").arg("--log.format=json");
-        command.stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut process = match command.spawn() {
-            Ok(process) => process,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-            Err(error) => panic!("prometheus does not run: {error}"),
-        };
-        // The system chose the port; the log contains it.
-        let mut lines = BufReader::new(process.stderr.take().expect("piped")).lines();
-        let address = loop {
-            let line = lines.next_line().await.expect("text").expect("prometheus ended");
-            let line: Value = serde_json::from_str(&line).unwrap_or_default();
-            match line["address"].as_str() {
-                Some(address) if address.starts_with("127.0.0.1:") && !address.ends_with(":0") => {
-                    break address.to_owned();
-                }
-                _ => {}
-            }
-        };
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        while raw(&address, "GET /-/ready", "", b"").await.status != 200 {
-            sleep(ASK_AGAIN).await;
-        }
+        let (address, process) = prometheus_process::start(dir.path()).await?;
         Some(Self { address, _process: process, dir })
     }
 

@@ -27,6 +27,7 @@ mod playground;
 mod procedures;
 mod progress;
 mod prometheus;
+mod prometheus_process;
 mod readme;
 mod recovery;
 mod reload;

@@ -1,21 +1,16 @@
 //! A real Prometheus that scrapes a cluster and evaluates the alert rules.
 
-use crate::support::{Running, raw};
+use crate::{prometheus_process, support::Running};
 use quorate_kv::client::{Client, Trust};
 use quorate_metrics_testing::ALERTS;
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
     fmt::Write,
-    process::Stdio,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-    time::sleep,
-};
+use tokio::process::Child;
 
 /// The polling interval; Prometheus cannot signal that it has scraped.
 pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(200);
@@ -53,34 +48,8 @@ impl Prometheus {
             }
         }
         std::fs::write(dir.path().join("alerts.yml"), ALERTS).expect("written");
-        let file = dir.path().join("prometheus.yml");
-        std::fs::write(&file, config).expect("written");
-        let mut command = Command::new("prometheus");
-        command.arg(format!("--config.file={}", file.display()));
-        command.arg(format!("--storage.tsdb.path={}", dir.path().join("tsdb").display()));
-        command.arg("--web.listen-address=127.0.0.1:0").arg("--log.format=json");
-        command.stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut process = match command.spawn() {
-            Ok(process) => process,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-            Err(error) => panic!("prometheus does not run: {error}"),
-        };
-        // The system chose the port; the log contains it.
-        let mut lines = BufReader::new(process.stderr.take().expect("piped")).lines();
-        let address = loop {
-            let line = lines.next_line().await.expect("text").expect("prometheus ended");
-            let line: Value = serde_json::from_str(&line).unwrap_or_default();
-            match line["address"].as_str() {
-                Some(address) if address.starts_with("127.0.0.1:") && !address.ends_with(":0") => {
-                    break address.to_owned();
-                }
-                _ => {}
-            }
-        };
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        while raw(&address, "GET /-/ready", "", b"").await.status != 200 {
-            sleep(ASK_AGAIN).await;
-        }
+        std::fs::write(dir.path().join("prometheus.yml"), config).expect("written");
+        let (address, process) = prometheus_process::start(dir.path()).await?;
         Some(Self { address, _process: process, _dir: dir })
     }
 
