@@ -8,8 +8,9 @@
 
 use crate::{
     PROGRAM,
-    processes::{EQUAL_MEMBER, LEADER, Member, PATIENCE, make_certificates, reserve, start_equal, until_led_by},
-    workload::{Failed, Sink},
+    leadership::until_led_by,
+    processes::{self, EQUAL_MEMBER, LEADER, Member, make_certificates, reserve, shut_down, start_equal},
+    workload::{Failed, PATIENCE, Sink, say},
 };
 use quorate::{Node, NodeId, metrics::Metrics};
 use quorate_progress::{Progress, Unit};
@@ -49,21 +50,20 @@ pub(crate) fn run(rounds: u32) -> Result<(), Failed> {
             let (id, member) = leads;
             let ms = unavailable(&node, member).await?.as_secs_f64() * 1000.0;
             let line = json!({ "system": "quorate", "round": round, "unavailable_ms": tenths(ms) });
-            progress.aside(|| println!("{line}"));
+            let mut said = Ok(());
+            progress.aside(|| said = say(&line));
+            said?;
             done.add(1);
             all_ms.push(ms);
+            processes::check([&mut follows.1])?;
             (leads, follows) = (follows, (id, start(id)?));
         }
         drop(progress);
         all_ms.sort_by(f64::total_cmp);
         let at = |percent: usize| tenths(all_ms[(all_ms.len() - 1) * percent / 100]);
         let (median, p90, max) = (at(50), at(90), at(100));
-        println!(
-            "{}",
-            json!({ "system": "quorate", "rounds": rounds, "median_ms": median, "p90_ms": p90, "max_ms": max })
-        );
-        node.shutdown().await;
-        Ok(())
+        say(&json!({ "system": "quorate", "rounds": rounds, "median_ms": median, "p90_ms": p90, "max_ms": max }))?;
+        shut_down(&node).await
     })
 }
 

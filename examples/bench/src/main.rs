@@ -1,25 +1,18 @@
-//! Benchmarks of Quorate. Each setting prints one line of JSON, in the format of
-//! the comparison scripts:
-//!
-//! ```text
-//! quorate-bench durable [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   three processes, QUIC, write-ahead logs
-//! quorate-bench memory  [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   three nodes in one process, in memory
-//! quorate-bench reads   [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   the same as durable, reads of every kind
-//! quorate-bench failover ROUNDS                    as durable, the leader killed ROUNDS times
-//! quorate-bench overload SECONDS VALUE_BYTES       as durable, under ten times its peak load
-//! quorate-bench steady SECONDS VALUE_BYTES         as durable, full load, elections counted
-//! quorate-bench recovery BYTES                     a log, then a snapshot, of this size is opened again
-//! quorate-bench snapshot BYTES [BYTES_PER_SECOND]  a follower gets a state of this size during writes
-//! quorate-bench watch [WATCHES [SECONDS]]          one node in memory, with this many watches
-//! ```
+//! Benchmarks of Quorate; `quorate-bench --help` lists them.
+//! Each setting prints one line of JSON, in the format of the comparison scripts.
 //!
 //! Standard error shows how far a measurement is: a bar on a terminal, else a line every five seconds.
+//! A failed measurement ends with one line there, and with a failure as exit status.
+//!
+//! Nodes have the default settings, except that `durable`, `memory`, `watch` and `snapshot` take no
+//! snapshot unless asked, the number of proposals in flight may be as large as the benchmark's, and
+//! nodes poll busily in `memory`.
 //!
 //! Proposals are closed-loop (each client waits for its answer before the next proposal) through
 //! `Node::propose`, in the leader's process. Reads are closed-loop through `Node::read`, in the
 //! leader's process and in a follower's.
 //!
-//! - [`workload`]: the clients and their figures.
+//! - [`workload`]: the clients and their figures; [`leadership`]: the leader that a measurement needs.
 //! - [`durable`], [`memory`] and [`reads`]: the measured clusters; [`processes`]: a
 //!   cluster of processes.
 //! - [`failover`], [`overload`], [`recovery`], [`snapshot`] and [`watch`]: further measurements;
@@ -27,6 +20,7 @@
 
 mod durable;
 mod failover;
+mod leadership;
 mod machine_speed;
 mod memory;
 mod overload;
@@ -38,49 +32,86 @@ mod snapshot;
 mod watch;
 mod workload;
 
+use clap::{Parser, error::ErrorKind};
 use quorate::Snapshots;
 use quorate_progress::Progress;
 use std::{process::ExitCode, time::Duration};
-use workload::Settings;
+use workload::{Failed, Load, Stage};
 
 /// The name with which lines on standard error begin.
 const PROGRAM: &str = "quorate-bench";
 
-const USAGE: &str = "usage: quorate-bench durable|memory|reads [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]] | failover ROUNDS | \
-                     overload SECONDS VALUE_BYTES | steady SECONDS VALUE_BYTES | recovery BYTES | \
-                     snapshot BYTES [BYTES_PER_SECOND] | watch [WATCHES [SECONDS]]";
+/// Benchmarks of Quorate.
+#[derive(Parser)]
+#[command(name = PROGRAM)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Proposals to a cluster of processes: QUIC, write-ahead logs
+    Durable {
+        /// The number of nodes
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
+        nodes: u64,
+        #[command(flatten)]
+        load: Load,
+    },
+    /// Proposals to three nodes in one process, in memory
+    Memory(Load),
+    /// Reads of every kind, on the leader and on a follower; else as durable
+    Reads(Load),
+    /// The time without writes after the leader was killed; else as durable
+    Failover {
+        /// The number of leaders to kill
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
+    /// Ten times the peak load; else as durable
+    Overload(Stage),
+    /// Full load, elections counted; else as durable
+    Steady(Stage),
+    /// A log, then a snapshot, that is opened again
+    Recovery {
+        /// The size of each
+        #[arg(value_parser = clap::value_parser!(u64).range(1 << 20..))]
+        bytes: u64,
+    },
+    /// A follower that gets a state during writes
+    Snapshot {
+        /// The size of the state
+        #[arg(value_parser = clap::value_parser!(u64).range(1 << 20..))]
+        bytes: u64,
+        /// The limit of the transfer; 0 for none
+        #[arg(default_value_t = Snapshots::default().bytes_per_second)]
+        bytes_per_second: u64,
+    },
+    /// Many watches of one node in memory
+    Watch {
+        #[arg(default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        watches: u32,
+        /// The duration of each of the two measurements
+        #[arg(default_value = "20", value_parser = workload::seconds)]
+        seconds: Duration,
+    },
+    // The other members, which benchmarks start.
+    #[command(name = durable::MEMBER, hide = true)]
+    Member(processes::Place),
+    #[command(name = processes::EQUAL_MEMBER, hide = true)]
+    EqualMember(processes::Place),
+    #[command(name = reads::MEMBER, hide = true)]
+    ReadsMember(processes::Place),
+    #[command(name = snapshot::MEMBER, hide = true)]
+    SnapshotMember(processes::Place),
+}
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let outcome = match arguments[..] {
-        ["durable", ref settings @ ..] => Settings::parse(settings).and_then(|settings| durable::run(&settings)),
-        ["memory", ref settings @ ..] => Settings::parse(settings).and_then(|settings| memory::run(&settings)),
-        ["reads", ref settings @ ..] => Settings::parse(settings).and_then(|settings| reads::run(&settings)),
-        ["failover", rounds] => match rounds.parse() {
-            Ok(rounds @ 1..) => failover::run(rounds),
-            _ => Err(format!("{rounds} is not a number of rounds of 1 or more").into()),
-        },
-        ["overload", seconds, value_bytes] => {
-            Settings::parse(&["1", seconds, value_bytes]).and_then(|of| overload::run(of.seconds, of.value_bytes))
-        }
-        ["steady", seconds, value_bytes] => Settings::parse(&["1", seconds, value_bytes])
-            .and_then(|of| overload::run_steady(of.seconds, of.value_bytes)),
-        ["recovery", bytes] => size(bytes).and_then(recovery::run),
-        ["snapshot", bytes] => {
-            size(bytes).and_then(|bytes| snapshot::run(bytes, Snapshots::default().bytes_per_second))
-        }
-        ["snapshot", bytes, speed] => size(bytes).and_then(|bytes| snapshot::run(bytes, size(speed)?)),
-        ["watch"] => watch::run(10_000, 20),
-        ["watch", watches] => number(watches).and_then(|watches| watch::run(watches, 20)),
-        ["watch", watches, seconds] => number(watches).and_then(|watches| watch::run(watches, number(seconds)?.into())),
-        // Started by `durable`, `failover`, `overload`, `reads` and `snapshot` to run
-        // their other members.
-        [durable::MEMBER, ref place @ ..] => durable::run_member(place),
-        [processes::EQUAL_MEMBER, ref place @ ..] => processes::run_equal_member(place),
-        [reads::MEMBER, ref place @ ..] => reads::run_member(place),
-        [snapshot::MEMBER, ref place @ ..] => snapshot::run_member(place),
-        _ => Err(USAGE.into()),
+    let outcome = match Cli::try_parse() {
+        Ok(cli) => run(cli.command),
+        Err(error) if !error.use_stderr() => error.print().map_err(Failed::from),
+        Err(error) => Err(mistake(&error).into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -91,21 +122,37 @@ fn main() -> ExitCode {
     }
 }
 
+fn run(command: Command) -> Result<(), Failed> {
+    match command {
+        Command::Durable { nodes, load } => durable::run(nodes, &load),
+        Command::Memory(load) => memory::run(&load),
+        Command::Reads(load) => reads::run(&load),
+        Command::Failover { rounds } => failover::run(rounds),
+        Command::Overload(stage) => overload::run(&stage),
+        Command::Steady(stage) => overload::run_steady(&stage),
+        Command::Recovery { bytes } => recovery::run(bytes),
+        Command::Snapshot { bytes, bytes_per_second } => snapshot::run(bytes, bytes_per_second),
+        Command::Watch { watches, seconds } => watch::run(watches, seconds),
+        Command::Member(place) => durable::run_member(&place),
+        Command::EqualMember(place) => processes::run_equal_member(&place),
+        Command::ReadsMember(place) => reads::run_member(&place),
+        Command::SnapshotMember(place) => snapshot::run_member(&place),
+    }
+}
+
+/// A mistake in the command line, in one line.
+fn mistake(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return format!("a command is missing; see `{PROGRAM} --help`");
+    }
+    let text = error.render().to_string();
+    let text = text.split("\n\nUsage:").next().unwrap_or_default();
+    let text = text.split("\n\nFor more information").next().unwrap_or_default();
+    let words: Vec<&str> = text.trim_start_matches("error: ").split_whitespace().collect();
+    format!("{}; see `{PROGRAM} --help`", words.join(" "))
+}
+
 /// Shows a part of a measurement that takes this time.
 fn timed(what: impl Into<String>, length: Duration) -> Progress {
     Progress::timed(PROGRAM, what, length)
-}
-
-fn number(text: &str) -> Result<u32, workload::Failed> {
-    match text.parse() {
-        Ok(number @ 1..) => Ok(number),
-        _ => Err(format!("{text} is not a number of 1 or more").into()),
-    }
-}
-
-fn size(text: &str) -> Result<u64, workload::Failed> {
-    match text.parse() {
-        Ok(bytes) if bytes >= 1 << 20 => Ok(bytes),
-        _ => Err(format!("{text} is not a number of bytes of {} or more", 1 << 20).into()),
-    }
 }

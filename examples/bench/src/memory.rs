@@ -2,7 +2,10 @@
 //!
 //! All actors of all nodes share one thread; the clients have another.
 
-use crate::workload::{Failed, Settings, Sink, keep_the_log, measure, until_leading};
+use crate::{
+    leadership::until_led_by,
+    workload::{Failed, Load, PATIENCE, Sink, keep_the_log, measure, within},
+};
 use quorate::{Limits, Node, NodeId, Timing, storage::Memory, transport::MemoryNetwork};
 use std::{sync::mpsc, time::Duration};
 use tokio::{runtime, sync::oneshot, task::LocalSet};
@@ -13,8 +16,8 @@ const NODES: u64 = 3;
 const BUSY_POLL: Duration = Duration::from_micros(100);
 
 /// Runs the measurement and prints its lines.
-pub(crate) fn run(settings: &Settings) -> Result<(), Failed> {
-    let in_flight_max = settings.in_flight_max();
+pub(crate) fn run(load: &Load) -> Result<(), Failed> {
+    let limits = load.limits()?;
     let (started, starting) = mpsc::channel();
     let (finish, finished) = oneshot::channel::<()>();
     let servers = std::thread::spawn(move || -> Result<(), Failed> {
@@ -23,21 +26,23 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failed> {
             let mut nodes = Vec::new();
             let network = MemoryNetwork::by_value();
             for id in 1..=NODES {
-                nodes.push(start(id, &network, in_flight_max).await?);
+                nodes.push(start(id, &network, limits.clone()).await?);
             }
             started.send(leader_of(&nodes).await?)?;
             // Ends with the measurement, whatever its result.
             let _ = finished.await;
-            for node in &nodes {
-                node.shutdown().await;
-            }
-            Ok(())
+            let shut_down = async {
+                for node in &nodes {
+                    node.shutdown().await;
+                }
+            };
+            within(PATIENCE, "the nodes' shutdown", shut_down).await
         })
     });
     let outcome = match starting.recv() {
         Ok(leader) => {
             let clients = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-            clients.block_on(measure(&leader, settings))
+            clients.block_on(measure(&leader, load, NODES))
         }
         Err(_) => Ok(()), // the servers report the error
     };
@@ -46,13 +51,13 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failed> {
     outcome
 }
 
-async fn start(id: u64, network: &MemoryNetwork, in_flight_max: usize) -> Result<Node<Sink>, Failed> {
+async fn start(id: u64, network: &MemoryNetwork, limits: Limits) -> Result<Node<Sink>, Failed> {
     let node = Node::builder(NodeId(id), "bench")
         .voters((1..=NODES).map(|id| (NodeId(id), String::new())))
         .network(network.endpoint(NodeId(id)))
         .storage(Memory::new())
         .timing(Timing::default().with_busy_poll(BUSY_POLL))
-        .limits(Limits::default().with_max_in_flight_proposals(in_flight_max))
+        .limits(limits)
         .snapshots(keep_the_log())
         .start_local(Sink::default())
         .await?;
@@ -61,11 +66,10 @@ async fn start(id: u64, network: &MemoryNetwork, in_flight_max: usize) -> Result
 
 /// Waits until a node leads, and returns it.
 async fn leader_of(nodes: &[Node<Sink>]) -> Result<Node<Sink>, Failed> {
-    let patience = Duration::from_secs(10);
-    let known = |status: &quorate::Status| status.leader.is_some();
     let mut status = nodes[0].status();
-    let leader = tokio::time::timeout(patience, status.wait_for(known)).await??.leader;
+    let known = |status: &quorate::Status| status.leader.is_some();
+    let leader = within(PATIENCE, "the election", status.wait_for(known)).await??.leader;
     let leader = nodes.iter().find(|node| Some(node.id()) == leader).ok_or("no node leads")?;
-    until_leading(leader, patience).await?;
+    until_led_by(leader, leader.id()).await?;
     Ok(leader.clone())
 }

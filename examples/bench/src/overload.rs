@@ -1,5 +1,6 @@
 //! A cluster under ten times its maximum load: three processes on loopback, as in
-//! [`durable`](crate::durable), but with equal election timeouts, so that leadership could move.
+//! [`durable`](crate::durable), but leadership may move: elections are counted, and callers that lose
+//! their leader ask again.
 //!
 //! 1. `alone`: a few closed-loop callers; the latency without load.
 //! 2. `closed_loop`: increasing numbers of callers; `peak` is their highest throughput.
@@ -18,12 +19,13 @@
 //! include the callers.
 
 use crate::{
+    leadership::until_led_by,
     machine_speed::resident_bytes,
     processes::{
-        EQUAL_MEMBER, LEADER, Member, TOLD_EVERY, elections_begun, make_certificates, reserve, start_equal,
-        until_led_by,
+        self, EQUAL_MEMBER, LEADER, Member, TOLD_EVERY, elections_begun, make_certificates, reserve, shut_down,
+        start_equal,
     },
-    workload::{Failed, Sink},
+    workload::{self, Failed, PATIENCE, Sink, Stage, within},
 };
 use bytes::Bytes;
 use quorate::{Limits, Node, NodeId, ProposeError, metrics::Metrics};
@@ -60,15 +62,15 @@ const SAMPLED_EVERY: Duration = Duration::from_millis(20);
 const AFTER_S: u64 = 3;
 
 /// Runs all stages, and prints one line per stage.
-pub(crate) fn run(seconds: u64, value_bytes: usize) -> Result<(), Failed> {
-    let (stage, value) = (Duration::from_secs(seconds), Bytes::from(vec![7; value_bytes]));
-    beside_members(async |cluster| stages(cluster, stage, value).await)
+pub(crate) fn run(stage: &Stage) -> Result<(), Failed> {
+    let value = Bytes::from(vec![7; stage.value_bytes]);
+    beside_members(async |cluster| stages(cluster, stage.seconds, value).await)
 }
 
 /// Measures full load for the given time, and prints a line.
-pub(crate) fn run_steady(seconds: u64, value_bytes: usize) -> Result<(), Failed> {
-    let (stage, value) = (Duration::from_secs(seconds), Bytes::from(vec![7; value_bytes]));
-    beside_members(async |cluster| steady(cluster, stage, value).await)
+pub(crate) fn run_steady(stage: &Stage) -> Result<(), Failed> {
+    let value = Bytes::from(vec![7; stage.value_bytes]);
+    beside_members(async |cluster| steady(cluster, stage.seconds, value).await)
 }
 
 /// Runs the leader of three processes in this process.
@@ -90,8 +92,8 @@ fn beside_members(measures: impl AsyncFnOnce(&Cluster) -> Result<(), Failed>) ->
         // Elections before this point do not count.
         sleep(TOLD_EVERY * 3).await;
         let cluster = Cluster { node: node.clone(), metrics, begun_there };
-        let outcome = measures(&cluster).await;
-        node.shutdown().await;
+        let outcome = measures(&cluster).await.and_then(|()| processes::check(&mut members));
+        shut_down(&node).await?;
         outcome
     })
 }
@@ -126,7 +128,7 @@ async fn stages(cluster: &Cluster, stage: Duration, value: Bytes) -> Result<(), 
     let node = &cluster.node;
     closed_loop(node, FEW, &value, Duration::from_secs(1)).await?;
     let alone = shown("alone", stage, closed_loop(node, FEW, &value, stage)).await?;
-    say("alone", latencies(&alone, stage));
+    say("alone", latencies(&alone, stage))?;
     let (mut peak, mut callers) = (0.0, 0);
     for many in MANY {
         let called = shown("closed loop", stage, closed_loop(node, many, &value, stage)).await?;
@@ -134,9 +136,9 @@ async fn stages(cluster: &Cluster, stage: Duration, value: Bytes) -> Result<(), 
         if per_s > peak {
             (peak, callers) = (per_s, many);
         }
-        say("closed_loop", json!({ "in_flight": many, "ops_per_s": per_s.round() }));
+        say("closed_loop", json!({ "in_flight": many, "ops_per_s": per_s.round() }))?;
     }
-    say("peak", json!({ "in_flight": callers, "ops_per_s": peak.round() }));
+    say("peak", json!({ "in_flight": callers, "ops_per_s": peak.round() }))?;
 
     let too_large = Bytes::from(vec![7; Limits::default().max_command_bytes + 1]);
     let callers_alone = offer(node, &too_large, peak * FACTOR, stage);
@@ -145,7 +147,7 @@ async fn stages(cluster: &Cluster, stage: Duration, value: Bytes) -> Result<(), 
     let beside_callers = beside_callers?.len() as f64 / stage.as_secs_f64();
     let called = called.offered.load(Ordering::Relaxed) as f64 / stage.as_secs_f64();
     let line = json!({ "in_flight": callers, "ops_per_s": beside_callers.round(), "called_per_s": called.round() });
-    say("peak_beside_callers", line);
+    say("peak_beside_callers", line)?;
 
     let watch = Watch::start(cluster);
     let counts = shown("overload", stage, offer(node, &value, peak * FACTOR, stage)).await;
@@ -153,12 +155,12 @@ async fn stages(cluster: &Cluster, stage: Duration, value: Bytes) -> Result<(), 
     let after = closed_loop(node, FEW, &value, Duration::from_secs(AFTER_S)).await?;
     let mut line = counts.line(stage, peak, beside_callers);
     watch.end(cluster, &mut line).await?;
-    say("overload", line);
+    say("overload", line)?;
     for second in 0..AFTER_S {
         let within: Vec<Latency> = after.iter().filter(|took| took.asked.as_secs() == second).copied().collect();
         let mut line = latencies(&within, Duration::from_secs(1));
         line["second"] = (second + 1).into();
-        say("after", line);
+        say("after", line)?;
     }
 
     let large = Bytes::from(vec![7; Limits::default().max_command_bytes]);
@@ -166,7 +168,7 @@ async fn stages(cluster: &Cluster, stage: Duration, value: Bytes) -> Result<(), 
     let (beside, small) = shown("beside large commands", stage, both).await;
     let mut line = latencies(&small?, stage);
     line["large_per_s"] = (beside?.len() as f64 / stage.as_secs_f64()).round().into();
-    say("beside_large", line);
+    say("beside_large", line)?;
     Ok(())
 }
 
@@ -185,7 +187,7 @@ async fn steady(cluster: &Cluster, length: Duration, value: Bytes) -> Result<(),
     drop(progress);
     let mut line = json!({ "in_flight": callers, "seconds": took.round(), "ops_per_s": (done as f64 / took).round() });
     watch.end(cluster, &mut line).await?;
-    say("steady", line);
+    say("steady", line)?;
     Ok(())
 }
 
@@ -195,10 +197,10 @@ async fn shown<T>(what: &str, length: Duration, stage: impl Future<Output = T>) 
     stage.await
 }
 
-fn say(stage: &str, mut line: Value) {
+fn say(stage: &str, mut line: Value) -> Result<(), Failed> {
     line["system"] = "quorate".into();
     line["stage"] = stage.into();
-    println!("{line}");
+    workload::say(&line)
 }
 
 /// The time from a command's request until it was applied; `asked` counts from the start
@@ -209,8 +211,8 @@ struct Latency {
     took: Duration,
 }
 
-/// Callers that wait for each answer before the next command. A refused caller retries after the
-/// given time; the latency includes that.
+/// Callers that wait for each answer before the next command. A caller that was refused, or whose
+/// leader was lost, asks again; the latency includes that.
 async fn closed_loop(
     node: &Node<Sink>,
     callers: usize,
@@ -229,6 +231,7 @@ async fn closed_loop(
                     match node.propose(value.clone()).await {
                         Ok(_) => break,
                         Err(ProposeError::Overloaded { retry_after }) => sleep(retry_after).await,
+                        Err(ProposeError::NoLeader | ProposeError::OutcomeUnknown) => sleep(SAMPLED_EVERY).await,
                         Err(error) => return Err(error),
                     }
                 }
@@ -237,11 +240,14 @@ async fn closed_loop(
             Ok(all)
         });
     }
-    let mut all = Vec::new();
-    while let Some(of_one) = tasks.join_next().await {
-        all.append(&mut of_one??);
-    }
-    Ok(all)
+    let answers = async {
+        let mut all = Vec::new();
+        while let Some(of_one) = tasks.join_next().await {
+            all.append(&mut of_one??);
+        }
+        Ok(all)
+    };
+    within(length + PATIENCE, "a stage", answers).await?
 }
 
 /// The outcomes of the offered commands.
@@ -376,6 +382,7 @@ fn latencies(all: &[Latency], length: Duration) -> Value {
         "ops_per_s": (us.len() as f64 / length.as_secs_f64()).round(),
         "p50_us": at(500),
         "p99_us": at(990),
+        "p999_us": at(999),
         "max_us": at(1000),
     })
 }

@@ -1,9 +1,9 @@
 //! A cluster of processes on loopback: this one runs node 1, which leads, and children
 //! run the others.
 
-use crate::workload::{Failed, Sink};
+use crate::workload::{Failed, PATIENCE, Sink, within};
 use quorate::{
-    Builder, Node, NodeId, StateMachine, Timing,
+    Builder, Node, NodeId, StateMachine,
     metrics::Metrics,
     storage::Wal,
     transport::{Quic, QuicOptions, certificates::Authority},
@@ -11,71 +11,66 @@ use quorate::{
 use quorate_ports::Port;
 use std::{
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 use tokio::time::sleep;
 
-/// The command with which a child runs a member with the same election timeouts as all others.
+/// The command with which a child runs a member with default snapshots.
 pub(crate) const EQUAL_MEMBER: &str = "equal-member";
 /// The node in this process.
 pub(crate) const LEADER: u64 = 1;
 const CLUSTER: &str = "bench";
 /// The interval at which members check for new reports.
 pub(crate) const TOLD_EVERY: Duration = Duration::from_millis(200);
-/// The time limit of every step.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// The interval at which a child that should end is looked at.
+const LOOKED_AT_EVERY: Duration = Duration::from_millis(5);
+
+/// The member that a child runs.
+#[derive(clap::Args)]
+pub(crate) struct Place {
+    id: u64,
+    dir: PathBuf,
+    /// The addresses of all members, in the order of their ids.
+    addresses: Vec<SocketAddr>,
+}
 
 /// A node that listens at its own address of the list, and dials the others. Its log is in `dir`.
-/// The children's election timeouts are so long that node 1 leads.
 pub(crate) fn builder(id: u64, dir: &Path, addresses: &[SocketAddr]) -> Result<Builder, Failed> {
-    let listen = addresses[usize::try_from(id)? - 1];
+    let place = usize::try_from(id)?.checked_sub(1);
+    let listen = *place.and_then(|place| addresses.get(place)).ok_or("a member has no address")?;
     let file = |name: String| dir.join(name);
     let quic =
         QuicOptions::new(listen, file("ca.pem".into()), file(format!("node-{id}.pem")), file(format!("node-{id}.key")));
-    let mut timing = Timing::default();
-    if id != LEADER {
-        timing.election_timeout = (Duration::from_secs(5), Duration::from_secs(10));
-        // The default depends on the election timeout, and a node that stops as the last leader
-        // waits this long.
-        timing.leader_wait = Duration::from_secs(1);
-    }
     Ok(Node::builder(NodeId(id), CLUSTER)
         .voters((1..).zip(addresses).map(|(id, address)| (NodeId(id), address.to_string())))
         .network(Quic::new(quic)?)
-        .storage(Wal::at(file(format!("data-{id}"))))
-        .timing(timing))
+        .storage(Wal::at(file(format!("data-{id}")))))
 }
 
-/// Starts a node with default timing, so that leadership can move, and with default snapshots, so
-/// that its log does not fill the disk.
+/// Starts a node with default snapshots, so that its log does not fill the disk.
 pub(crate) async fn start_equal(
     id: u64,
     dir: &Path,
     addresses: &[SocketAddr],
     metrics: &Metrics,
 ) -> Result<Node<Sink>, Failed> {
-    Ok(builder(id, dir, addresses)?.timing(Timing::default()).metrics(metrics).start(Sink::default()).await?)
+    Ok(builder(id, dir, addresses)?.metrics(metrics).start(Sink::default()).await?)
 }
 
-/// Makes `id` the leader, whichever node was elected, and waits until this node knows it.
-pub(crate) async fn until_led_by(node: &Node<Sink>, id: NodeId) -> Result<(), Failed> {
-    let end = Instant::now() + PATIENCE;
-    while Instant::now() < end {
-        if node.status().borrow().leader == Some(id) && node.propose("first").await.is_ok() {
-            return Ok(());
-        }
-        // Refused while no leader is known, or while `id` lags; then retried.
-        let _ = node.transfer(Some(id)).await;
-        sleep(Duration::from_millis(100)).await;
-    }
-    Err(format!("node {id} did not become the leader within {PATIENCE:?}").into())
+/// Stops this process's node.
+pub(crate) async fn shut_down<M: StateMachine>(node: &Node<M>) -> Result<(), Failed> {
+    within(PATIENCE, "the node's shutdown", node.shutdown()).await
 }
 
 /// A child process that runs a node. It ends when its standard input closes, so it also ends when
 /// this process dies.
-pub(crate) struct Member(Child);
+pub(crate) struct Member {
+    id: u64,
+    child: Child,
+}
 
 impl Member {
     /// Starts this binary with the arguments `command ID DIR ADDRESS...`.
@@ -93,47 +88,65 @@ impl Member {
             .stdin(Stdio::piped())
             .stdout(out)
             .spawn()?;
-        Ok(Self(child))
+        Ok(Self { id, child })
     }
 
     /// The child's standard output, if it is a pipe; only once.
     pub(crate) fn take_output(&mut self) -> Option<ChildStdout> {
-        self.0.stdout.take()
+        self.child.stdout.take()
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.0.id()
+        self.child.id()
     }
 
     /// Kills the child with SIGKILL, and waits until it has ended.
     pub(crate) fn kill(mut self) -> Result<(), Failed> {
-        self.0.kill()?;
-        self.0.wait()?;
+        self.child.kill()?;
+        self.child.wait()?;
         Ok(())
+    }
+
+    /// An error if the child has ended by itself: the figures would be of a smaller cluster.
+    fn check(&mut self) -> Result<(), Failed> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(format!("node {} ended during the measurement: {status}", self.id).into()),
+        }
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        // The child may have died before, which the measurement has noticed.
-        let _ = self.0.wait();
+        drop(self.child.stdin.take());
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            // The child may have died before, which the measurement has noticed.
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(LOOKED_AT_EVERY);
+        }
+        eprintln!("{}: node {} did not end within {PATIENCE:?} and is killed", crate::PROGRAM, self.id);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
-/// Runs a member until the pipe from the parent closes: `ID DIR ADDRESS...`. `tell` runs at the
-/// same time and reports.
+/// An error if a member has ended.
+pub(crate) fn check<'a>(members: impl IntoIterator<Item = &'a mut Member>) -> Result<(), Failed> {
+    members.into_iter().try_for_each(Member::check)
+}
+
+/// Runs a member until the pipe from the parent closes. `tell` runs at the same time and reports.
 pub(crate) fn run_member<M: StateMachine>(
-    place: &[&str],
+    place: &Place,
     start: impl AsyncFnOnce(u64, &Path, &[SocketAddr]) -> Result<Node<M>, Failed>,
     tell: impl AsyncFnOnce(&Node<M>) -> Result<(), Failed>,
 ) -> Result<(), Failed> {
-    let [id, dir, addresses @ ..] = place else { return Err(crate::USAGE.into()) };
-    let addresses: Result<Vec<SocketAddr>, _> = addresses.iter().map(|address| address.parse()).collect();
-    let (id, addresses) = (id.parse()?, addresses?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let node = start(id, Path::new(dir), &addresses).await?;
+        let node = start(place.id, &place.dir, &place.addresses).await?;
         tokio::select! {
             failure = node.failed() => Err(failure.into()),
             () = until_parent_leaves() => {
@@ -147,7 +160,7 @@ pub(crate) fn run_member<M: StateMachine>(
 
 /// Runs a member as [`start_equal`] does. It prints the number of elections it has begun
 /// after each change.
-pub(crate) fn run_equal_member(place: &[&str]) -> Result<(), Failed> {
+pub(crate) fn run_equal_member(place: &Place) -> Result<(), Failed> {
     let metrics = Metrics::new();
     let tell = async |_: &Node<Sink>| {
         let mut told = 0;

@@ -6,22 +6,18 @@
 //! the role of the node, and the figures.
 
 use crate::{
-    durable,
-    processes::{self, LEADER, Member, builder, make_certificates, reserve},
-    workload::{Failed, Settings, line},
+    leadership::until_led_by,
+    processes::{self, LEADER, Member, Place, builder, make_certificates, reserve, shut_down},
+    workload::{Failed, Load, PATIENCE, Request, measured, say, within},
 };
 use bytes::Bytes;
-use quorate::{At, Consistency, Limits, Node, StateMachine, Timing};
-use std::{
-    net::SocketAddr,
-    path::Path,
-    process::Stdio,
-    time::{Duration, Instant},
-};
+use quorate::{At, Consistency, Limits, Node, NodeId, StateMachine};
+use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
 
-/// The command with which a child runs a member that becomes the leader.
-pub(crate) const MEMBER: &str = "member-that-leads";
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The command with which a child runs a member.
+pub(crate) const MEMBER: &str = "reads-member";
+/// The child that leads while this process's node follows.
+const OTHER: u64 = 2;
 const MODES: [(&str, Consistency); 4] = [
     ("linearizable", Consistency::Linearizable),
     ("lease", Consistency::Lease),
@@ -30,50 +26,36 @@ const MODES: [(&str, Consistency); 4] = [
 ];
 
 /// Runs the measurement and prints its lines.
-pub(crate) fn run(settings: &Settings) -> Result<(), Failed> {
-    for (on, child) in [("leader", durable::MEMBER), ("follower", MEMBER)] {
+pub(crate) fn run(load: &Load) -> Result<(), Failed> {
+    let limits = load.limits()?;
+    for (on, leader) in [("leader", NodeId(LEADER)), ("follower", NodeId(OTHER))] {
         let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
         let (_reserved, addresses) = reserve(3)?;
         make_certificates(dir.path(), addresses.len())?;
-        let _leads = Member::start(child, 2, dir.path(), &addresses, Stdio::null())?;
-        let _follows = Member::start(durable::MEMBER, 3, dir.path(), &addresses, Stdio::null())?;
+        let start_member = |id| Member::start(MEMBER, id, dir.path(), &addresses, Stdio::null());
+        let mut members = [start_member(OTHER)?, start_member(3)?];
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         runtime.block_on(async {
-            let node = start(LEADER, dir.path(), &addresses, on == "leader", settings.in_flight_max()).await?;
-            let mut status = node.status();
-            tokio::time::timeout(PATIENCE, status.wait_for(|status| status.leader.is_some())).await??;
-            let index = node.propose(vec![7; settings.value_bytes]).await?.index;
-            tokio::time::timeout(PATIENCE, status.wait_for(|status| status.applied >= index)).await??;
-            let outcome = measure(&node, settings, on).await;
-            node.shutdown().await;
+            let node = start(LEADER, dir.path(), &addresses, limits.clone()).await?;
+            let outcome = measure(&node, load, on, leader).await.and_then(|()| processes::check(&mut members));
+            shut_down(&node).await?;
             outcome
         })?;
     }
     Ok(())
 }
 
-/// Runs a member that becomes the leader.
-pub(crate) fn run_member(place: &[&str]) -> Result<(), Failed> {
+/// Runs one of the other members.
+pub(crate) fn run_member(place: &Place) -> Result<(), Failed> {
     processes::run_member(
         place,
-        async |id, dir, addresses| start(id, dir, addresses, true, 1).await,
+        async |id, dir, addresses| start(id, dir, addresses, Limits::default()).await,
         async |_| std::future::pending().await,
     )
 }
 
-async fn start(
-    id: u64,
-    dir: &Path,
-    addresses: &[SocketAddr],
-    leads: bool,
-    in_flight_max: usize,
-) -> Result<Node<Holder>, Failed> {
-    let limits = Limits::default().with_max_in_flight_proposals(in_flight_max);
-    let mut timing = Timing::default();
-    if !leads {
-        timing.election_timeout = (Duration::from_secs(5), Duration::from_secs(10));
-    }
-    Ok(builder(id, dir, addresses)?.limits(limits).timing(timing).start(Holder::default()).await?)
+async fn start(id: u64, dir: &Path, addresses: &[SocketAddr], limits: Limits) -> Result<Node<Holder>, Failed> {
+    Ok(builder(id, dir, addresses)?.limits(limits).start(Holder::default()).await?)
 }
 
 /// A state machine that holds the last written value.
@@ -89,49 +71,40 @@ impl StateMachine for Holder {
     }
 }
 
-async fn measure(node: &Node<Holder>, settings: &Settings, on: &str) -> Result<(), Failed> {
-    for &in_flight in &settings.in_flight {
-        for (mode, consistency) in MODES {
-            let length = Duration::from_secs(settings.seconds);
-            let progress = crate::timed(format!("{mode} reads on the {on}, {in_flight} in flight"), length);
-            let start = Instant::now();
-            let end = start + length;
-            let clients: Vec<_> = (0..in_flight)
-                .map(|_| {
-                    let (node, bytes) = (node.clone(), settings.value_bytes);
-                    tokio::spawn(async move { read_until(&node, consistency, bytes, end).await })
-                })
-                .collect();
-            let mut latencies_us = Vec::new();
-            for client in clients {
-                latencies_us.append(&mut client.await??);
+async fn measure(node: &Node<Holder>, load: &Load, on: &str, leader: NodeId) -> Result<(), Failed> {
+    for &bytes in &load.value_bytes.0 {
+        until_led_by(node, leader).await?;
+        let index = within(PATIENCE, "a proposal", node.propose(vec![7; bytes])).await??.index;
+        let mut status = node.status();
+        within(PATIENCE, "its apply", status.wait_for(|status| status.applied >= index)).await??;
+        for &in_flight in &load.in_flight.0 {
+            for (mode, consistency) in MODES {
+                let read = ReadAll { node: node.clone(), consistency, bytes };
+                let what = format!("{mode} reads of {bytes} bytes on the {on}, {in_flight} in flight");
+                let mut line = measured(node, leader, &what, &read, in_flight, load.seconds).await?;
+                (line["mode"], line["on"]) = (mode.into(), on.into());
+                (line["nodes"], line["value_bytes"]) = (3.into(), bytes.into());
+                say(&line)?;
             }
-            let mut line = line(in_flight, latencies_us, start.elapsed());
-            drop(progress);
-            (line["mode"], line["on"]) = (mode.into(), on.into());
-            println!("{line}");
         }
     }
     Ok(())
 }
 
-/// One client: reads sequentially until `end`. Returns all latencies in microseconds.
-async fn read_until(
-    node: &Node<Holder>,
+/// A read of the value, which has this length.
+#[derive(Clone)]
+struct ReadAll {
+    node: Node<Holder>,
     consistency: Consistency,
     bytes: usize,
-    end: Instant,
-) -> Result<Vec<u32>, Failed> {
-    let mut latencies_us = Vec::new();
-    loop {
-        let sent = Instant::now();
-        if sent > end && !latencies_us.is_empty() {
-            return Ok(latencies_us);
+}
+
+impl Request for ReadAll {
+    async fn send(&self) -> Result<(), Failed> {
+        let read = self.node.read(self.consistency, |holder| holder.value.clone()).await?;
+        match read.value.len() {
+            bytes if bytes == self.bytes => Ok(()),
+            bytes => Err(format!("a {:?} read returned {bytes} of {} bytes", self.consistency, self.bytes).into()),
         }
-        let read = node.read(consistency, |holder| holder.value.clone()).await?;
-        if read.value.len() != bytes {
-            return Err(format!("a {consistency:?} read returned {} of {bytes} bytes", read.value.len()).into());
-        }
-        latencies_us.push(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX));
     }
 }

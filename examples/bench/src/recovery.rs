@@ -7,7 +7,7 @@
 use crate::{
     PROGRAM,
     machine_speed::{files_in, forget, noise, read_sequentially, round, speed},
-    workload::Failed,
+    workload::{Failed, PATIENCE, say, within},
 };
 use actix::prelude::*;
 use quorate::{
@@ -58,7 +58,7 @@ pub(crate) fn run(bytes: u64) -> Result<(), Failed> {
             "files_bytes": read_bytes, "sequential_read_s": round(read.as_secs_f64()),
             "ratio_to_sequential_read": round(cold.as_secs_f64() / read.as_secs_f64()),
         });
-        println!("{line}");
+        say(&line)?;
         snapshot(&data, &last, bytes).await
     })
 }
@@ -154,8 +154,7 @@ async fn snapshot(data: &Path, last: &Last, bytes: u64) -> Result<(), Failed> {
         "files_bytes": read_bytes, "sequential_read_s": round(read.as_secs_f64()),
         "ratio_to_sequential_read": round(restoring.as_secs_f64() / read.as_secs_f64()),
     });
-    println!("{line}");
-    Ok(())
+    say(&line)
 }
 
 /// A storage actor that has recovered, and its messages.
@@ -178,7 +177,8 @@ impl Open {
 
     async fn until_durable(&mut self, sequence: u64) -> Result<(), Failed> {
         while self.durable < sequence {
-            self.durable = self.heard.recv().await.ok_or("the storage actor died")??;
+            let heard = within(PATIENCE, "a write of the storage actor", self.heard.recv()).await?;
+            self.durable = heard.ok_or("the storage actor died")??;
         }
         Ok(())
     }

@@ -12,12 +12,13 @@
 
 use crate::{
     PROGRAM,
+    leadership::{check_led, until_led_by},
     machine_speed::{resident_bytes, round, send_over_loopback, speed, write_sequentially},
-    processes::{self, LEADER, Member, builder, make_certificates, reserve},
+    processes::{self, LEADER, Member, Place, builder, make_certificates, reserve, shut_down},
     proxy::Wire,
-    workload::{Failed, until_leading},
+    workload::{Failed, keep_the_log, say, within},
 };
-use quorate::{Consistency, Hosted, Limits, ServiceNode, Snapshots};
+use quorate::{Consistency, Hosted, NodeId, ServiceNode, Snapshots};
 use quorate_kv::machine::{Command, Kv};
 use quorate_progress::{Counter, Progress, Unit};
 use serde::{Deserialize, Serialize};
@@ -54,8 +55,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const COUNT_EVERY: Duration = Duration::from_millis(200);
 const RSS_EVERY: Duration = Duration::from_millis(20);
 
-/// Runs the measurement and prints one line. `bytes_per_second` limits the snapshot transfer;
-/// 0: no limit.
+/// Runs the measurement and prints one line. `bytes_per_second` limits the snapshot transfer.
 pub(crate) fn run(bytes: u64, bytes_per_second: u64) -> Result<(), Failed> {
     let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
     let disk = speed(bytes, write_sequentially(dir.path(), bytes)?);
@@ -67,23 +67,26 @@ pub(crate) fn run(bytes: u64, bytes_per_second: u64) -> Result<(), Failed> {
     wire.lay(front, nodes[2])?;
     // The leader dials the third node through the wire; the other two are connected directly.
     let from_leader = [nodes[0], nodes[1], front];
-    let _second = Member::start(MEMBER, 2, dir.path(), nodes, Stdio::null())?;
+    let mut second = Member::start(MEMBER, 2, dir.path(), nodes, Stdio::null())?;
     let third = ThirdNode::start(dir.path(), nodes)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let node = start(LEADER, dir.path(), &from_leader, bytes_per_second).await?;
-        until_leading(&node, PATIENCE).await?;
+        let term = until_led_by(&node, NodeId(LEADER)).await?;
         let run = Run { node: node.clone(), wire, dir: dir.path(), nodes, bytes, disk, loopback };
         let outcome = run.measure(third).await;
-        node.shutdown().await;
-        println!("{}", outcome?);
-        Ok(())
+        // If the leader was lost, that is why a step failed.
+        let outcome = check_led(&node, NodeId(LEADER), term).and(outcome);
+        let outcome = outcome.and_then(|line| processes::check([&mut second]).map(|()| line));
+        shut_down(&node).await?;
+        say(&outcome?)
     })
 }
 
 /// Runs one of the other members, which prints a line of JSON after each change.
-pub(crate) fn run_member(place: &[&str]) -> Result<(), Failed> {
-    processes::run_member(place, async |id, dir, addresses| start(id, dir, addresses, 0).await, tell)
+pub(crate) fn run_member(place: &Place) -> Result<(), Failed> {
+    let default = Snapshots::default().bytes_per_second;
+    processes::run_member(place, async |id, dir, addresses| start(id, dir, addresses, default).await, tell)
 }
 
 async fn start(
@@ -93,13 +96,8 @@ async fn start(
     bytes_per_second: u64,
 ) -> Result<ServiceNode<Kv>, Failed> {
     // Snapshots on demand only, so that every run sends the intended one.
-    let snapshots = Snapshots::default()
-        .with_every_entries(0)
-        .with_every_bytes(0)
-        .with_keep_entries(1000)
-        .with_bytes_per_second(bytes_per_second);
-    let limits = Limits::default().with_max_in_flight_proposals(WRITERS + FILLERS);
-    Ok(builder(id, dir, addresses)?.snapshots(snapshots).limits(limits).serve(Kv::default).start().await?)
+    let snapshots = keep_the_log().with_bytes_per_second(bytes_per_second);
+    Ok(builder(id, dir, addresses)?.snapshots(snapshots).serve(Kv::default).start().await?)
 }
 
 /// The progress of a member.
@@ -186,7 +184,7 @@ impl Run<'_> {
         let mut third = ThirdNode::start(self.dir, self.nodes)?;
         let memory = Memory::watch(third.member.pid());
         let sent_before = self.wire.bytes();
-        self.wire.until_bytes(sent_before + BEGUN_BYTES).await;
+        self.until_sent(&mut third, sent_before + BEGUN_BYTES.min(self.bytes / 2)).await?;
         let begun = Instant::now();
         {
             let (_progress, sent) = Progress::start(PROGRAM, "the snapshot is sent", Unit::Bytes, Some(self.bytes));
@@ -214,7 +212,7 @@ impl Run<'_> {
             "system": "quorate", "bytes": self.bytes, "writers": WRITERS, "value_bytes": VALUE_BYTES,
             "snapshot_taken_s": round(taking.as_secs_f64()), "log_begins_at": first, "snapshot_index": taken,
             "before": before.json(), "during": during.json(),
-            "p50_ratio": round(during.p50 / before.p50), "p99_ratio": round(during.p99 / before.p99),
+            "p50_ratio": ratio(during.p50, before.p50), "p99_ratio": ratio(during.p99, before.p99),
             "transfer_s": round(transfer.as_secs_f64()), "transfer_mb_per_s": round(transfer_speed),
             "wire_bytes": sent, "catch_up_s": round(caught_up.as_secs_f64()),
             "loopback_tcp_mb_per_s": round(self.loopback), "ratio_to_loopback": round(transfer_speed / self.loopback),
@@ -230,7 +228,10 @@ impl Run<'_> {
     /// Lets the third node, whose log ends at `reached`, miss another snapshot, and cuts the wire
     /// while that is sent.
     async fn cut_in_the_middle(&self, reached: u64) -> Result<Value, Failed> {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        // The cut log keeps some entries, and none of them may be its next one.
+        let missed = reached + Snapshots::default().keep_entries + 2 * WRITERS as u64;
+        let mut status = self.node.status();
+        within(PATIENCE, "writes after the third node's end", status.wait_for(|now| now.applied.0 > missed)).await??;
         let taken = self.node.snapshot().await?.index.0;
         let first = self.node.status().borrow().first_log.0;
         if first <= reached + WRITERS as u64 {
@@ -240,7 +241,7 @@ impl Run<'_> {
         let (sent_before, begun) = (self.wire.bytes(), Instant::now());
         let mut third = ThirdNode::start(self.dir, self.nodes)?;
         let half = self.bytes / 2;
-        self.wire.until_bytes(sent_before + half).await;
+        self.until_sent(&mut third, sent_before + half).await?;
         self.wire.cut(true);
         tokio::time::sleep(CUT).await;
         self.wire.cut(false);
@@ -260,6 +261,15 @@ impl Run<'_> {
             // A transfer that restarts would send these bytes again.
             "snapshot_bytes": snapshot_bytes, "resumed": sent < snapshot_bytes + half / 2,
         }))
+    }
+
+    /// Waits until this many bytes were sent to the third node.
+    async fn until_sent(&self, third: &mut ThirdNode, bytes: u64) -> Result<(), Failed> {
+        tokio::select! {
+            () = self.wire.until_bytes(bytes) => Ok(()),
+            // It never holds, so this is the error if the node ends, or gets too little in time.
+            ended = third.until("receive the snapshot", |_| false) => ended.map(drop),
+        }
     }
 
     /// Counts the bytes on the wire while a step lasts.
@@ -307,7 +317,7 @@ impl Run<'_> {
                 }
             });
         }
-        while let Some(filled) = fillers.join_next().await {
+        while let Some(filled) = within(PATIENCE, "a write", fillers.join_next()).await? {
             filled??;
         }
         Ok(())
@@ -326,7 +336,7 @@ async fn stop(third: ThirdNode) -> Result<(), Failed> {
 
 /// Reports progress on standard error, because a run takes minutes.
 fn progress(what: &str, since: Instant) {
-    eprintln!("{what}: {:.1} s", since.elapsed().as_secs_f64());
+    eprintln!("{PROGRAM}: {what}: {:.1} s", since.elapsed().as_secs_f64());
 }
 
 fn put(key: &str, seed: u64, bytes: usize) -> Command {
@@ -379,20 +389,20 @@ impl Writers {
     async fn stop(mut self) -> Result<Vec<Latency>, Failed> {
         self.stop.store(true, Ordering::Relaxed);
         let mut latencies = Vec::new();
-        while let Some(written) = self.tasks.join_next().await {
+        while let Some(written) = within(PATIENCE, "a write", self.tasks.join_next()).await? {
             latencies.append(&mut written??);
         }
         Ok(latencies)
     }
 }
 
-/// The writes within a period.
+/// The writes within a period. Latencies are in microseconds; without a write there are none.
 struct Figures {
     ops_per_s: f64,
-    p50: f64,
-    p99: f64,
-    p999: f64,
-    longest: f64,
+    p50: Option<u32>,
+    p99: Option<u32>,
+    p999: Option<u32>,
+    longest: Option<u32>,
 }
 
 impl Figures {
@@ -400,8 +410,7 @@ impl Figures {
         let within = |latency: &&Latency| latency.answered >= from && latency.answered < to;
         let mut us: Vec<u32> = latencies.iter().filter(within).map(|latency| latency.us).collect();
         us.sort_unstable();
-        let at =
-            |per_mille: usize| f64::from(us.get(us.len().saturating_sub(1) * per_mille / 1000).copied().unwrap_or(0));
+        let at = |per_mille: usize| us.get(us.len().saturating_sub(1) * per_mille / 1000).copied();
         let ops_per_s = us.len() as f64 / (to - from).as_secs_f64();
         Self { ops_per_s, p50: at(500), p99: at(990), p999: at(999), longest: at(1000) }
     }
@@ -412,6 +421,10 @@ impl Figures {
             "max_us": self.longest,
         })
     }
+}
+
+fn ratio(of: Option<u32>, to: Option<u32>) -> Option<f64> {
+    Some(round(f64::from(of?) / f64::from(to?)))
 }
 
 /// The maximum memory of this process and another one during the measurement.

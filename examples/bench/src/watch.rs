@@ -7,7 +7,9 @@
 
 use crate::{
     PROGRAM,
-    workload::{Failed, keep_the_log, line, until_leading},
+    leadership::until_led_by,
+    processes::shut_down,
+    workload::{Failed, PATIENCE, keep_the_log, line, say, within},
 };
 use quorate::{
     At, Context, Node, NodeId, Service, ServiceNode, Watch, WatchError, storage::Memory, transport::MemoryNetwork,
@@ -23,7 +25,6 @@ use std::{
 };
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-const PATIENCE: Duration = Duration::from_secs(20);
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Publishes, under the topic that a command names, the microsecond at which it was applied.
@@ -45,26 +46,26 @@ fn now_us() -> u64 {
 }
 
 /// Runs both measurements and prints their lines.
-pub(crate) fn run(watches: u32, seconds: u64) -> Result<(), Failed> {
+pub(crate) fn run(watches: u32, length: Duration) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
-        measure(watches, watches, 1_000, seconds).await?;
-        measure(watches, 1, 10, seconds).await
+        measure(watches, watches, 1_000, length).await?;
+        measure(watches, 1, 10, length).await
     })
 }
 
-async fn measure(watches: u32, topics: u32, per_second: u64, seconds: u64) -> Result<(), Failed> {
+async fn measure(watches: u32, topics: u32, per_second: u32, length: Duration) -> Result<(), Failed> {
     let node = Node::builder(NodeId(1), "bench").voters([(NodeId(1), "")]).snapshots(keep_the_log());
     let node = node.network(MemoryNetwork::new().endpoint(NodeId(1))).storage(Memory::new());
     let node = node.serve(|| Stamps).start().await?;
-    until_leading(&node, PATIENCE).await?;
+    until_led_by(&node, node.id()).await?;
     let (mut tasks, delivered) = (Vec::new(), Arc::new(AtomicU64::new(0)));
     for nth in 0..watches {
         let watch = node.watch((nth % topics).to_string()).await?;
         tasks.push(tokio::spawn(follow(watch, Arc::clone(&delivered))));
     }
     let began = Instant::now();
-    let events = call_for(&node, topics, per_second, seconds).await?;
+    let events = call_for(&node, topics, per_second, length).await?;
     let elapsed = began.elapsed();
     let expected = events * u64::from(watches / topics);
     let all = async {
@@ -74,7 +75,7 @@ async fn measure(watches: u32, topics: u32, per_second: u64, seconds: u64) -> Re
     };
     // If some are missing, the count below fails.
     let _ = timeout(PATIENCE, all).await;
-    node.shutdown().await;
+    shut_down(&node).await?;
     let mut latencies_us = Vec::new();
     for task in tasks {
         latencies_us.append(&mut task.await??);
@@ -86,8 +87,7 @@ async fn measure(watches: u32, topics: u32, per_second: u64, seconds: u64) -> Re
     let mut line = line(0, latencies_us, elapsed);
     (line["watches"], line["topics"], line["events"]) = (watches.into(), topics.into(), events.into());
     line["max_us"] = max.into();
-    println!("{line}");
-    Ok(())
+    say(&line)
 }
 
 /// One watch: the microseconds from each event's apply until it was here. Counts `delivered` up.
@@ -108,11 +108,12 @@ async fn follow(mut watch: Watch<Stamps>, delivered: Arc<AtomicU64>) -> Result<V
 }
 
 /// Calls at a steady rate, each without waiting for the answer of another. Returns their number.
-async fn call_for(node: &ServiceNode<Stamps>, topics: u32, per_second: u64, seconds: u64) -> Result<u64, Failed> {
-    let (failed, events) = (Arc::new(AtomicU64::new(0)), per_second * seconds);
+async fn call_for(node: &ServiceNode<Stamps>, topics: u32, per_second: u32, length: Duration) -> Result<u64, Failed> {
+    let failed = Arc::new(AtomicU64::new(0));
+    let events = ((length.as_secs_f64() * f64::from(per_second)) as u64).max(1);
     let what = format!("{per_second} events/s, {topics} topics");
     let (_progress, called) = Progress::start(PROGRAM, what, Unit::Items("events"), Some(events));
-    let mut ticks = interval(Duration::from_secs(1) / per_second as u32);
+    let mut ticks = interval(Duration::from_secs(1) / per_second);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut calls = Vec::new();
     for nth in 0..events {
@@ -127,9 +128,13 @@ async fn call_for(node: &ServiceNode<Stamps>, topics: u32, per_second: u64, seco
             }
         }));
     }
-    for call in calls {
-        call.await?;
-    }
+    within(PATIENCE, "the last calls", async {
+        for call in calls {
+            call.await?;
+        }
+        Ok::<_, Failed>(())
+    })
+    .await??;
     match failed.load(Ordering::Relaxed) {
         0 => Ok(events),
         failed => Err(format!("{failed} of {events} calls failed").into()),
