@@ -26,7 +26,7 @@ pub(crate) fn run(nodes: u64, load: &Load) -> Result<(), Failed> {
     runtime.block_on(async {
         let node = start(LEADER, dir.path(), &addresses, limits).await?;
         until_led_by(&node, NodeId(LEADER)).await?;
-        let outcome = measure(&node, load, nodes).await.and_then(|()| processes::check(&mut members));
+        let outcome = measure(&node, load, nodes, || processes::check(&mut members)).await;
         shut_down(&node).await?;
         outcome
     })

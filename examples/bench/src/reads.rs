@@ -36,8 +36,8 @@ pub(crate) fn run(load: &Load) -> Result<(), Failed> {
         let mut members = [start_member(OTHER)?, start_member(3)?];
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         runtime.block_on(async {
-            let node = start(LEADER, dir.path(), &addresses, limits.clone()).await?;
-            let outcome = measure(&node, load, on, leader).await.and_then(|()| processes::check(&mut members));
+            let node = start(LEADER, dir.path(), &addresses, limits).await?;
+            let outcome = measure(&node, load, on, leader, &mut members).await;
             shut_down(&node).await?;
             outcome
         })?;
@@ -71,7 +71,13 @@ impl StateMachine for Holder {
     }
 }
 
-async fn measure(node: &Node<Holder>, load: &Load, on: &str, leader: NodeId) -> Result<(), Failed> {
+async fn measure(
+    node: &Node<Holder>,
+    load: &Load,
+    on: &str,
+    leader: NodeId,
+    members: &mut [Member],
+) -> Result<(), Failed> {
     for &bytes in &load.value_bytes.0 {
         until_led_by(node, leader).await?;
         let index = within(PATIENCE, "a proposal", node.propose(vec![7; bytes])).await??.index;
@@ -82,6 +88,7 @@ async fn measure(node: &Node<Holder>, load: &Load, on: &str, leader: NodeId) -> 
                 let read = ReadAll { node: node.clone(), consistency, bytes };
                 let what = format!("{mode} reads of {bytes} bytes on the {on}, {in_flight} in flight");
                 let mut line = measured(node, leader, &what, &read, in_flight, load.seconds).await?;
+                processes::check(&mut *members)?;
                 (line["mode"], line["on"]) = (mode.into(), on.into());
                 (line["nodes"], line["value_bytes"]) = (3.into(), bytes.into());
                 say(&line)?;

@@ -317,7 +317,7 @@ impl Run<'_> {
                 }
             });
         }
-        while let Some(filled) = within(PATIENCE, "a write", fillers.join_next()).await? {
+        while let Some(filled) = fillers.join_next().await {
             filled??;
         }
         Ok(())

@@ -153,9 +153,14 @@ impl Request for Propose {
     }
 }
 
-/// Runs all settings and prints a line for each, on a node that leads a cluster of `nodes`. Within
-/// a tokio runtime.
-pub(crate) async fn measure(node: &Node<Sink>, load: &Load, nodes: u64) -> Result<(), Failed> {
+/// Runs all settings and prints a line for each, on a node that leads a cluster of `nodes`, unless
+/// `check` finds that the cluster was no longer whole. Within a tokio runtime.
+pub(crate) async fn measure(
+    node: &Node<Sink>,
+    load: &Load,
+    nodes: u64,
+    mut check: impl FnMut() -> Result<(), Failed>,
+) -> Result<(), Failed> {
     for &bytes in &load.value_bytes.0 {
         let request = Propose { node: node.clone(), value: vec![7; bytes].into() };
         // The first answer arrives only when all nodes have created their logs.
@@ -163,6 +168,7 @@ pub(crate) async fn measure(node: &Node<Sink>, load: &Load, nodes: u64) -> Resul
         for &in_flight in &load.in_flight.0 {
             let what = format!("proposals of {bytes} bytes, {in_flight} in flight");
             let mut line = measured(node, node.id(), &what, &request, in_flight, load.seconds).await?;
+            check()?;
             (line["nodes"], line["value_bytes"]) = (nodes.into(), bytes.into());
             say(&line)?;
         }
