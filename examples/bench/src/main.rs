@@ -1,4 +1,4 @@
-//! Benchmarks of Quorate; `quorate-bench --help` lists them.
+//! Benchmarks of Quorate; `quorate-bench --help` lists them, and README.md says what they measure.
 //! Each setting prints one line of JSON, in the format of the comparison scripts.
 //!
 //! Standard error shows how far a measurement is: a bar on a terminal, else a line every five seconds.
@@ -17,6 +17,7 @@
 //!   cluster of processes.
 //! - [`failover`], [`overload`], [`recovery`], [`snapshot`] and [`watch`]: further measurements;
 //!   [`proxy`]: a wire that can be cut; [`machine_speed`]: the speed of the machine itself.
+//! - [`plot`]: draws what they print.
 
 mod durable;
 mod failover;
@@ -24,6 +25,7 @@ mod leadership;
 mod machine_speed;
 mod memory;
 mod overload;
+mod plot;
 mod processes;
 mod proxy;
 mod reads;
@@ -41,7 +43,7 @@ use workload::{Failed, Load, Stage};
 /// The name with which lines on standard error begin.
 const PROGRAM: &str = "quorate-bench";
 
-/// Benchmarks of Quorate.
+/// Benchmarks of Quorate, and a plot of their figures.
 #[derive(Parser)]
 #[command(name = PROGRAM)]
 struct Cli {
@@ -96,6 +98,8 @@ enum Command {
         #[arg(default_value = "20", value_parser = workload::seconds)]
         seconds: Duration,
     },
+    /// Draws latency against throughput, from lines that the benchmarks printed
+    Plot(plot::Options),
     // The other members, which benchmarks start.
     #[command(name = durable::MEMBER, hide = true)]
     Member(processes::Place),
@@ -133,6 +137,7 @@ fn run(command: Command) -> Result<(), Failed> {
         Command::Recovery { bytes } => recovery::run(bytes),
         Command::Snapshot { bytes, bytes_per_second } => snapshot::run(bytes, bytes_per_second),
         Command::Watch { watches, seconds } => watch::run(watches, seconds),
+        Command::Plot(options) => plot::run(&options),
         Command::Member(place) => durable::run_member(&place),
         Command::EqualMember(place) => processes::run_equal_member(&place),
         Command::ReadsMember(place) => reads::run_member(&place),
