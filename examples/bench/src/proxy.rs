@@ -12,7 +12,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{io::Interest, net::UdpSocket};
+use tokio::{io::Interest, net::UdpSocket, sync::oneshot};
 
 /// The size of a batch of datagrams from the kernel.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -48,21 +48,23 @@ impl Wire {
     }
 
     /// Forwards datagrams from `front` to `node`, on a separate thread, for the life
-    /// of the process.
-    pub(crate) fn lay(&self, front: SocketAddr, node: SocketAddr) -> Result<(), Failed> {
+    /// of the process. The receiver gets the error that ends it.
+    pub(crate) fn lay(&self, front: SocketAddr, node: SocketAddr) -> Result<oneshot::Receiver<Failed>, Failed> {
         let (wire, runtime) = (self.clone(), tokio::runtime::Builder::new_current_thread().enable_all().build()?);
         let front = {
             let _within = runtime.enter();
             End::bind(front)?
         };
+        let (tell, broken) = oneshot::channel();
         std::thread::spawn(move || {
             runtime.block_on(tokio::task::LocalSet::new().run_until(async move {
                 if let Err(error) = wire.carry(Arc::new(front), node).await {
-                    eprintln!("quorate-bench: the wire broke: {error}");
+                    // Without a receiver, the measurement is over.
+                    let _ = tell.send(format!("the wire broke: {error}").into());
                 }
             }));
         });
-        Ok(())
+        Ok(broken)
     }
 
     async fn carry(self, front: Arc<End>, node: SocketAddr) -> Result<(), Failed> {

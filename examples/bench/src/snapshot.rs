@@ -64,7 +64,7 @@ pub(crate) fn run(bytes: u64, bytes_per_second: u64) -> Result<(), Failed> {
     let (nodes, front) = (&addresses[..3], addresses[3]);
     make_certificates(dir.path(), nodes.len())?;
     let wire = Wire::default();
-    wire.lay(front, nodes[2])?;
+    let broken = wire.lay(front, nodes[2])?;
     // The leader dials the third node through the wire; the other two are connected directly.
     let from_leader = [nodes[0], nodes[1], front];
     let mut second = Member::start(MEMBER, 2, dir.path(), nodes, Stdio::null())?;
@@ -74,7 +74,10 @@ pub(crate) fn run(bytes: u64, bytes_per_second: u64) -> Result<(), Failed> {
         let node = start(LEADER, dir.path(), &from_leader, bytes_per_second).await?;
         let term = until_led_by(&node, NodeId(LEADER)).await?;
         let run = Run { node: node.clone(), wire, dir: dir.path(), nodes, bytes, disk, loopback };
-        let outcome = run.measure(third).await;
+        let outcome = tokio::select! {
+            outcome = run.measure(third) => outcome,
+            Ok(error) = broken => Err(error),
+        };
         // If the leader was lost, that is why a step failed.
         let outcome = check_led(&node, NodeId(LEADER), term).and(outcome);
         let outcome = outcome.and_then(|line| processes::check([&mut second]).map(|()| line));
