@@ -7,8 +7,10 @@
 //! 3. The third node stops again until a further snapshot exists. When half of that has arrived,
 //!    the wire to it is cut for longer than a connection survives.
 //!
-//! This process runs the leader, the writers and the wire, so the leader's memory
+//! This process runs the leader, the [`writers`] and the wire, so the leader's memory
 //! figures include those.
+
+mod writers;
 
 use crate::{
     PROGRAM,
@@ -19,7 +21,7 @@ use crate::{
     workload::{Failed, keep_the_log, say, within},
 };
 use quorate::{Consistency, Hosted, NodeId, ServiceNode, Snapshots};
-use quorate_kv::machine::{Command, Kv};
+use quorate_kv::machine::Kv;
 use quorate_progress::{Counter, Progress, Unit};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -36,15 +38,14 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{sync::watch, task::JoinSet};
+use writers::{Figures, VALUE_BYTES, WRITERS, Writers, put, ratio};
 
 /// The command with which a child runs a member.
 pub(crate) const MEMBER: &str = "snapshot-member";
 const AWAY: u64 = 3;
-const WRITERS: usize = 64;
 const FILLERS: usize = 64;
-/// The length of a value in the state, and of one that the writers write, in bytes.
+/// The length of a value in the state, in bytes.
 const STATE_VALUE_BYTES: usize = 1024;
-const VALUE_BYTES: usize = 256;
 /// The duration of the measurement without other load.
 const BEFORE: Duration = Duration::from_secs(5);
 /// Longer than a connection survives without traffic.
@@ -342,92 +343,8 @@ fn progress(what: &str, since: Instant) {
     eprintln!("{PROGRAM}: {what}: {:.1} s", since.elapsed().as_secs_f64());
 }
 
-fn put(key: &str, seed: u64, bytes: usize) -> Command {
-    let value: Vec<u8> = seed.to_le_bytes().into_iter().cycle().take(bytes).collect();
-    Command::Put { key: key.into(), value: value.into(), ttl_ms: None }
-}
-
 fn state_hash(kv: &Hosted<Kv>) -> u64 {
     kv.service().state_hash()
-}
-
-/// Clients that write sequentially, each its own keys.
-struct Writers {
-    tasks: JoinSet<Result<Vec<Latency>, Failed>>,
-    stop: Arc<AtomicBool>,
-}
-
-struct Latency {
-    answered: Instant,
-    us: u32,
-}
-
-impl Writers {
-    /// The number of keys of each client, which bounds the state.
-    const KEYS: u64 = 100;
-
-    fn start(node: &ServiceNode<Kv>) -> Self {
-        let (mut tasks, stop) = (JoinSet::new(), Arc::new(AtomicBool::new(false)));
-        for name in 0..WRITERS {
-            let (node, stop) = (node.clone(), Arc::clone(&stop));
-            tasks.spawn(async move {
-                let mut latencies = Vec::new();
-                for number in 0_u64.. {
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    let command = put(&format!("writer-{name}/{}", number % Self::KEYS), number, VALUE_BYTES);
-                    let sent = Instant::now();
-                    node.call(command).await?;
-                    let answered = Instant::now();
-                    let us = u32::try_from((answered - sent).as_micros()).unwrap_or(u32::MAX);
-                    latencies.push(Latency { answered, us });
-                }
-                Ok(latencies)
-            });
-        }
-        Self { tasks, stop }
-    }
-
-    async fn stop(mut self) -> Result<Vec<Latency>, Failed> {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut latencies = Vec::new();
-        while let Some(written) = within(PATIENCE, "a write", self.tasks.join_next()).await? {
-            latencies.append(&mut written??);
-        }
-        Ok(latencies)
-    }
-}
-
-/// The writes within a period. Latencies are in microseconds; without a write there are none.
-struct Figures {
-    ops_per_s: f64,
-    p50: Option<u32>,
-    p99: Option<u32>,
-    p999: Option<u32>,
-    longest: Option<u32>,
-}
-
-impl Figures {
-    fn of(latencies: &[Latency], from: Instant, to: Instant) -> Self {
-        let within = |latency: &&Latency| latency.answered >= from && latency.answered < to;
-        let mut us: Vec<u32> = latencies.iter().filter(within).map(|latency| latency.us).collect();
-        us.sort_unstable();
-        let at = |per_mille: usize| us.get(us.len().saturating_sub(1) * per_mille / 1000).copied();
-        let ops_per_s = us.len() as f64 / (to - from).as_secs_f64();
-        Self { ops_per_s, p50: at(500), p99: at(990), p999: at(999), longest: at(1000) }
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "ops_per_s": self.ops_per_s.round(), "p50_us": self.p50, "p99_us": self.p99, "p999_us": self.p999,
-            "max_us": self.longest,
-        })
-    }
-}
-
-fn ratio(of: Option<u32>, to: Option<u32>) -> Option<f64> {
-    Some(round(f64::from(of?) / f64::from(to?)))
 }
 
 /// The maximum memory of this process and another one during the measurement.
