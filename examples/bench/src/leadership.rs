@@ -11,6 +11,8 @@ use tokio::time::{sleep, timeout};
 
 /// The number of times that a setting is measured at most until one leader leads all the time.
 const ATTEMPTS: u32 = 3;
+/// Requests may fail this long before the status says that the leader was lost.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
 const ASKED_EVERY: Duration = Duration::from_millis(100);
 
 /// Makes `leader` lead, whichever node was elected, and waits until this node can read through it.
@@ -41,21 +43,38 @@ pub(crate) async fn while_led<M: StateMachine, T>(
 ) -> Result<T, Failed> {
     for _ in 0..ATTEMPTS {
         let term = until_led_by(node, leader).await?;
-        let outcome = timeout(length + PATIENCE, measure()).await;
-        if check_led(node, leader, term).is_ok() {
-            return outcome.map_err(|_| format!("not all callers had an answer {PATIENCE:?} after the end"))?;
+        let late = || format!("not all callers had an answer {PATIENCE:?} after the end");
+        let measured = async { timeout(length + PATIENCE, measure()).await.map_err(|_| late())? };
+        if let Some(outcome) = in_term(node, leader, term, measured).await {
+            return outcome;
         }
         eprintln!("{PROGRAM}: leadership moved; measuring again");
     }
     Err(format!("leadership moved during each of {ATTEMPTS} attempts; run it with less load on this machine").into())
 }
 
-/// An error if leadership has moved since this term.
-pub(crate) fn check_led<M: StateMachine>(node: &Node<M>, leader: NodeId, term: Term) -> Result<(), Failed> {
-    match leadership(node) {
-        now if now == (Some(leader), term) => Ok(()),
-        _ => Err("leadership moved during the measurement; run it again, with less load on this machine".into()),
-    }
+/// The outcome of a step during which `leader` leads in this term; `None` as soon as it does not.
+pub(crate) async fn in_term<M: StateMachine, T>(
+    node: &Node<M>,
+    leader: NodeId,
+    term: Term,
+    step: impl Future<Output = Result<T, Failed>>,
+) -> Option<Result<T, Failed>> {
+    let mut status = node.status();
+    let moved = async {
+        if status.wait_for(|now| (now.leader, now.term) != (Some(leader), term)).await.is_err() {
+            // The node has ended, which the step finds.
+            std::future::pending().await
+        }
+    };
+    tokio::pin!(moved);
+    let outcome = tokio::select! {
+        biased;
+        () = &mut moved => return None,
+        outcome = step => outcome,
+    };
+    let settled = if outcome.is_err() { SETTLED_AFTER } else { Duration::ZERO };
+    timeout(settled, moved).await.is_err().then_some(outcome)
 }
 
 fn leadership<M: StateMachine>(node: &Node<M>) -> (Option<NodeId>, Term) {

@@ -25,7 +25,7 @@ use crate::{
         self, EQUAL_MEMBER, LEADER, Member, TOLD_EVERY, elections_begun, make_certificates, reserve, shut_down,
         start_equal,
     },
-    workload::{self, Failed, PATIENCE, Sink, Stage, within},
+    workload::{self, Failed, Sink, Stage, within},
 };
 use bytes::Bytes;
 use quorate::{Limits, Node, NodeId, ProposeError, metrics::Metrics};
@@ -43,6 +43,8 @@ use std::{
 };
 use tokio::{task::JoinSet, time::sleep};
 
+/// The time limit of the last answers of a stage, which may wait for elections and for room.
+const STAGE_PATIENCE: Duration = Duration::from_secs(60);
 /// The offered load, in multiples of the peak.
 const FACTOR: f64 = 10.0;
 /// The number of callers that measure latency.
@@ -247,7 +249,7 @@ async fn closed_loop(
         }
         Ok(all)
     };
-    within(length + PATIENCE, "a stage", answers).await?
+    within(length + STAGE_PATIENCE, "a stage", answers).await?
 }
 
 /// The outcomes of the offered commands.

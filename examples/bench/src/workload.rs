@@ -83,6 +83,12 @@ impl Load {
     pub(crate) fn limits(&self) -> Result<Limits, Failed> {
         let in_flight = self.in_flight.max();
         let limits = Limits::default().with_max_in_flight_proposals(in_flight);
+        if self.value_bytes.max() > limits.max_command_bytes {
+            let (bytes, max) = (self.value_bytes.max(), limits.max_command_bytes);
+            return Err(
+                format!("a value of {bytes} bytes is longer than a command may be; at most {max} are allowed").into()
+            );
+        }
         match in_flight.checked_mul(self.value_bytes.max()) {
             Some(bytes) if bytes <= limits.max_in_flight_bytes => Ok(limits),
             _ => Err(format!(

@@ -14,7 +14,7 @@ mod writers;
 
 use crate::{
     PROGRAM,
-    leadership::{check_led, until_led_by},
+    leadership::{in_term, until_led_by},
     machine_speed::{resident_bytes, round, send_over_loopback, speed, write_sequentially},
     processes::{self, LEADER, Member, Place, builder, make_certificates, reserve, shut_down},
     proxy::Wire,
@@ -75,12 +75,15 @@ pub(crate) fn run(bytes: u64, bytes_per_second: u64) -> Result<(), Failed> {
         let node = start(LEADER, dir.path(), &from_leader, bytes_per_second).await?;
         let term = until_led_by(&node, NodeId(LEADER)).await?;
         let run = Run { node: node.clone(), wire, dir: dir.path(), nodes, bytes, disk, loopback };
-        let outcome = tokio::select! {
-            outcome = run.measure(third) => outcome,
-            Ok(error) = broken => Err(error),
+        let measured = async {
+            tokio::select! {
+                outcome = run.measure(third) => outcome,
+                Ok(error) = broken => Err(error),
+            }
         };
-        // If the leader was lost, that is why a step failed.
-        let outcome = check_led(&node, NodeId(LEADER), term).and(outcome);
+        // Another leader would not send through the wire.
+        let moved = || Err("leadership moved; run it again, with less load on this machine".into());
+        let outcome = in_term(&node, NodeId(LEADER), term, measured).await.unwrap_or_else(moved);
         let outcome = outcome.and_then(|line| processes::check([&mut second]).map(|()| line));
         shut_down(&node).await?;
         say(&outcome?)
