@@ -46,6 +46,7 @@ fn reads_measure_each_mode_on_a_leader_and_on_a_follower() {
 }
 
 #[test]
+#[ignore = "its steps have time limits, so it needs a machine without other load"]
 fn failover_measures_each_round() {
     let lines = measured(&["failover", "2"]);
     assert_eq!(lines.len(), 3);
@@ -56,6 +57,7 @@ fn failover_measures_each_round() {
 }
 
 #[test]
+#[ignore = "its steps have time limits, so it needs a machine without other load"]
 fn overload_measures_each_stage() {
     let lines = measured(&["overload", "0.3", "64"]);
     let stages: Vec<_> = lines.iter().map(|line| text(line, "stage")).collect();
@@ -90,6 +92,7 @@ fn recovery_measures_a_log_and_a_snapshot() {
 }
 
 #[test]
+#[ignore = "its steps have time limits, so it needs a machine without other load"]
 fn a_snapshot_is_sent_and_resumed() {
     let lines = measured(&["snapshot", "4194304"]);
     assert_eq!(lines.len(), 1);
