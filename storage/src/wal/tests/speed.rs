@@ -1,4 +1,4 @@
-//! The cost of second places: the log on a real disk, with slots and without, in turns.
+//! The log on a real disk: the cost of second places, and of a new segment.
 
 use super::*;
 use std::time::{Duration, Instant};
@@ -71,4 +71,68 @@ impl Lane {
         rounds.sort_unstable();
         rounds[rounds.len() / 2]
     }
+}
+
+/// `ROLL_SPEED=DIR:MEBIBYTES cargo test --release -p quorate-storage --lib -- --ignored --nocapture a_new_segment`
+///
+/// Appends and syncs groups at full pace, with segments of the default size, and prints one line of JSON per
+/// size of a group: the durations of the groups that began a segment, of those after them and of all others. `at_once`
+/// is the number of requests in a group.
+#[test]
+#[ignore = "writes gigabytes, and wants a disk that has nothing else to do"]
+fn a_new_segment_delays_no_write() {
+    let wanted = std::env::var("ROLL_SPEED").unwrap_or_else(|_| ".:1024".into());
+    let (dir, mebibytes) = wanted.split_once(':').expect("ROLL_SPEED is DIR:MEBIBYTES");
+    let bytes = mebibytes.parse::<usize>().expect("a number") << 20;
+    for (at_once, entries, payload_bytes) in [(1, 64, 16 << 10), (1, 16, 4 << 10), (16, 16, 16 << 10)] {
+        let dir = tempfile::tempdir_in(dir).expect("a directory");
+        let (mut log, _) = open_with(Wal::at(dir.path().join("log"))).expect("it opens");
+        let (mut rolling, mut after, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let (group_bytes, began) = (at_once * entries * payload_bytes, Instant::now());
+        // Groups after a new segment: the metadata of its file may still be written.
+        let mut since_roll = usize::MAX;
+        for _ in 0..bytes / group_bytes {
+            let (mut last, mut checksum, segment) = (log.last.index, log.last_checksum, log.active.header.sequence);
+            let group: Vec<Persist> = (0..at_once)
+                .map(|_| {
+                    let mut builder = BatchBuilder::new(crate::checksum, Term(1), last.next(), checksum, 0);
+                    (0..entries).for_each(|_| builder.push(Kind::Command, &vec![7; payload_bytes]));
+                    let batch = builder.finish().expect("it has entries");
+                    (last, checksum) = (batch.last(), batch.checksum());
+                    Persist { batch: Some(batch), ..Persist::default() }
+                })
+                .collect();
+            let began = Instant::now();
+            persist(&mut log, &group).expect("it is persisted");
+            let took = began.elapsed();
+            since_roll = if log.active.header.sequence > segment { 0 } else { since_roll.saturating_add(1) };
+            match since_roll {
+                0 => rolling.push(took),
+                1..=3 => after.push(took),
+                _ => others.push(took),
+            }
+            log.check_space().expect("there is space");
+        }
+        let rate = bytes as f64 / began.elapsed().as_secs_f64() / f64::from(1 << 20);
+        let all = [&rolling[..], &after, &others].concat();
+        println!(
+            "{{\"group_kib\":{},\"at_once\":{at_once},\"mib_per_s\":{rate:.0},{},{},{},{}}}",
+            group_bytes >> 10,
+            durations("all", all),
+            durations("new_segment", rolling),
+            durations("after_it", after),
+            durations("others", others)
+        );
+    }
+}
+
+/// Percentiles in milliseconds.
+fn durations(what: &str, mut durations: Vec<Duration>) -> String {
+    durations.sort_unstable();
+    let at = |share: f64| durations[((durations.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    let (p50, p99, p999, max) = (at(0.5), at(0.99), at(0.999), at(1.0));
+    let count = durations.len();
+    format!(
+        "\"{what}\":{{\"count\":{count},\"p50_ms\":{p50:.2},\"p99_ms\":{p99:.2},\"p999_ms\":{p999:.2},\"max_ms\":{max:.2}}}"
+    )
 }
