@@ -10,7 +10,6 @@ pub use real::RealDisk;
 
 use std::{
     any::Any,
-    convert::Infallible,
     fmt,
     io::{self, IoSlice},
     ops::Range,
@@ -131,16 +130,16 @@ pub enum Pace<'a> {
     /// As fast as possible: its user waits.
     AtOnce,
     /// In small steps, each of them synced, with pauses between, so that no sync of other files
-    /// waits long and a fast log is not slowed down by zeros. The parts that are not written are
-    /// only reserved: they read as zeros too, and each sync of a write into them costs a commit of
-    /// the file system's journal.
+    /// waits long. The parts that are not written are only reserved: they read as zeros too, and
+    /// each sync of a write into them costs a commit of the file system's journal.
     Gently {
         /// Written first, without pauses.
         first: Range<u64>,
         /// Written after that. The rest of the file is only reserved.
         rest: Range<u64>,
-        /// Disconnected once the file's user waits: then the rest is only reserved.
-        hurry: &'a Receiver<Infallible>,
+        /// Receives the number of bytes that should be written by now: there are no pauses until
+        /// then. Disconnected once the file's user waits: then the rest is only reserved.
+        wanted: &'a Receiver<u64>,
     },
 }
 

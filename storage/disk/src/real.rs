@@ -3,7 +3,6 @@
 use super::{Disk, File, Pace, is_shortage};
 use std::{
     any::Any,
-    convert::Infallible,
     fs,
     io::{self, IoSlice},
     ops::Range,
@@ -11,7 +10,7 @@ use std::{
     path::Path,
     sync::mpsc::{Receiver, RecvTimeoutError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The operating system's file system.
@@ -24,8 +23,9 @@ const SLICES_MAX: usize = 1024;
 /// MiB the slowest of a hundred syncs of other files takes 50 ms, with this 20 ms (on a virtual
 /// disk under load).
 const ZEROS: &[u8] = &[0; 1 << 20];
-/// Pause between two of those: zeros take 8 MiB/s of the disk at most. A log that grows faster is
-/// better served by reserved space: waiting for zeros would halve its speed.
+/// The most bytes that it gently syncs at a time, when more are wanted at once.
+const STEP_MAX: u64 = 4 << 20;
+/// Pause between two steps while no more zeros are wanted: 8 MiB/s of the disk.
 const PAUSE: Duration = Duration::from_millis(120);
 
 /// The mode of new directories. Files hold users' values, so other users of the machine
@@ -161,15 +161,37 @@ impl RealFile {
     }
 
     /// Syncs each step, and stops once the file's user waits.
-    fn zero_in_steps(&self, range: Range<u64>, pause: Duration, hurry: &Receiver<Infallible>) -> io::Result<()> {
-        for at in range.clone().step_by(ZEROS.len()) {
-            self.zero(at..range.end.min(at + ZEROS.len() as u64))?;
-            self.0.sync_data()?;
-            if hurry.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
-                break;
+    fn zero_in_steps(&self, parts: [(Range<u64>, Duration); 2], receiver: &Receiver<u64>) -> io::Result<()> {
+        let (mut written, mut wanted) = (0, 0);
+        for (part, pause) in parts {
+            let mut at = part.start;
+            while at < part.end {
+                let step = u64::saturating_sub(wanted, written).clamp(ZEROS.len() as u64, STEP_MAX);
+                let end = part.end.min(at + step);
+                self.zero(at..end)?;
+                self.0.sync_data()?;
+                written += end - at;
+                at = end;
+                if !wait(receiver, written, &mut wanted, pause) {
+                    return Ok(());
+                }
             }
         }
         Ok(())
+    }
+}
+
+/// Waits for the pause to end, or until more than these bytes are wanted; `false` once the file's
+/// user waits.
+fn wait(receiver: &Receiver<u64>, written: u64, wanted: &mut u64, pause: Duration) -> bool {
+    let began = Instant::now();
+    loop {
+        let left = if *wanted > written { Duration::ZERO } else { pause.saturating_sub(began.elapsed()) };
+        match receiver.recv_timeout(left) {
+            Ok(more) => *wanted = more.max(*wanted),
+            Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
     }
 }
 
@@ -213,9 +235,8 @@ impl File for RealFile {
             return Err(rustix::io::Errno::NOSPC.into());
         }
         match pace {
-            Pace::Gently { first, rest, hurry } if reserved.is_ok() => {
-                self.zero_in_steps(first, Duration::ZERO, hurry)?;
-                self.zero_in_steps(rest, PAUSE, hurry)
+            Pace::Gently { first, rest, wanted } if reserved.is_ok() => {
+                self.zero_in_steps([(first, Duration::ZERO), (rest, PAUSE)], wanted)
             }
             _ => self.zero(0..bytes),
         }

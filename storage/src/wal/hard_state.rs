@@ -12,6 +12,7 @@ use quorate_raft::{HardState, NodeId, Promise, Term};
 use std::{
     io::{self, IoSlice},
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 /// The name of the file in the directory of the log.
@@ -28,12 +29,15 @@ const COPIES: usize = 4;
 /// its checksum holds.
 pub const SEQUENCE_MAX: u64 = u64::MAX / 2;
 
-/// The open file, and its newest copy.
+/// The open file, and its newest copy. The log writes states to it, and the thread that makes the
+/// next segment the name of that.
 #[derive(Debug)]
 pub struct HardStateFile {
     file: Box<dyn File>,
     path: PathBuf,
-    newest: Copy,
+    newest: Mutex<Copy>,
+    /// Held during a write; the failure of an earlier one, after which there is none.
+    writing: Mutex<Option<Failure>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +71,7 @@ impl HardStateFile {
         file.sync_data().map_err(failed(StorageOp::Sync, &unfinished))?;
         disk.rename(&unfinished, &path).map_err(failed(StorageOp::Rename, &path))?;
         disk.sync_dir(dir).map_err(failed(StorageOp::Sync, dir))?;
-        Ok(Self { file, path, newest })
+        Ok(Self::of(file, path, newest))
     }
 
     /// Opens the file of an existing store, and writes its newest copy again, so that nothing
@@ -79,34 +83,68 @@ impl HardStateFile {
         if newest.identity != *identity {
             return Err(mismatch(dir, &newest.identity, identity));
         }
-        let mut this = Self { file, path, newest };
-        this.write(this.newest.state, this.newest.segment)?;
+        let this = Self::of(file, path, newest);
+        this.write(this.state(), this.segment())?;
         Ok(this)
+    }
+
+    fn of(file: Box<dyn File>, path: PathBuf, newest: Copy) -> Self {
+        Self { file, path, newest: Mutex::new(newest), writing: Mutex::new(None) }
+    }
+
+    fn newest(&self) -> MutexGuard<'_, Copy> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The newest term, vote and promise.
     pub fn state(&self) -> HardState {
-        self.newest.state
+        self.newest().state
     }
 
     /// Whether this member ever voted, in this term or an earlier one.
     pub fn has_voted(&self) -> bool {
-        self.newest.has_voted
+        self.newest().has_voted
     }
 
     /// Sequence of the newest segment that had its name at the last write.
     pub fn segment(&self) -> u64 {
-        self.newest.segment
+        self.newest().segment
+    }
+
+    /// Writes a new state and the newest segment's sequence, durably.
+    pub fn write(&self, state: HardState, segment: u64) -> Outcome<()> {
+        self.update(|newest| (newest.state, newest.segment) = (state, segment))
     }
 
     /// Writes a new state, durably.
-    pub fn write(&mut self, state: HardState, segment: u64) -> Outcome<()> {
-        let has_voted = self.newest.has_voted || state.vote.is_some();
-        let identity = self.newest.identity.clone();
-        let next = Copy { sequence: self.newest.sequence + 1, state, has_voted, segment, identity };
+    pub(super) fn write_state(&self, state: HardState) -> Outcome<()> {
+        self.update(|newest| newest.state = state)
+    }
+
+    /// Writes the newest segment's sequence, durably.
+    pub(super) fn write_segment(&self, segment: u64) -> Outcome<()> {
+        self.update(|newest| newest.segment = segment)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Copy)) -> Outcome<()> {
+        let mut earlier = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(failure) = &*earlier {
+            return Err(failure.clone());
+        }
+        let mut next = self.newest().clone();
+        change(&mut next);
+        next.sequence += 1;
+        next.has_voted |= next.state.vote.is_some();
+        if let Err(failure) = self.make_durable(&next) {
+            return Err(earlier.insert(failure).clone());
+        }
+        *self.newest() = next;
+        Ok(())
+    }
+
+    fn make_durable(&self, next: &Copy) -> Outcome<()> {
         next.write(&*self.file).map_err(failed(StorageOp::Write, &self.path))?;
         self.file.sync_data().map_err(failed(StorageOp::Sync, &self.path))?;
-        self.newest = next;
         Ok(())
     }
 }
@@ -123,7 +161,7 @@ pub(crate) fn identity(disk: &dyn Disk, dir: &Path) -> Outcome<Identity> {
 /// would be false.
 pub(crate) fn stand_in(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<()> {
     remove_if_there(disk, &dir.join(NAME))?;
-    let mut file = HardStateFile::create(disk, dir, identity)?;
+    let file = HardStateFile::create(disk, dir, identity)?;
     file.write(HardState::new(Term(u64::MAX), None), 0)
 }
 

@@ -42,7 +42,7 @@ pub struct Layout {
 /// Offset of the header's second copy, on a page of its own.
 pub const COPY_AT: usize = 4096;
 /// Start of the slots in new segments: after the two copies of the header.
-const SLOTS_AT: u64 = 8192;
+pub(super) const SLOTS_AT: u64 = 8192;
 /// The table of slots has this fraction of a segment: enough for records of 280 bytes on average.
 const SLOTS_SHARE: u64 = 8;
 
@@ -73,7 +73,7 @@ impl Layout {
 
 impl Header {
     const MAGIC: [u8; 8] = *b"QUORSEGM";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     /// Feature: slots, and a second copy of the header.
     const SLOTS: u32 = 1;
     /// Feature: no older segment counts.

@@ -89,7 +89,7 @@ impl Log {
     /// Tries again after a lack of space, or of descriptors.
     pub(crate) fn retry_space(&mut self) {
         if self.is_full() || matches!(self.next_segment.readiness(), Ok(Readiness::Short(_))) {
-            self.next_segment.retry();
+            self.next_segment.retry(self.active.header.sequence + 1, self.used());
         }
     }
 }

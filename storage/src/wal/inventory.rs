@@ -12,9 +12,9 @@ use super::{
     scan::{Part, Scanned, State, Tail, scan},
     segment::{Segment, damaged},
 };
-use crate::contract::StorageOp;
+use crate::{contract::StorageOp, disk::File};
 use quorate_raft::{EntryId, Faulty, HardState, Index, Membership, Snapshot, Term};
-use std::io::IoSlice;
+use std::{io::IoSlice, path::Path};
 
 /// The content of the log, as far as it was read.
 #[derive(Debug, Default)]
@@ -83,7 +83,7 @@ impl Inventory {
             published_bytes: 0,
         };
         if let Some(newest) = newest {
-            read_all(&newest, &mut bytes)?;
+            read_all(&*newest.file, &newest.path, &mut bytes)?;
             scanned = self.read_newest(&newest, &mut bytes)?;
             superseded.push(newest);
         }
@@ -146,7 +146,7 @@ impl Inventory {
     /// must be found.
     fn read_sealed(&mut self, segment: &mut Segment, bytes: &mut Vec<u8>, end: Index) -> Outcome<()> {
         self.follows(segment)?;
-        read_all(segment, bytes)?;
+        read_all(&*segment.file, &segment.path, bytes)?;
         let scanned = scan(bytes, &segment.header, Some(end));
         if let Tail::Damaged { at, what } = scanned.tail {
             return Err(Failure::open(damaged(&segment.path, at as u64, what)));
@@ -294,12 +294,13 @@ fn open_segment(wal: &Wal, identity: &Identity, sequence: u64, repairs: &mut Vec
     Ok(segment)
 }
 
-fn read_all(segment: &Segment, bytes: &mut Vec<u8>) -> Outcome<()> {
-    let error = failed(StorageOp::Read, &segment.path);
-    let length = segment.file.length().map_err(&error)?;
+/// Reads a whole file.
+pub(super) fn read_all(file: &dyn File, path: &Path, bytes: &mut Vec<u8>) -> Outcome<()> {
+    let error = failed(StorageOp::Read, path);
+    let length = file.length().map_err(&error)?;
     bytes.clear();
     bytes.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
-    let count = segment.file.read_at(bytes, 0).map_err(&error)?;
+    let count = file.read_at(bytes, 0).map_err(&error)?;
     bytes.truncate(count);
     Ok(())
 }

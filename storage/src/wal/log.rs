@@ -9,7 +9,7 @@ use super::{
     header::{COPY_AT, Header, Layout, Mark},
     headroom::{RETRY_AFTER, Space},
     holdings::{self, Holdings},
-    next_segment::NextSegment,
+    next_segment::{NextFile, NextSegment, PARTS},
     repair::Cleared,
     segment::{Segment, damaged},
     shortage::Shortages,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     contract::{SnapshotSource, StorageError, StorageObserver, StorageOp},
-    disk::{Disk, File},
+    disk::Disk,
     snapshots::SnapshotStore,
 };
 use bytes::Bytes;
@@ -37,16 +37,16 @@ pub struct Log {
     pub(super) dir: PathBuf,
     pub(super) identity: Identity,
     pub(super) sizes: Sizes,
-    pub(super) hard_state: HardStateFile,
+    pub(super) hard_state: Arc<HardStateFile>,
     /// The hard state to write with the next sync.
     pub(super) staged_state: Option<HardState>,
     /// Segments that get no further entries, in order. Each ends before the next one begins.
     pub(super) sealed: Vec<Segment>,
     pub(super) active: Segment,
-    /// Whether `active` has its name: until then its content does not count.
+    /// Whether `active` has its name and a synced header: until then its content does not count.
     pub(super) is_published: bool,
-    /// Sequence of the newest segment that has its name.
-    pub(super) published: u64,
+    /// Whether `active` was named ahead of its header.
+    pub(super) is_named: bool,
     /// Records to write after `active.end` with the next sync.
     pub(super) staged: Vec<Bytes>,
     pub(super) staged_bytes: u64,
@@ -55,6 +55,8 @@ pub struct Log {
     pub(super) slots: Vec<u8>,
     pub(super) slots_seed: u32,
     pub(super) staged_first: Index,
+    /// Bytes and entries of the last group that was written.
+    pub(super) last_group: (u64, u64),
     /// Number of marks in `active`.
     pub(super) marks: u64,
     /// Whether a proof or the header says that all records were synced.
@@ -116,7 +118,7 @@ impl Log {
     pub fn sync(&mut self) -> Outcome<()> {
         if let Some(state) = self.staged_state.take() {
             let began = Instant::now();
-            self.hard_state.write(state, self.published)?;
+            self.hard_state.write_state(state)?;
             self.observer.synced(began.elapsed());
         }
         let is_repaired = self.sync_repaired()?;
@@ -249,6 +251,7 @@ impl Log {
         if self.staged_end() + bytes > layout.capacity
             || slots > layout.slots()
             || self.staged_bytes + bytes > u64::from(u32::MAX)
+            || (self.staged.is_empty() && self.is_nearly_full())
         {
             self.sync()?;
             self.roll(self.last, self.last_checksum, false, count, Mark::BYTES as u64 + bytes)?;
@@ -271,6 +274,16 @@ impl Log {
         }
         (self.last, self.last_checksum) = (batch.last_id(), batch.checksum());
         Ok(())
+    }
+
+    /// Whether another group like the last one would not fit as a whole. It would cost two syncs,
+    /// one of them for its part in this segment: better it begins the next one, if little is wasted.
+    fn is_nearly_full(&self) -> bool {
+        let Header { layout, previous, .. } = &self.active.header;
+        let (bytes, entries) = self.last_group;
+        let fits = self.active.end + bytes <= layout.capacity
+            && self.last.index.since(previous.index) + entries <= layout.slots();
+        !fits && bytes <= (layout.capacity - layout.records_at) / 16 && entries <= layout.slots() / 16
     }
 
     /// Offset of the next record.
@@ -343,7 +356,7 @@ impl Log {
         }
         // Staged records belong to the segment that ends here; in the next one they would be lost.
         assert!(self.is_published && self.staged.is_empty(), "a segment is sealed once it is synced and named");
-        let (file, capacity, path) = self.next_file(layout.capacity)?;
+        let NextFile { file, path, bytes: capacity, is_named } = self.next_file(layout.capacity)?;
         let header = Header {
             identity: self.identity.clone(),
             sequence: self.active.header.sequence + 1,
@@ -356,13 +369,13 @@ impl Log {
         self.slots_seed = slot::seed(header.sequence);
         let full = std::mem::replace(&mut self.active, Segment::new(header, path, file));
         self.sealed.push(full);
-        (self.is_published, self.is_proven, self.marks) = (false, false, 0);
+        (self.is_named, self.is_published, self.is_proven, self.marks) = (is_named, false, false, 0);
         Ok(())
     }
 
     /// The file of the next segment. A full disk is waited out: nothing was written that depends on
     /// that file.
-    fn next_file(&mut self, capacity: u64) -> Outcome<(Box<dyn File>, u64, PathBuf)> {
+    fn next_file(&mut self, capacity: u64) -> Outcome<NextFile> {
         loop {
             let next_segment = &mut self.next_segment;
             match self.shortages.outlast(&*self.disk, || next_segment.take(capacity)) {
@@ -381,9 +394,9 @@ impl Log {
         let active = &mut self.active;
         let written = if self.staged.is_empty() { 0 } else { Mark::BYTES as u64 + self.staged_bytes };
         if !self.is_published {
-            // The header is written with the first records, because it says how many
-            // bytes they have.
-            active.header.published_bytes = written;
+            // The header is written with the first records: without a name, they are synced before
+            // they count.
+            active.header.published_bytes = if self.is_named { 0 } else { written };
             write_header(active)?;
         }
         if written > 0 {
@@ -409,6 +422,7 @@ impl Log {
             }
             self.observer.wrote(written + self.slots.len() as u64);
             active.end += written;
+            self.last_group = (written, self.last.index.since(self.staged_first) + 1);
             (self.marks, self.is_proven, self.staged_bytes) = (self.marks + 1, false, 0);
             self.staged.clear();
             self.slots.clear();
@@ -419,22 +433,32 @@ impl Log {
     /// Has the next segment made: early enough at full speed, and not at all on a node
     /// with few writes.
     pub(super) fn prepare(&mut self) {
-        let Header { layout, .. } = &self.active.header;
-        let slots = self.last.index.since(self.active.header.previous.index);
-        let (used, room) = (self.active.end - layout.records_at, layout.capacity - layout.records_at);
-        if used > room / 16 || slots > layout.slots() / 16 {
-            self.next_segment.prepare();
+        let used = self.used();
+        if used > PARTS / 16 {
+            self.next_segment.prepare(self.active.header.sequence + 1, used);
         }
     }
 
-    /// Gives the active segment, which must be synced, its name, and removes superseded segments.
+    /// The part of the active segment that is used up, of [`PARTS`].
+    pub(super) fn used(&self) -> u64 {
+        let Header { layout, previous, .. } = &self.active.header;
+        let (used, room) = (self.active.end - layout.records_at, layout.capacity - layout.records_at);
+        let slots = self.last.index.since(previous.index);
+        (used * PARTS / room.max(1)).max(slots * PARTS / layout.slots().max(1))
+    }
+
+    /// Lets the active segment count, which must be synced: gives it its name, if it has none, and
+    /// removes superseded segments.
     pub(super) fn publish(&mut self) -> Outcome<()> {
-        let path = self.dir.join(Segment::name(self.active.header.sequence));
-        self.disk.rename(&self.active.path, &path).map_err(failed(StorageOp::Rename, &path))?;
-        self.shortages.sync_dir(&*self.disk, &self.dir)?;
-        (self.active.path, self.is_published, self.published) = (path, true, self.active.header.sequence);
-        // So recovery notices if this file is ever missing, even if the others are intact.
-        self.hard_state.write(self.hard_state.state(), self.published)?;
+        if !self.is_named {
+            let path = self.dir.join(Segment::name(self.active.header.sequence));
+            self.disk.rename(&self.active.path, &path).map_err(failed(StorageOp::Rename, &path))?;
+            self.shortages.sync_dir(&*self.disk, &self.dir)?;
+            self.active.path = path;
+            // So recovery notices if this file is ever missing, even if the others are intact.
+            self.hard_state.write_segment(self.active.header.sequence)?;
+        }
+        (self.is_named, self.is_published) = (true, true);
         if !self.superseded.is_empty() {
             self.assert_holds_all_after_base();
             for segment in std::mem::take(&mut self.superseded) {

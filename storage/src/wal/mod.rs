@@ -3,12 +3,12 @@
 //! [`Wal`] is the user's configuration. From the outside in: the `LogWriter` actor
 //! (`log_writer.rs`) gathers the requests that arrive during a sync. [`log::Log`] stages them,
 //! writes them and syncs once; [`cut`] does log compaction, [`repair`] restores entries that the
-//! disk lost, [`headroom`] handles a full disk, [`next_segment`] makes files ahead, [`shortage`]
-//! waits for descriptors and threads, and [`place`] notices removed files. [`header`], [`slot`],
-//! [`segment`], [`sealed_block`], [`hard_state`] and [`holdings`] lay out the files of `FORMAT.md`.
-//! [`scan`] reads a segment, decides entry by entry, and [`torn_tail`] tells a torn write from
-//! damage. [`recovery`], [`inventory`] and [`rewrite`] open a log again. [`unfinished`] marks a
-//! directory that is not complete yet.
+//! disk lost, [`headroom`] handles a full disk, [`next_segment`] makes and names files ahead,
+//! [`shortage`] waits for descriptors and threads, and [`place`] notices removed files. [`header`],
+//! [`slot`], [`segment`], [`sealed_block`], [`hard_state`] and [`holdings`] lay out the files of
+//! `FORMAT.md`. [`scan`] reads a segment, decides entry by entry, and [`torn_tail`] tells a torn
+//! write from damage. [`recovery`], [`named_ahead`], [`inventory`] and [`rewrite`] open a log
+//! again. [`unfinished`] marks a directory that is not complete yet.
 //!
 //! **Every entry has two places.** Its record, and its slot (identity and checksum), far from the
 //! record. The log survives damage to one of the two: the slot is restored from the record, and a
@@ -29,6 +29,7 @@ pub(crate) mod holdings;
 mod identity;
 mod inventory;
 pub(crate) mod log;
+mod named_ahead;
 mod next_segment;
 mod numbers;
 pub(crate) mod place;

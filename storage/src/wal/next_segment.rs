@@ -1,10 +1,13 @@
-//! The next segment's file, made ahead of need.
+//! The next segment's file, made and named ahead of need: so the first write to it costs one sync,
+//! like every other write.
 
-use super::{Failure, Outcome, failed, header::Layout, remove_if_there};
+use super::{
+    Failure, Outcome, failed, hard_state::HardStateFile, header::Layout, remove_if_there, segment::Segment,
+    shortage::sync_dir,
+};
 use crate::contract::StorageOp;
 use crate::disk::{Disk, File, Pace};
 use std::{
-    convert::Infallible,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -12,8 +15,11 @@ use std::{
     },
 };
 
-/// Names of a file made ahead, and of a larger one that is made on demand.
+/// Names of a file while it is made, and of a larger one that is made on demand.
 pub(crate) const NAMES: [&str; 2] = ["spare", "spare-large"];
+
+/// Parts of a segment in which [`NextSegment::prepare`] counts.
+pub(crate) const PARTS: u64 = 1024;
 
 /// Makes files of zeros, one ahead. Dropping it waits for the file in progress, so that the next
 /// owner of the directory finds it at rest.
@@ -22,9 +28,21 @@ pub(crate) struct NextSegment {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     layout: Layout,
+    hard_state: Arc<HardStateFile>,
     making: Option<Making>,
     /// The file that was made last, or the reason for its failure.
-    made: Option<Outcome<Box<dyn File>>>,
+    made: Option<Outcome<NextFile>>,
+}
+
+/// A file of zeros, synced.
+#[derive(Debug)]
+pub(crate) struct NextFile {
+    pub(crate) file: Box<dyn File>,
+    pub(crate) path: PathBuf,
+    /// Its length.
+    pub(crate) bytes: u64,
+    /// Whether it has the next segment's name, and the hard state says so, both durably.
+    pub(crate) is_named: bool,
 }
 
 /// State of the next file.
@@ -34,7 +52,7 @@ pub(crate) enum Readiness {
     Unasked,
     /// A thread makes it.
     Making,
-    /// Made and synced.
+    /// Made, synced and named.
     Ready,
     /// The disk has no space for it.
     NoSpace,
@@ -45,43 +63,55 @@ pub(crate) enum Readiness {
 /// A file in progress, on a thread of its own.
 #[derive(Debug)]
 struct Making {
-    made: Receiver<Outcome<Box<dyn File>>>,
-    /// Dropped to tell the thread that the log waits.
-    hurry: SyncSender<Infallible>,
+    made: Receiver<Outcome<NextFile>>,
+    /// Takes the number of bytes that should be zeroed by now; dropped to tell the thread that the
+    /// log waits.
+    wanted: SyncSender<u64>,
 }
 
 impl Making {
     /// Waits for the file. `None` if its thread is gone.
-    fn take(self) -> Option<Outcome<Box<dyn File>>> {
-        drop(self.hurry);
+    fn take(self) -> Option<Outcome<NextFile>> {
+        drop(self.wanted);
         self.made.recv().ok()
     }
 }
 
 impl NextSegment {
     /// For segments of this layout, or larger ones.
-    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, layout: Layout) -> Self {
-        Self { disk, dir: dir.to_owned(), layout, making: None, made: None }
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, layout: Layout, hard_state: Arc<HardStateFile>) -> Self {
+        Self { disk, dir: dir.to_owned(), layout, hard_state, making: None, made: None }
     }
 
-    /// Starts to make a file, unless one is there, is in progress, or has failed.
-    pub(crate) fn prepare(&mut self) {
-        if self.making.is_none() && self.made.is_none() {
-            let ((tell, made), (hurry, hurried)) = (sync_channel(1), sync_channel(0));
-            let (disk, path, layout) = (self.disk.clone(), self.dir.join(NAMES[0]), self.layout);
-            let thread_for = path.clone();
-            // If the receiver is gone, recovery removes the file.
-            let started = self.disk.in_background(Box::new(move || {
-                // The table is zeroed first: it is small, and a log that overtakes the zeros is
-                // slowed down more with each place it has to fill.
-                let first = 0..layout.slots_at + layout.slots_bytes;
-                let pace = Pace::Gently { first, rest: layout.records_at..layout.capacity, hurry: &hurried };
-                let _ = tell.send(make(&*disk, &path, layout.capacity, pace));
-            }));
-            match started {
-                Ok(()) => self.making = Some(Making { made, hurry }),
-                Err(error) => self.made = Some(Err(failed(StorageOp::StartThread, &thread_for)(error))),
-            }
+    /// Starts to make the file of the segment with this sequence, unless it is there, is in
+    /// progress, or has failed. `used` of [`PARTS`] of the segment before it are used up: as the
+    /// zeros are half as fast again as the log, they are all there when two thirds are.
+    pub(crate) fn prepare(&mut self, sequence: u64, used: u64) {
+        let wanted = self.layout.capacity / PARTS * used * 3 / 2;
+        if let Some(making) = &self.making {
+            // The thread takes the last number with its next step; a full channel has a recent one.
+            let _ = making.wanted.try_send(wanted);
+            return;
+        }
+        if self.made.is_some() {
+            return;
+        }
+        let ((tell, told), (sender, receiver)) = (sync_channel(1), sync_channel(1));
+        let _ = sender.try_send(wanted);
+        let (disk, dir, layout) = (self.disk.clone(), self.dir.clone(), self.layout);
+        let hard_state = self.hard_state.clone();
+        // If the receiver is gone, the next start removes the file.
+        let started = self.disk.in_background(Box::new(move || {
+            // The table is zeroed first: it is small, and a log that overtakes the zeros is
+            // slowed down more with each place it has to fill.
+            let first = 0..layout.slots_at + layout.slots_bytes;
+            let pace = Pace::Gently { first, rest: layout.records_at..layout.capacity, wanted: &receiver };
+            let made = make_next(&*disk, &dir, layout.capacity, pace);
+            let _ = tell.send(made.and_then(|file| file.name(&*disk, &dir, sequence, &hard_state)));
+        }));
+        match started {
+            Ok(()) => self.making = Some(Making { made: told, wanted: sender }),
+            Err(error) => self.made = Some(Err(failed(StorageOp::StartThread, &self.dir.join(NAMES[0]))(error))),
         }
     }
 
@@ -108,27 +138,56 @@ impl NextSegment {
     }
 
     /// Tries again after a failure.
-    pub(crate) fn retry(&mut self) {
+    pub(crate) fn retry(&mut self, sequence: u64, used: u64) {
         self.made.take_if(|made| made.is_err());
-        self.prepare();
+        self.prepare(sequence, used);
     }
 
-    /// A file of zeros of at least this many bytes, its length and its path. Waits for the
-    /// file in progress.
-    pub(crate) fn take(&mut self, bytes_min: u64) -> Outcome<(Box<dyn File>, u64, PathBuf)> {
-        let bytes = bytes_min.max(self.layout.capacity);
-        let path = self.dir.join(NAMES[usize::from(bytes > self.layout.capacity)]);
-        if bytes == self.layout.capacity {
-            if let Some(making) = self.making.take() {
-                self.made = making.take();
-            }
-            // After a failure, another attempt may succeed now.
-            if let Some(Ok(file)) = self.made.take() {
-                return Ok((file, bytes, path));
-            }
+    /// A file of zeros of at least this many bytes. Waits for the file in progress.
+    pub(crate) fn take(&mut self, bytes_min: u64) -> Outcome<NextFile> {
+        if let Some(making) = self.making.take() {
+            self.made = making.take();
         }
-        Ok((make(&*self.disk, &path, bytes, Pace::AtOnce)?, bytes, path))
+        let made = match self.made.take() {
+            // Another attempt may succeed now.
+            Some(Err(failure)) if failure.is_full || failure.is_shortage => None,
+            Some(made) => Some(made?),
+            None => None,
+        };
+        if bytes_min <= self.layout.capacity {
+            return made.map_or_else(|| make_next(&*self.disk, &self.dir, self.layout.capacity, Pace::AtOnce), Ok);
+        }
+        // It replaces the one made ahead, if there is one: a name that the hard state knows is
+        // never free.
+        let path = self.dir.join(NAMES[1]);
+        let file = make(&*self.disk, &path, bytes_min, Pace::AtOnce)?;
+        Ok(NextFile { file, path, bytes: bytes_min, is_named: false })
     }
+}
+
+impl NextFile {
+    /// Gives it the name of a segment, durably: it does not count before it has a header. After a
+    /// failure, the file is gone.
+    fn name(mut self, disk: &dyn Disk, dir: &Path, sequence: u64, hard_state: &HardStateFile) -> Outcome<Self> {
+        let path = dir.join(Segment::name(sequence));
+        let renamed = disk.rename(&self.path, &path).map_err(failed(StorageOp::Rename, &path));
+        if renamed.is_ok() {
+            self.path = path;
+        }
+        if let Err(failure) = renamed.and_then(|()| sync_dir(disk, dir)) {
+            remove_if_there(disk, &self.path)?;
+            return Err(failure);
+        }
+        // So recovery notices if the file is ever missing. It takes no space, and its failure is
+        // final.
+        hard_state.write_segment(sequence).map_err(|failure| Failure { is_full: false, ..failure })?;
+        Ok(Self { is_named: true, ..self })
+    }
+}
+
+fn make_next(disk: &dyn Disk, dir: &Path, bytes: u64, pace: Pace<'_>) -> Outcome<NextFile> {
+    let path = dir.join(NAMES[0]);
+    Ok(NextFile { file: make(disk, &path, bytes, pace)?, path, bytes, is_named: false })
 }
 
 impl Drop for NextSegment {

@@ -14,6 +14,7 @@ use super::{
     holdings,
     inventory::Inventory,
     log::Log,
+    named_ahead,
     next_segment::{self, NextSegment},
     segment::{SEQUENCE_MAX, Segment, damaged},
     shortage::Shortages,
@@ -46,7 +47,8 @@ impl Log {
             let path = dir.join(Segment::name(sequence));
             return Err(Failure::open(damaged(&path, 0, "no log has so many segments")));
         }
-        let hard_state = open_hard_state(wal, &identity, &names, &sequences)?;
+        let hard_state = Arc::new(open_hard_state(wal, &identity, &names, &sequences)?);
+        named_ahead::remove_unused(disk, dir, &mut sequences, &hard_state)?;
         next_segment::remove_leftovers(disk, dir)?;
         holdings::remove_leftover(disk, dir)?;
         let (holdings, unreadable) = holdings::read(disk, dir, &identity)?;
@@ -56,7 +58,7 @@ impl Log {
 
         let mut inventory = Inventory { repairs: found.repairs, ..Inventory::default() };
         inventory.repairs.extend(unreadable);
-        let mut next_segment = NextSegment::new(wal.disk.clone(), dir, Layout::of(wal.sizes, 0, 0));
+        let mut next_segment = NextSegment::new(wal.disk.clone(), dir, Layout::of(wal.sizes, 0, 0), hard_state.clone());
         let files =
             inventory.read(wal, &identity, &sequences, hard_state.state(), snapshot.as_ref(), &mut next_segment)?;
         let has_headroom = headroom::reserve(disk, dir, wal.sizes.headroom)?;
@@ -65,17 +67,18 @@ impl Log {
             dir: dir.clone(),
             identity,
             sizes: wal.sizes,
-            published: hard_state.segment(),
             hard_state,
             staged_state: None,
             slots_seed: slot::seed(files.active.header.sequence),
             sealed: files.sealed,
             active: files.active,
             is_published: false,
+            is_named: false,
             staged: Vec::new(),
             staged_bytes: 0,
             slots: Vec::new(),
             staged_first: Index(0),
+            last_group: (0, 0),
             marks: files.marks,
             // The header says how many bytes were synced.
             is_proven: true,

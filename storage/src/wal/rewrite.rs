@@ -5,7 +5,7 @@ use super::{
     Failure, Outcome, Sizes, failed,
     header::{Header, Layout, Mark},
     log::write_header,
-    next_segment::NextSegment,
+    next_segment::{NextFile, NextSegment},
     scan::{Found, Scanned, State},
     segment::{Detour, Segment},
     slot,
@@ -32,7 +32,7 @@ pub(super) fn rewrite(
         let sequence = header.sequence;
         return Err(Failure::open(format_args!("segment {sequence} would have 4 GiB; restore the files as they were")));
     }
-    let (file, capacity, path) = next_segment.take(layout.capacity)?;
+    let NextFile { file, path, bytes: capacity, .. } = next_segment.take(layout.capacity)?;
     let published_bytes = mark_bytes + record_bytes;
     let header = Header { layout: Layout { capacity, ..layout }, published_bytes, ..header };
     let mut segment = Segment::new(header, path, file);

@@ -101,6 +101,14 @@ impl Slot {
         })
     }
 
+    /// Whether the slot in place `number` of a table proves that an earlier write to its segment was
+    /// synced.
+    pub(super) fn proves_earlier(slot: &[u8], number: usize, seed: u32) -> bool {
+        let begins_group = || Self::decode(slot, seed).is_some_and(|slot| slot.begins_group);
+        (number > 0 && begins_group())
+            || slot == Self::proof(Index(read_u64(slot, 16)), u64::from(read_u32(slot, 4)), seed)
+    }
+
     /// The header that its record must have after a record with this checksum.
     pub fn record_header(&self, previous_checksum: u32) -> [u8; record::HEADER_BYTES] {
         let mut header = [0; record::HEADER_BYTES];

@@ -469,7 +469,10 @@ fn listed(cluster: &Running, but: NodeId) -> String {
 
 fn newest_segment(dir: &Path) -> PathBuf {
     let files = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
-    files.filter(|path| path.extension().is_some_and(|extension| extension == "segment")).max().expect("a segment")
+    let segments = files.filter(|path| path.extension().is_some_and(|extension| extension == "segment"));
+    // One that was named ahead has no header yet.
+    let is_used = |path: &PathBuf| fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"QUORSEGM"));
+    segments.filter(is_used).max().expect("a segment")
 }
 
 fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {

@@ -171,7 +171,9 @@ fn a_truncation_that_was_cut_short_happened_or_did_not() {
         disk.fail(operation, 1 + seed / 4 % 2);
         let is_done = persist(&mut log, &persists).is_ok();
         disk.crash(Crash::Scatter { seed });
-        let found = Model::on(&disk);
+        let (log, recovered) = opened(&disk);
+        let found = Model::of(&log, &recovered);
+        assert_unacknowledged(&recovered, if is_done { &model } else { &truncated }, &format!("seed {seed}"));
         assert!(!is_done || found == model, "seed {seed}");
         let is_new = found.entries.starts_with(&truncated.entries) && model.entries.starts_with(&found.entries);
         assert!(found == old || is_new, "seed {seed}: {found:?}");

@@ -166,13 +166,13 @@ fn segments_without_slots_are_read_and_the_newest_gets_some() {
 /// The remedy for damage, to empty the directory, would destroy the data.
 #[test]
 fn a_segment_of_another_program_is_not_taken_for_a_damaged_one() {
-    let knows_4 = "this one knows 4; start it with the program that wrote it";
+    let knows_5 = "this one knows 5; start it with the program that wrote it";
     let features = "format features 0x80000000 are of a later program, this one does not know them; \
                     start it with the program that wrote it";
     let (disk, _) = small_log();
     for (field, value, words) in [
-        (8, 3, &*format!("format version 3 is of an earlier program, {knows_4}")),
-        (8, 5, &*format!("format version 5 is of a later program, {knows_4}")),
+        (8, 4, &*format!("format version 4 is of an earlier program, {knows_5}")),
+        (8, 6, &*format!("format version 6 is of a later program, {knows_5}")),
         (15, 0x80, features),
     ] {
         for (path, copies) in segments(&disk)

@@ -1,7 +1,7 @@
 //! Disk errors: each is final, and none loses an acknowledged entry.
 
 use super::*;
-use crate::contract::StorageObserver;
+use crate::{contract::StorageObserver, wal::next_segment::PARTS};
 use quorate_storage_testing::{Crash, Operation};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -145,7 +145,7 @@ fn a_file_that_did_not_fit_and_cannot_be_removed_is_an_error_at_once_and_not_whe
     let (mut log, _) = opened(&disk);
     disk.fill_after(20_000);
     disk.fail(Operation::Rename, 1);
-    log.next_segment.prepare();
+    log.next_segment.prepare(2, PARTS);
     let line = log.check_space().expect_err("the disk is broken, too").error.to_string();
     assert!(line.starts_with("can't remove") && line.contains("spare") && line.contains("error 5"), "{line}");
 }
@@ -233,7 +233,7 @@ fn a_sync_that_lies_is_made_up_for_by_the_next_honest_one_and_loses_no_more_than
     for lies_until in 1..6 {
         let disk = SimulatedDisk::new();
         let (mut log, _) = opened(&disk);
-        log.next_segment.prepare();
+        log.next_segment.prepare(2, PARTS);
         let mut model = Model::default();
         persist(&mut log, &[model.vote(1, 1), model.append(1, 3, 100)]).expect("it is persisted");
         let honest = model.clone();

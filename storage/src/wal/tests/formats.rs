@@ -39,14 +39,14 @@ fn a_header_of_a_segment() {
         published_bytes: 0x5857_5655_5453_5251,
     };
     let fields = [
-        (0, "51 55 4f 52 53 45 47 4d  04 00 00 00  03 00 00 00"), // QUORSEGM, version, features
+        (0, "51 55 4f 52 53 45 47 4d  05 00 00 00  03 00 00 00"), // QUORSEGM, version, features
         (16, "11 12 13 14 15 16 17 18  71 72 73 74 75 76 77 78"), // sequence, member
         (32, "21 22 23 24 25 26 27 28  01 02 03 04 05 06 07 08"), // first index, term of the entry before
         (48, "a1 a2 a3 a4"),                                      // checksum of the record before
         (56, "00 20 00 00 00 00 00 00  00 32 33 34 35 36 37 38"), // slots_at, slots_bytes
         (72, "41 42 43 44 45 46 47 48  51 52 53 54 55 56 57 58"), // records_at, published_bytes
         (88, "61 62 63 64 65 66 67 68  04 74 65 73 74"),          // length of the file, the cluster's name
-        (508, "23 79 48 36"),                                     // checksum
+        (508, "84 85 8f 43"),                                     // checksum
     ];
     assert_bytes(&header.encode(), 512, &fields);
     assert_eq!(Header::decode(&header.encode()).as_ref(), Ok(&header));
@@ -57,14 +57,14 @@ fn a_header_of_a_segment() {
     (header.starts_over, header.published_bytes) = (false, 0);
     header.layout = Layout { slots_at: 0, slots_bytes: 0, records_at: 4096, capacity: 9000 };
     let fields = [
-        (0, "51 55 4f 52 53 45 47 4d  04 00 00 00  00 00 00 00"), // QUORSEGM, version, features
+        (0, "51 55 4f 52 53 45 47 4d  05 00 00 00  00 00 00 00"), // QUORSEGM, version, features
         (16, "01 00 00 00 00 00 00 00  07 00 00 00 00 00 00 00"), // sequence, member
         (32, "01 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // first index, term of the entry before
         (48, "00 00 00 00"),                                      // checksum of the record before
         (56, "00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // slots_at, slots_bytes
         (72, "00 10 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // records_at, published_bytes
         (88, "28 23 00 00 00 00 00 00  00"),                      // length of the file, the cluster's name
-        (508, "0b 46 3f 6a"),                                     // checksum
+        (508, "ac ba f8 1f"),                                     // checksum
     ];
     assert_bytes(&header.encode(), 512, &fields);
     assert_eq!(Header::decode(&header.encode()), Ok(header));
@@ -139,16 +139,16 @@ fn a_segment_of_two_groups_and_a_proof() {
     log.prove().expect("the proof is written");
     let file = disk.contents(&in_log("00000000000000000001.segment")).expect("the first segment");
     let fields = [
-        (0, "51 55 4f 52 53 45 47 4d  04 00 00 00  01 00 00 00"), // QUORSEGM, version, features
+        (0, "51 55 4f 52 53 45 47 4d  05 00 00 00  01 00 00 00"), // QUORSEGM, version, features
         (16, "01 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00"), // sequence, member
         (32, "01 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // first index, term of the entry before
         (48, "00 00 00 00"),                                      // checksum of the record before
         (56, "00 20 00 00 00 00 00 00  00 08 00 00 00 00 00 00"), // slots_at, slots_bytes
         (72, "00 2a 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // records_at, published_bytes
         (88, "00 62 00 00 00 00 00 00  04 74 65 73 74"),          // length of the file, the cluster's name
-        (508, "ab 6d dc 6a"),                                     // checksum
+        (508, "0c 91 1b 1f"),                                     // checksum
         // copy: QUORSEGM, copy: version, copy: features
-        (4096, "51 55 4f 52 53 45 47 4d  04 00 00 00  01 00 00 00"),
+        (4096, "51 55 4f 52 53 45 47 4d  05 00 00 00  01 00 00 00"),
         (4112, "01 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00"), // copy: sequence, copy: member
         // copy: first index, copy: term of the entry before
         (4128, "01 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"),
@@ -156,7 +156,7 @@ fn a_segment_of_two_groups_and_a_proof() {
         (4152, "00 20 00 00 00 00 00 00  00 08 00 00 00 00 00 00"), // copy: slots_at, copy: slots_bytes
         (4168, "00 2a 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // copy: records_at, copy: published_bytes
         (4184, "00 62 00 00 00 00 00 00  04 74 65 73 74"), // copy: length of the file, copy: the cluster's name
-        (4604, "ab 6d dc 6a"), // copy: checksum
+        (4604, "0c 91 1b 1f"), // copy: checksum
         (8192, "da f9 d2 c2  20 2a 00 00"), // slot 1: checksum of the record, slot 1: offset of the record
         // slot 1: term, slot 1: index, slot 1: payload length
         (8200, "01 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00  00 00 00 00"),
@@ -204,7 +204,7 @@ fn the_hard_state() {
     let disk = SimulatedDisk::new();
     let dir = Path::new("log");
     disk.create_dir(dir).expect("a directory");
-    let mut file = HardStateFile::create(&disk, dir, &identity()).expect("a new file");
+    let file = HardStateFile::create(&disk, dir, &identity()).expect("a new file");
     let path = in_log("hard-state");
     let contents = || disk.contents(&path).expect("the file");
     let sequence_0 = [

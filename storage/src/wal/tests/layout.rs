@@ -1,6 +1,9 @@
 //! The number of syncs per request, and the order of bytes in files.
 
-use super::{super::header::Mark, *};
+use super::{
+    super::{header::Mark, next_segment::PARTS},
+    *,
+};
 use quorate_raft::Membership;
 use quorate_storage_testing::Operation;
 
@@ -8,7 +11,7 @@ use quorate_storage_testing::Operation;
 fn a_group_of_persists_costs_one_sync() {
     let disk = SimulatedDisk::new();
     let mut log = roomy(&disk);
-    log.next_segment.prepare();
+    log.next_segment.prepare(2, PARTS);
     let mut model = Model::default();
     persist(&mut log, &[model.vote(1, 1)]).expect("it is persisted");
     for _ in 0..5 {
@@ -33,19 +36,21 @@ fn nothing_to_persist_costs_no_sync_and_a_vote_costs_one() {
     assert_eq!(disk.count(Operation::Sync), syncs + 1);
 }
 
-/// After a segment rolls over, the new one is synced, and its directory.
+/// The next one was synced and named ahead, with its directory and the hard state.
 #[test]
-fn a_rollover_syncs_the_segment_it_leaves_and_names_the_new_one_durably() {
+fn a_rollover_costs_one_sync_more_than_the_segment_that_it_leaves() {
     let disk = SimulatedDisk::new();
     let mut log = roomy(&disk);
     let mut model = Model::default();
     // Enough for the next segment to be made ahead.
     persist(&mut log, &[model.append(1, 3, 70_000)]).expect("it is persisted");
-    let (syncs, dirs) = (disk.count(Operation::Sync), disk.count(Operation::SyncDir));
-    // The first batch fits into the segment, the second does not. The third sync is that of the
-    // hard state, which notes the new segment.
-    persist(&mut log, &[model.append(1, 1, 20_000), model.append(1, 1, 14_000)]).expect("it is persisted");
-    assert_eq!((disk.count(Operation::Sync) - syncs, disk.count(Operation::SyncDir) - dirs), (3, 1));
+    assert_eq!(named_segments(&disk).len(), 2);
+    let count = |operation| disk.count(operation);
+    let (syncs, dirs, renames) = (count(Operation::Sync), count(Operation::SyncDir), count(Operation::Rename));
+    // The first batch fits into the segment, the second does not.
+    persist(&mut log, &[model.append(1, 1, 10_000), model.append(1, 1, 14_000)]).expect("it is persisted");
+    assert_eq!((count(Operation::Sync) - syncs, count(Operation::SyncDir) - dirs), (2, 0));
+    assert_eq!(count(Operation::Rename) - renames, 0);
     assert_eq!(log.sealed.len(), 1);
     disk.crash(quorate_storage_testing::Crash::Lose);
     assert_eq!(Model::on(&disk), model);

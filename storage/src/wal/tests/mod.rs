@@ -8,6 +8,7 @@ mod damage;
 mod errors;
 mod formats;
 mod layout;
+mod named_ahead;
 mod repair;
 mod speed;
 
@@ -58,9 +59,18 @@ fn newest(disk: &SimulatedDisk) -> PathBuf {
     segments(disk).pop().expect("there is a segment")
 }
 
+/// The segments that were ever written: one that was named ahead is all zeros.
 fn segments(disk: &SimulatedDisk) -> Vec<PathBuf> {
+    named_segments(disk).into_iter().filter(|path| !is_unwritten(disk, path)).collect()
+}
+
+fn named_segments(disk: &SimulatedDisk) -> Vec<PathBuf> {
     let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "segment");
     disk.paths().into_iter().filter(is_segment).collect()
+}
+
+fn is_unwritten(disk: &SimulatedDisk, path: &Path) -> bool {
+    disk.contents(path).is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0))
 }
 
 fn in_log(name: &str) -> PathBuf {

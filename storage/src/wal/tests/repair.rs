@@ -1,7 +1,7 @@
 //! Faulty entries: skipped by reads, repaired in place, with nothing but the records that
 //! their slots identify.
 
-use super::*;
+use super::{super::next_segment::PARTS, *};
 use quorate_storage_testing::{Crash, Operation};
 
 #[test]
@@ -162,6 +162,6 @@ fn broken() -> Broken {
     let (mut log, recovered) = opened(&disk);
     assert_eq!(Model::of(&log, &recovered), model);
     // Done before, so that its sync is not counted.
-    log.next_segment.prepare();
+    log.next_segment.prepare(log.active.header.sequence + 1, PARTS);
     Broken { disk, log, recovered, model }
 }

@@ -140,7 +140,7 @@ pub fn hard_state(input: &[u8]) {
     let (disk, path) = (SimulatedDisk::new(), Path::new(DIR).join(format::NAME));
     disk.put(&path, bytes);
     let open = |disk: &SimulatedDisk| HardStateFile::open(disk, Path::new(DIR), &identity());
-    let mut file = match open(&disk) {
+    let file = match open(&disk) {
         Ok(file) => file,
         Err(failure) => return is_one_line(&failure),
     };
@@ -174,7 +174,7 @@ fn is_counted_out(hard_state: &[u8]) -> bool {
 #[must_use]
 pub fn hard_state_seeds() -> Vec<Vec<u8>> {
     let disk = SimulatedDisk::new();
-    let mut file = HardStateFile::create(&disk, Path::new(DIR), &identity()).expect("made");
+    let file = HardStateFile::create(&disk, Path::new(DIR), &identity()).expect("made");
     let mut seeds = Vec::new();
     for vote in [None, Some(NodeId(2))] {
         let bytes = disk.contents(&Path::new(DIR).join(format::NAME)).expect("it is there");
