@@ -129,16 +129,18 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
 pub enum Pace<'a> {
     /// As fast as possible: its user waits.
     AtOnce,
-    /// In small steps, each of them synced, with pauses between, so that no sync of other files
-    /// waits long. The parts that are not written are only reserved: they read as zeros too, and
-    /// each sync of a write into them costs a commit of the file system's journal.
+    /// Not at all: the space is only reserved, if the file system can do that. It reads as zeros
+    /// too, and each sync of a write into it costs a commit of the file system's journal.
+    Reserved,
+    /// In a file that was [reserved](Pace::Reserved): in small steps, each of them synced, with
+    /// pauses between, so that no sync of other files waits long.
     Gently {
         /// Written first, without pauses.
         first: Range<u64>,
-        /// Written after that. The rest of the file is only reserved.
+        /// Written after that. The rest of the file stays reserved.
         rest: Range<u64>,
         /// Receives the number of bytes that should be written by now: there are no pauses until
-        /// then. Disconnected once the file's user waits: then the rest is only reserved.
+        /// then. Disconnected once the file's user waits: then the rest stays reserved.
         wanted: &'a Receiver<u64>,
     },
 }
@@ -158,8 +160,8 @@ pub trait File: fmt::Debug + Send + Sync {
     /// The file system's. Any part may have been written.
     fn write_at(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
 
-    /// Sets the length to `bytes` and writes zeros to the whole file, so that later writes
-    /// change data alone: their syncs then need no commit of the file system's journal.
+    /// Sets the length to `bytes` and writes zeros to the file as the pace says, so that later
+    /// writes change data alone: their syncs then need no commit of the file system's journal.
     /// Durable once synced.
     ///
     /// # Errors

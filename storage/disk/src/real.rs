@@ -238,7 +238,10 @@ impl File for RealFile {
             Pace::Gently { first, rest, wanted } if reserved.is_ok() => {
                 self.zero_in_steps([(first, Duration::ZERO), (rest, PAUSE)], wanted)
             }
-            _ => self.zero(0..bytes),
+            Pace::Reserved if reserved.is_ok() => Ok(()),
+            // It was written instead of reserved.
+            Pace::Gently { .. } => Ok(()),
+            Pace::AtOnce | Pace::Reserved => self.zero(0..bytes),
         }
     }
 

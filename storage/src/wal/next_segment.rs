@@ -106,8 +106,11 @@ impl NextSegment {
             // slowed down more with each place it has to fill.
             let first = 0..layout.slots_at + layout.slots_bytes;
             let pace = Pace::Gently { first, rest: layout.records_at..layout.capacity, wanted: &receiver };
-            let made = make_next(&*disk, &dir, layout.capacity, pace);
-            let _ = tell.send(made.and_then(|file| file.name(&*disk, &dir, sequence, &hard_state)));
+            // It is named before it is zeroed: a log that waits for it waits for one step of zeros.
+            let made = make_next(&*disk, &dir, layout.capacity, Pace::Reserved)
+                .and_then(|file| file.name(&*disk, &dir, sequence, &hard_state))
+                .and_then(|file| file.zero(pace));
+            let _ = tell.send(made);
         }));
         match started {
             Ok(()) => self.making = Some(Making { made: told, wanted: sender }),
@@ -182,6 +185,12 @@ impl NextFile {
         // final.
         hard_state.write_segment(sequence).map_err(|failure| Failure { is_full: false, ..failure })?;
         Ok(Self { is_named: true, ..self })
+    }
+
+    /// Writes zeros to its reserved space. A failure is final: the file has its name.
+    fn zero(self, pace: Pace<'_>) -> Outcome<Self> {
+        let zeroed = self.file.allocate(self.bytes, pace).map_err(failed(StorageOp::Write, &self.path));
+        zeroed.map_err(|failure| Failure { is_full: false, ..failure }).map(|()| self)
     }
 }
 

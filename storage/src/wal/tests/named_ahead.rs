@@ -207,13 +207,14 @@ fn a_segment_counts_if_any_place_says_that_it_was_used() {
 
 #[test]
 fn an_error_of_a_write_or_sync_beside_the_log_is_final() {
-    // The zeros, the directory, and the hard state.
+    // The reserved space, the directory, the hard state, and the zeros.
     for (operation, nth) in [
         (Operation::Write, 1),
         (Operation::Sync, 1),
         (Operation::SyncDir, 1),
         (Operation::Write, 2),
         (Operation::Sync, 2),
+        (Operation::Write, 3),
     ] {
         let disk = SimulatedDisk::new();
         let (mut log, _) = opened(&disk);
