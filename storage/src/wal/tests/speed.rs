@@ -1,4 +1,5 @@
-//! The log on a real disk: the cost of second places, and of a new segment.
+//! The log on a real disk: the cost of second places, of a new segment, of a start, and of a long
+//! log.
 
 use super::*;
 use std::time::{Duration, Instant};
@@ -95,9 +96,7 @@ fn a_new_segment_delays_no_write() {
             let (mut last, mut checksum, segment) = (log.last.index, log.last_checksum, log.active.header.sequence);
             let group: Vec<Persist> = (0..at_once)
                 .map(|_| {
-                    let mut builder = BatchBuilder::new(crate::checksum, Term(1), last.next(), checksum, 0);
-                    (0..entries).for_each(|_| builder.push(Kind::Command, &vec![7; payload_bytes]));
-                    let batch = builder.finish().expect("it has entries");
+                    let batch = batch(last, checksum, entries, payload_bytes);
                     (last, checksum) = (batch.last(), batch.checksum());
                     Persist { batch: Some(batch), ..Persist::default() }
                 })
@@ -126,6 +125,88 @@ fn a_new_segment_delays_no_write() {
     }
 }
 
+/// `START_SPEED=DIR:MEBIBYTES cargo test --release -p quorate-storage --lib -- --ignored --nocapture a_start_reads`
+///
+/// Opens a log of this size three times, and prints one line of JSON each time.
+#[test]
+#[ignore = "writes gigabytes, and wants a disk that has nothing else to do"]
+fn a_start_reads_half_a_gigabyte_of_log_in_a_second() {
+    let wanted = std::env::var("START_SPEED").unwrap_or_else(|_| ".:1024".into());
+    let (dir, mebibytes) = wanted.split_once(':').expect("START_SPEED is DIR:MEBIBYTES");
+    let bytes = mebibytes.parse::<u64>().expect("a number") << 20;
+    for payload_bytes in [256, 16 << 10] {
+        let dir = tempfile::tempdir_in(dir).expect("a directory");
+        let wal = Wal::at(dir.path().join("log"));
+        let (mut log, _) = open_with(wal.clone()).expect("it opens");
+        while log.bytes() < bytes {
+            append(&mut log, (4 << 20) / payload_bytes, payload_bytes);
+        }
+        let (bytes, entries) = (log.bytes(), log.last.index.0);
+        drop(log);
+        for _ in 0..3 {
+            let began = Instant::now();
+            let (log, recovered) = open_with(wal.clone()).expect("it opens");
+            let took = began.elapsed().as_secs_f64();
+            assert_eq!(recovered.last.index.0, entries);
+            drop(log);
+            let rate = bytes as f64 / took / 1e6;
+            println!(
+                "{{\"payload_bytes\":{payload_bytes},\"entries\":{entries},\"log_mb\":{},\"start_s\":{took:.3},\"mb_per_s\":{rate:.0}}}",
+                bytes / 1_000_000
+            );
+        }
+    }
+}
+
+/// `LONG_LOG=DIR:ENTRIES cargo test --release -p quorate-storage --lib -- --ignored --nocapture a_long_log`
+///
+/// Appends to, and reads single entries from, a log of ten thousand entries and one of this length, in turns.
+#[test]
+#[ignore = "writes gigabytes, and wants a disk that has nothing else to do"]
+fn a_long_log_is_as_fast_as_a_short_one() {
+    let wanted = std::env::var("LONG_LOG").unwrap_or_else(|_| ".:10000000".into());
+    let (dir, entries) = wanted.split_once(':').expect("LONG_LOG is DIR:ENTRIES");
+    let mut logs = [10_000, entries.parse::<u64>().expect("a number")].map(|entries| {
+        let dir = tempfile::tempdir_in(dir).expect("a directory");
+        let (mut log, _) = open_with(Wal::at(dir.path().join("log"))).expect("it opens");
+        while log.last.index.0 < entries {
+            append(&mut log, 10_000, 100);
+        }
+        (dir, log, Vec::new(), Vec::new())
+    });
+    let mut random = 1_u64;
+    for _ in 0..400 {
+        for (_, log, appends, reads) in &mut logs {
+            let began = Instant::now();
+            append(log, 10, 100);
+            appends.push(began.elapsed());
+            let began = Instant::now();
+            for _ in 0..50 {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let index = Index((random >> 33) % log.last.index.0 + 1);
+                assert_eq!(log.read(index, index, 0).expect("it is whole").len(), 1);
+            }
+            reads.push(began.elapsed() / 50);
+        }
+    }
+    for (_, log, appends, reads) in logs {
+        println!("{{\"entries\":{},{},{}}}", log.last.index.0, durations("append", appends), durations("read", reads));
+    }
+}
+
+/// Appends a batch of commands and syncs it.
+fn append(log: &mut Log, entries: usize, payload_bytes: usize) {
+    let batch = batch(log.last.index, log.last_checksum, entries, payload_bytes);
+    persist(log, &[Persist { batch: Some(batch), ..Persist::default() }]).expect("it is persisted");
+}
+
+fn batch(last: Index, checksum: u32, entries: usize, payload_bytes: usize) -> Batch {
+    let mut builder = BatchBuilder::new(crate::checksum, Term(1), last.next(), checksum, 0);
+    let payload = vec![7; payload_bytes];
+    (0..entries).for_each(|_| builder.push(Kind::Command, &payload));
+    builder.finish().expect("it has entries")
+}
+
 /// Percentiles in milliseconds.
 fn durations(what: &str, mut durations: Vec<Duration>) -> String {
     durations.sort_unstable();
@@ -133,6 +214,6 @@ fn durations(what: &str, mut durations: Vec<Duration>) -> String {
     let (p50, p99, p999, max) = (at(0.5), at(0.99), at(0.999), at(1.0));
     let count = durations.len();
     format!(
-        "\"{what}\":{{\"count\":{count},\"p50_ms\":{p50:.2},\"p99_ms\":{p99:.2},\"p999_ms\":{p999:.2},\"max_ms\":{max:.2}}}"
+        "\"{what}\":{{\"count\":{count},\"p50_ms\":{p50:.3},\"p99_ms\":{p99:.3},\"p999_ms\":{p999:.3},\"max_ms\":{max:.3}}}"
     )
 }
