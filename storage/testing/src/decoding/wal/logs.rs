@@ -12,6 +12,7 @@ use quorate_storage::{
         slot::{self, Slot},
     },
 };
+use std::path::PathBuf;
 
 pub(super) const DIR: &str = "log";
 /// Start of the slots of a segment.
@@ -175,10 +176,17 @@ fn former() -> SimulatedDisk {
     bytes.resize(9000, 0);
     let layout = Layout { slots_at: 0, slots_bytes: 0, records_at: 4096, capacity: 9000 };
     bytes[..512].copy_from_slice(&header(1, layout).encode());
-    disk.paths().iter().filter(|path| path.extension().is_some_and(|name| name == "segment")).for_each(|path| {
+    segments(&disk).iter().for_each(|path| {
         disk.put(path, bytes.clone());
     });
     disk
+}
+
+/// The segments with a header: one that was named ahead has none yet.
+fn segments(disk: &SimulatedDisk) -> Vec<PathBuf> {
+    let is_used = |path: &PathBuf| disk.contents(path).is_some_and(|bytes| bytes.starts_with(b"QUORSEGM"));
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|name| name == "segment");
+    disk.paths().into_iter().filter(is_segment).filter(is_used).collect()
 }
 
 /// A torn write at the end, and an entry with a lost record before.
@@ -188,8 +196,7 @@ fn torn() -> SimulatedDisk {
     writer.append(1, 3, 200);
     writer.append(2, 4, 90);
     drop(writer);
-    let path = disk.paths().into_iter().rfind(|path| path.extension().is_some_and(|name| name == "segment"));
-    let path = path.expect("there is a segment");
+    let path = segments(&disk).pop().expect("there is a segment");
     let bytes = disk.contents(&path).expect("it is there");
     let lost = Bytes::from(vec![1u8; 16]);
     let at = bytes.windows(4).rposition(|window| window == b"MARK").expect("there is a mark") + 100;
