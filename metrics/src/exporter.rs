@@ -1,97 +1,186 @@
-//! The link between the catalogue and `metrics-exporter-prometheus`, which holds all values and
-//! writes the page.
+//! The series of a process and their page. Handles of the `metrics` crate hold the values; the texts
+//! of a series are made when it is registered, with `metrics-exporter-prometheus`.
 //!
-//! **Invariant:** every registered metric is in the catalogue. So every histogram has its buckets
-//! (the exporter would render one without buckets as a summary) and every series its help text.
+//! A page is made of the values as they are, in one pass. Its lock is held only while the list of
+//! families is copied, and recording takes none.
 
-use crate::catalogue::{CATALOGUE, Kind, Metric};
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use crate::{
+    catalogue::{Kind, Metric},
+    histogram::Buckets,
+};
+use metrics::{Counter, Gauge, Histogram, Label};
+use metrics_exporter_prometheus::formatting::{sanitize_label_value, write_help_line, write_type_line};
 use std::{
-    collections::BTreeSet,
-    sync::{Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{
+            AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed},
+        },
+    },
 };
 
 /// All series that are recorded through one [`Metrics`](crate::Metrics).
+#[derive(Default)]
 pub(crate) struct Exporter {
-    recorder: PrometheusRecorder,
-    handle: PrometheusHandle,
-    /// Pairs of a node and a peer of it that left. The recorder keeps a series until the process
-    /// ends, so the page leaves these out.
-    departed: Mutex<BTreeSet<(u64, u64)>>,
+    page: Mutex<Page>,
+    /// The length of the last page in bytes.
+    length: AtomicUsize,
 }
 
-/// The origin of registrations, which the recorder's interface demands and ignores.
-static METADATA: Metadata<'static> = Metadata::new(env!("CARGO_PKG_NAME"), Level::INFO, Some(module_path!()));
+#[derive(Clone, Default)]
+struct Page {
+    /// By name.
+    families: BTreeMap<&'static str, Arc<Family>>,
+    /// Pairs of a node and a peer of it that left. Their handles may still record, so the series stay,
+    /// and the page leaves them out.
+    departed: BTreeSet<(u64, u64)>,
+}
+
+#[derive(Clone)]
+struct Family {
+    /// The lines before the samples.
+    head: String,
+    /// By labels.
+    series: BTreeMap<String, Arc<Series>>,
+}
+
+struct Series {
+    /// The node and the peer; `None` if it has no peer with an id.
+    peer: Option<(u64, u64)>,
+    value: Value,
+}
+
+/// A value, and the lines that show it up to their numbers.
+enum Value {
+    Counter(String, Arc<AtomicU64>),
+    /// The bits of a float.
+    Gauge(String, Arc<AtomicU64>),
+    /// A line for each bucket, for the sum, and for the count.
+    Histogram(Vec<String>, Arc<Buckets>),
+}
 
 impl Exporter {
-    /// Has the buckets and help texts of the catalogue, and no series.
-    pub(crate) fn new() -> Self {
-        let mut builder = PrometheusBuilder::new();
-        for metric in CATALOGUE {
-            if let Kind::Histogram(bounds) = metric.kind {
-                let exactly = Matcher::Full(metric.name.to_owned());
-                builder = builder.set_buckets_for_metric(exactly, bounds).expect("every histogram has a bound");
-            }
-        }
-        let recorder = builder.build_recorder();
-        for Metric { name, kind, help, .. } in CATALOGUE {
-            let (name, help) = ((*name).into(), (*help).into());
-            match kind {
-                Kind::Counter => recorder.describe_counter(name, None, help),
-                Kind::Gauge => recorder.describe_gauge(name, None, help),
-                Kind::Histogram(_) => recorder.describe_histogram(name, None, help),
-            }
-        }
-        Self { handle: recorder.handle(), recorder, departed: Mutex::default() }
-    }
-
-    pub(crate) fn counter(&self, metric: &'static Metric, labels: Vec<Label>) -> Counter {
+    pub(crate) fn counter(&self, metric: &'static Metric, labels: &[Label]) -> Counter {
         debug_assert_eq!(metric.kind, Kind::Counter, "{}", metric.name);
-        self.recorder.register_counter(&Key::from_parts(metric.name, labels), &METADATA)
+        let made = |labels: &str| Value::Counter(line(metric.name, labels), Arc::default());
+        match &self.series(metric, labels, made).value {
+            Value::Counter(_, value) => Counter::from_arc(Arc::clone(value)),
+            Value::Gauge(..) | Value::Histogram(..) => Counter::noop(),
+        }
     }
 
-    pub(crate) fn gauge(&self, metric: &'static Metric, labels: Vec<Label>) -> Gauge {
+    pub(crate) fn gauge(&self, metric: &'static Metric, labels: &[Label]) -> Gauge {
         debug_assert_eq!(metric.kind, Kind::Gauge, "{}", metric.name);
-        self.recorder.register_gauge(&Key::from_parts(metric.name, labels), &METADATA)
+        let made = |labels: &str| Value::Gauge(line(metric.name, labels), Arc::default());
+        match &self.series(metric, labels, made).value {
+            Value::Gauge(_, value) => Gauge::from_arc(Arc::clone(value)),
+            Value::Counter(..) | Value::Histogram(..) => Gauge::noop(),
+        }
     }
 
-    pub(crate) fn histogram(&self, metric: &'static Metric, labels: Vec<Label>) -> Histogram {
+    pub(crate) fn histogram(&self, metric: &'static Metric, labels: &[Label]) -> Histogram {
         debug_assert!(matches!(metric.kind, Kind::Histogram(_)), "{}", metric.name);
-        self.recorder.register_histogram(&Key::from_parts(metric.name, labels), &METADATA)
+        let bounds = if let Kind::Histogram(bounds) = metric.kind { bounds } else { &[] };
+        let made = |labels: &str| {
+            let of = |suffix: &str, labels: &str| line(&format!("{}_{suffix}", metric.name), labels);
+            let ends = bounds.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
+            let lines = ends.map(|end| of("bucket", &format!("{labels},le=\"{end}\"")));
+            Value::Histogram(
+                lines.chain([of("sum", labels), of("count", labels)]).collect(),
+                Arc::new(Buckets::new(bounds)),
+            )
+        };
+        match &self.series(metric, labels, made).value {
+            Value::Histogram(_, value) => Histogram::from_arc(Arc::clone(value)),
+            Value::Counter(..) | Value::Gauge(..) => Histogram::noop(),
+        }
     }
 
-    pub(crate) fn upkeep(&self) {
-        self.handle.run_upkeep();
+    /// The series with these labels: the same one each time.
+    fn series(&self, metric: &Metric, labels: &[Label], made: impl FnOnce(&str) -> Value) -> Arc<Series> {
+        let id = |name| labels.iter().find(|label| label.key() == name)?.value().parse().ok();
+        let peer = id("node").zip(id("peer"));
+        let texts: Vec<_> =
+            labels.iter().map(|label| format!("{}=\"{}\"", label.key(), sanitize_label_value(label.value()))).collect();
+        let labels = texts.join(",");
+        let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
+        let family = page.families.entry(metric.name).or_insert_with(|| Arc::new(Family::of(metric)));
+        if let Some(series) = family.series.get(&labels) {
+            return Arc::clone(series);
+        }
+        let series = Arc::new(Series { peer, value: made(&labels) });
+        Arc::make_mut(family).series.insert(labels, Arc::clone(&series));
+        series
     }
 
     /// Whether the page has the series of this peer of this node.
     pub(crate) fn shows_peer(&self, (node, peer): (u64, u64), shows: bool) {
-        let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
         if shows {
-            departed.remove(&(node, peer));
+            page.departed.remove(&(node, peer));
         } else {
-            departed.insert((node, peer));
+            page.departed.insert((node, peer));
         }
     }
 
-    /// Includes the upkeep: the exporter does it first.
     pub(crate) fn render(&self) -> String {
-        let page = self.handle.render();
-        let departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
-        if departed.is_empty() {
-            return page;
+        let Page { families, departed } = self.page.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_shown = |series: &&Arc<Series>| series.peer.is_none_or(|pair| !departed.contains(&pair));
+        let last = self.length.load(Relaxed);
+        // Numbers grow.
+        let mut page = String::with_capacity(last + last / 16);
+        for family in families.values() {
+            let mut series = family.series.values().filter(is_shown).peekable();
+            if series.peek().is_some() {
+                page.push_str(&family.head);
+                series.for_each(|series| series.value.write(&mut page));
+                page.push('\n');
+            }
         }
-        let is_shown = |line: &&str| peer_of(line).is_none_or(|pair| !departed.contains(&pair));
-        page.split_inclusive('\n').filter(is_shown).collect()
+        self.length.store(page.len(), Relaxed);
+        page
     }
 }
 
-/// The node and the peer of a sample; `None` if it has no peer with an id.
-fn peer_of(line: &str) -> Option<(u64, u64)> {
-    if line.starts_with('#') {
-        return None;
+impl Family {
+    fn of(metric: &Metric) -> Self {
+        let mut head = String::new();
+        write_help_line(&mut head, metric.name, None, None, metric.help);
+        write_type_line(&mut head, metric.name, None, None, metric.kind.as_str());
+        Self { head, series: BTreeMap::new() }
     }
-    let id = |label: &str| line.split_once(label)?.1.split_once('"')?.0.parse().ok();
-    Some((id("node=\"")?, id("peer=\"")?))
+}
+
+impl Value {
+    fn write(&self, page: &mut String) {
+        match self {
+            Self::Counter(line, value) => write(page, line, value.load(Acquire)),
+            Self::Gauge(line, value) => write(page, line, f64::from_bits(value.load(Acquire))),
+            Self::Histogram(lines, value) => {
+                let mut lines = lines.iter();
+                let mut count = 0;
+                // Each count is read once, so that the last bucket is the count of all.
+                for (inside, line) in value.counts().zip(&mut lines) {
+                    count += inside;
+                    write(page, line, count);
+                }
+                lines.next().into_iter().for_each(|line| write(page, line, value.sum()));
+                lines.next().into_iter().for_each(|line| write(page, line, count));
+            }
+        }
+    }
+}
+
+/// A line up to its number.
+fn line(name: &str, labels: &str) -> String {
+    format!("{name}{{{labels}}} ")
+}
+
+fn write(page: &mut String, line: &str, number: impl std::fmt::Display) {
+    page.push_str(line);
+    // Writing to a string does not fail.
+    let _ = writeln!(page, "{number}");
 }

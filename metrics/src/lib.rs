@@ -23,12 +23,8 @@
 //! - [`labels`](self#enums) are closed sets, which bounds the number of series by the number of
 //!   nodes in the process times the number of their peers. No text from a client or from an
 //!   unauthenticated node becomes a series.
-//! - Recording uses handles of the `metrics` crate that were registered in advance with a recorder
-//!   of `metrics-exporter-prometheus`, which also renders the page: no lock and no lookup. A
-//!   counter or a gauge costs a few atomic operations. A histogram keeps every observation until
-//!   the next upkeep, so hot paths record one observation per batch.
-//! - **Call [`NodeMetrics::upkeep`] every few seconds** in every process that has a node. Without
-//!   upkeep and without scrapes the observations of histograms accumulate in memory.
+//! - Recording uses handles of the `metrics` crate that were registered in advance: no lock, no
+//!   lookup, no clock and no memory, one or two atomic operations for each value.
 //!
 //! The crate serves no HTTP (a server answers with [`Metrics::render`] and [`CONTENT_TYPE`]),
 //! measures no durations, starts no thread and installs no global recorder: two `Metrics` are
@@ -37,6 +33,7 @@
 pub mod catalogue;
 mod exporter;
 mod handles;
+mod histogram;
 mod labels;
 
 pub use handles::{NodeMetrics, PeerMetrics};
@@ -65,11 +62,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// An empty set of series. The first call in a process may take up to 200 ms, because the
-    /// exporter's clock calibrates itself.
+    /// An empty set of series.
     #[must_use]
     pub fn new() -> Self {
-        Self { exporter: Arc::new(Exporter::new()), nodes: Arc::default() }
+        Self { exporter: Arc::default(), nodes: Arc::default() }
     }
 
     /// The handles of node `id`; every series has the label `node="id"`. Repeated calls return the
@@ -80,20 +76,11 @@ impl Metrics {
         nodes.entry(id).or_insert_with(|| NodeMetrics::register(&self.exporter, id)).clone()
     }
 
-    /// All series as Prometheus text (format 0.0.4), in no particular order. Also does the upkeep.
-    /// Callable from any thread at any time; recording is not blocked meanwhile.
+    /// All series as Prometheus text (format 0.0.4), in order of their names. Callable from any thread
+    /// at any time; recording is not blocked meanwhile.
     #[must_use]
     pub fn render(&self) -> String {
         self.exporter.render()
-    }
-
-    /// Moves the observations of histograms into their buckets and frees them. An observation takes
-    /// about 16 bytes until then, so **a node calls this every few seconds**
-    /// ([`NodeMetrics::upkeep`]): memory is bounded by the observations between two calls, with or
-    /// without scrapes. Callable from any thread at any time. An observation that another thread
-    /// makes at the same moment may be lost; counts and gauges never are.
-    pub fn upkeep(&self) {
-        self.exporter.upkeep();
     }
 }
 

@@ -30,9 +30,9 @@ impl NodeMetrics {
         self.proposal_stage_n(stage, took, 1);
     }
 
-    /// Records the time that a batch of `count` proposals spent in a stage, or their average. One
-    /// observation for any `count` above 0, because a histogram keeps each until the next upkeep.
-    /// [`NodeMetrics::proposals`] and [`NodeMetrics::batch`] count the proposals.
+    /// Records the time that a batch of `count` proposals spent in a stage, or their average: one
+    /// observation for any `count` above 0. [`NodeMetrics::proposals`] and [`NodeMetrics::batch`]
+    /// count the proposals.
     pub fn proposal_stage_n(&self, stage: ProposalStage, took: Duration, count: u64) {
         if count > 0 {
             self.inner.clients.stages.of(stage).record(took);

@@ -70,12 +70,6 @@ impl NodeMetrics {
         };
         Self { inner: Arc::new(inner) }
     }
-
-    /// Calls [`Metrics::upkeep`](crate::Metrics::upkeep), for all nodes of the process. A node
-    /// calls it every few seconds to bound memory when it is not scraped.
-    pub fn upkeep(&self) {
-        self.inner.exporter.upkeep();
-    }
 }
 
 impl fmt::Debug for NodeMetrics {

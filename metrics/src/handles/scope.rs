@@ -41,7 +41,7 @@ impl Scope {
     }
 
     pub(super) fn counter(&self, metric: &'static Metric) -> Counter {
-        self.exporter.counter(metric, self.labels.clone())
+        self.exporter.counter(metric, &self.labels)
     }
 
     /// A counter of time in two units.
@@ -52,7 +52,7 @@ impl Scope {
     }
 
     pub(super) fn gauge(&self, metric: &'static Metric) -> Gauge {
-        self.exporter.gauge(metric, self.labels.clone())
+        self.exporter.gauge(metric, &self.labels)
     }
 
     pub(super) fn late_gauge(&self, metric: &'static Metric) -> LateGauge {
@@ -65,7 +65,7 @@ impl Scope {
     }
 
     pub(super) fn histogram(&self, metric: &'static Metric) -> Histogram {
-        self.exporter.histogram(metric, self.labels.clone())
+        self.exporter.histogram(metric, &self.labels)
     }
 }
 

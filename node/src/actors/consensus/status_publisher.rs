@@ -13,7 +13,7 @@ use quorate_raft::{
     self as raft, Ballot, Body, ClusterId, Denial, EntryId, Index, NodeId, Outgoing, Phase, Replica, StepDown, Term,
 };
 use quorate_transport::Introduction;
-use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 use tokio::{sync::watch, time::Instant};
 
 /// The published status, and the state behind its metrics.
@@ -29,7 +29,6 @@ pub(super) struct StatusPublisher {
     compared: Compared,
     ballot: Option<OpenBallot>,
     campaign_began: Instant,
-    upkeep_done: Instant,
     /// The time without a leader after which a campaign is about to begin.
     pub(super) silence_ms: Option<u64>,
     /// The voters that elected this node.
@@ -37,10 +36,6 @@ pub(super) struct StatusPublisher {
     metrics: NodeMetrics,
     events: Events,
 }
-
-/// The interval at which measurements are sorted into histograms, so that they take bounded memory
-/// without a scraper.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 struct OpenBallot {
     phase: Phase,
@@ -80,7 +75,6 @@ impl StatusPublisher {
             compared,
             ballot: None,
             campaign_began: now,
-            upkeep_done: now,
             silence_ms: None,
             electors: Vec::new(),
             metrics,
@@ -272,10 +266,6 @@ impl StatusPublisher {
         if let Some(since) = &mut self.leaderless_since {
             self.metrics.leaderless_for(since.elapsed());
             *since = Instant::now();
-        }
-        if self.upkeep_done.elapsed() >= UPKEEP_INTERVAL {
-            self.upkeep_done = Instant::now();
-            self.metrics.upkeep();
         }
     }
 
