@@ -49,9 +49,10 @@ impl Stages {
 
     pub(crate) fn durable(&mut self, durable: Index, metrics: &NodeMetrics, record: &StageRecord) {
         while let Some((_, since)) = self.persisting.pop_front_if(|(last, _)| *last <= durable) {
-            let took = since.elapsed();
+            let now = Instant::now();
+            let took = now.saturating_duration_since(since);
             metrics.proposal_stage(ProposalStage::Persist, took);
-            record.persisted(took);
+            record.persisted(now, took);
         }
     }
 
@@ -136,9 +137,10 @@ pub(crate) struct Measured {
 impl Measured {
     /// The answer has arrived: records all stages.
     pub(crate) fn arrived(self, metrics: &NodeMetrics, record: &StageRecord) {
-        let stages = self.stages(Instant::now());
-        stages.into_iter().for_each(|(stage, took)| metrics.proposal_stage(stage, took));
-        record.answered(stages.map(|(_, took)| took));
+        let now = Instant::now();
+        let stages = self.stages(now);
+        stages.iter().for_each(|(stage, took)| metrics.proposal_stage(*stage, *took));
+        record.answered(now, stages.map(|(_, took)| took));
     }
 
     fn stages(self, now: Instant) -> [(ProposalStage, Duration); 7] {

@@ -15,7 +15,7 @@ const SECONDS: u64 = 10;
 /// The seconds of [`StageTimes::lately`], the present one included.
 const LATELY_SECONDS: u64 = 2;
 /// The unit of the histogram: a duration below it is in the first bucket.
-const UNIT_NANOS: u128 = 256;
+const UNIT_NANOS: u64 = 256;
 /// Four buckets for each doubling, so that a bucket is at most a quarter wider than its lower end;
 /// the last one takes all above 68 s.
 const BUCKETS: usize = 108;
@@ -77,22 +77,22 @@ impl StageRecord {
         Self { begun: Instant::now(), windows: Mutex::default() }
     }
 
-    /// A batch was answered: queue, encode, quorum, commit, apply, reply, and their total.
-    pub(crate) fn answered(&self, stages: [Duration; STAGES]) {
-        let second = self.second();
+    /// A batch was answered now: queue, encode, quorum, commit, apply, reply, and their total.
+    pub(crate) fn answered(&self, now: Instant, stages: [Duration; STAGES]) {
+        let second = self.second(now);
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         windows.stages.iter_mut().zip(stages).for_each(|(window, took)| window.add(second, took));
     }
 
-    /// A batch is durable on this node.
-    pub(crate) fn persisted(&self, took: Duration) {
-        let second = self.second();
+    /// A batch is durable on this node now.
+    pub(crate) fn persisted(&self, now: Instant, took: Duration) {
+        let second = self.second(now);
         self.windows.lock().unwrap_or_else(PoisonError::into_inner).persist.add(second, took);
     }
 
     /// The times, if a batch was answered in the last ten seconds.
     pub(crate) fn times(&self) -> Option<StageTimes> {
-        let second = self.second();
+        let second = self.second(Instant::now());
         let windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         let [queue, encode, quorum, commit, apply, reply, total] = &windows.stages;
         let of = |window: &Window| window.time(second);
@@ -109,8 +109,8 @@ impl StageRecord {
         })
     }
 
-    fn second(&self) -> u64 {
-        self.begun.elapsed().as_secs()
+    fn second(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.begun).as_secs()
     }
 }
 
@@ -122,8 +122,9 @@ pub(crate) struct Window([Slot; SECONDS as usize]);
 struct Slot {
     second: u64,
     count: u32,
-    sum: Duration,
-    longest: Duration,
+    /// Nanoseconds.
+    sum: u64,
+    longest: u64,
     buckets: [u32; BUCKETS],
 }
 
@@ -135,7 +136,7 @@ impl Default for Slot {
 
 impl Slot {
     fn of(second: u64) -> Self {
-        Self { second, count: 0, sum: Duration::ZERO, longest: Duration::ZERO, buckets: [0; BUCKETS] }
+        Self { second, count: 0, sum: 0, longest: 0, buckets: [0; BUCKETS] }
     }
 }
 
@@ -145,11 +146,12 @@ impl Window {
         if slot.second != second {
             *slot = Slot::of(second);
         }
-        slot.count = slot.count.saturating_add(1);
-        slot.sum = slot.sum.saturating_add(took);
-        slot.longest = slot.longest.max(took);
-        let bucket = &mut slot.buckets[bucket_of(took)];
-        *bucket = bucket.saturating_add(1);
+        let nanos = nanos_of(took);
+        slot.count = slot.count.wrapping_add(1);
+        slot.sum = slot.sum.saturating_add(nanos);
+        slot.longest = slot.longest.max(nanos);
+        let bucket = &mut slot.buckets[bucket_of(nanos)];
+        *bucket = bucket.wrapping_add(1);
     }
 
     /// The time of the last ten seconds up to this one; `None` if nothing was observed in them.
@@ -161,7 +163,7 @@ impl Window {
         let is_recent = |slot: &&Slot| slot.count > 0 && slot.second <= second && slot.second + seconds > second;
         let slots = || self.0.iter().filter(is_recent);
         let count = slots().map(|slot| u64::from(slot.count)).sum::<u64>();
-        let mean = slots().map(|slot| slot.sum.as_nanos()).sum::<u128>().checked_div(u128::from(count))?;
+        let mean = slots().map(|slot| slot.sum).fold(0, u64::saturating_add).checked_div(count)?;
         let longest = slots().map(|slot| slot.longest).max()?;
         let rank = (count * 99).div_ceil(100);
         let mut before = 0;
@@ -170,8 +172,9 @@ impl Window {
             if before + inside >= rank {
                 let (from, to) = (start_of(bucket), start_of(bucket + 1));
                 let part = u128::from(to - from) * u128::from(rank - before) / u128::from(inside);
-                let p99 = nanos((u128::from(from) + part) * UNIT_NANOS).min(longest);
-                return Some(StageTime { mean: nanos(mean), p99 });
+                let p99 = u64::try_from((u128::from(from) + part) * u128::from(UNIT_NANOS)).unwrap_or(u64::MAX);
+                let [mean, p99] = [mean, p99.min(longest)].map(Duration::from_nanos);
+                return Some(StageTime { mean, p99 });
             }
             before += inside;
         }
@@ -180,8 +183,8 @@ impl Window {
 }
 
 /// The bucket of a duration: four linear parts of each doubling.
-fn bucket_of(took: Duration) -> usize {
-    let units = u64::try_from(took.as_nanos() / UNIT_NANOS).unwrap_or(u64::MAX);
+fn bucket_of(nanos: u64) -> usize {
+    let units = nanos / UNIT_NANOS;
     let Some(octave) = units.checked_ilog2().filter(|octave| *octave >= 2) else { return units as usize };
     let part = (units >> (octave - 2)) & 3;
     (4 * (octave as usize - 1) + part as usize).min(BUCKETS - 1)
@@ -193,8 +196,8 @@ fn start_of(bucket: usize) -> u64 {
     if octave == 0 { bucket as u64 } else { (4 + bucket as u64 % 4) << (octave - 1) }
 }
 
-fn nanos(nanos: u128) -> Duration {
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+fn nanos_of(took: Duration) -> u64 {
+    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -208,11 +211,11 @@ mod tests {
     fn each_bucket_begins_where_the_one_before_ends_and_is_at_most_a_quarter_wide() {
         for bucket in 0..BUCKETS {
             let (from, to) = (start_of(bucket), start_of(bucket + 1));
-            let at = |units: u64| bucket_of(nanos(u128::from(units) * UNIT_NANOS));
+            let at = |units: u64| bucket_of(units * UNIT_NANOS);
             assert_eq!((at(from), at(to - 1)), (bucket, bucket));
             assert!(from < 4 || (to - from) * 4 <= from, "{from} to {to}");
         }
-        assert_eq!(bucket_of(Duration::MAX), BUCKETS - 1);
+        assert_eq!(bucket_of(nanos_of(Duration::MAX)), BUCKETS - 1);
     }
 
     #[test]
@@ -248,13 +251,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_means_of_the_stages_sum_to_that_of_the_whole_and_end_ten_seconds_after_the_last_batch() {
         let record = StageRecord::new();
-        record.persisted(US(700));
+        record.persisted(Instant::now(), US(700));
         assert_eq!(record.times(), None, "nothing was answered");
         for scale in 1..=40 {
             let stages = [80, 30, 960, 20, 50, 100].map(|us| US(us) * scale);
             let total = stages.iter().sum();
             let [queue, encode, quorum, commit, apply, reply] = stages;
-            record.answered([queue, encode, quorum, commit, apply, reply, total]);
+            record.answered(Instant::now(), [queue, encode, quorum, commit, apply, reply, total]);
             tokio::time::advance(Duration::from_millis(100)).await;
         }
         let times = record.times().expect("answered");

@@ -253,7 +253,7 @@ impl Handler<Acknowledged> for Replicator {
         self.rule_now(ctx, |replication, now, out| replication.acknowledged(now, epoch, matched, out));
         if let Some(took) = self.unacknowledged.acknowledged(epoch, matched) {
             self.metrics.acknowledged(took);
-            self.acknowledged.add(self.clock.now().0.as_secs(), took);
+            self.acknowledged.add(self.unacknowledged.now.0.as_secs(), took);
         }
         self.heartbeat_if_due();
     }
