@@ -284,7 +284,7 @@ catalogue! {
     MAILBOX_DEPTH: GAUGE, Count, "quorate_actor_mailbox_depth" {COUNTED_MAILBOX},
         "Messages in the actor's mailbox when the last measuring message entered it; absent before the first, and for a storage actor that does not count.";
     MAILBOX_WAIT: LATENCY, Seconds, "quorate_actor_mailbox_wait_seconds" {ACTOR},
-        "Time that a measuring message waited in the actor's mailbox, behind the messages before it; one per heartbeat interval and actor while it runs, for consensus up to four.";
+        "Time that a measuring message waited in the actor's mailbox, behind the messages before it; one per heartbeat interval and actor while it runs, or every twenty intervals while it has nothing to do.";
     ACTOR_BUSY: COUNTER, Seconds, "quorate_actor_busy_seconds_total" {ACTOR},
         "Time of the actor's turns on its thread, in whole seconds; of log_writer and applier with their waits for the disk and the state machine, of peer_link with the tasks that read and write connections.";
     ACTOR_BUSY_MS: COUNTER, Milliseconds, "quorate_actor_busy_milliseconds_total" {ACTOR}, "The same in whole milliseconds.";

@@ -72,6 +72,7 @@ impl StorageObserver for ObservedStorage {
 /// Records the reports of the network.
 pub(crate) struct ObservedNetwork {
     node: NodeMetrics,
+    load: Load,
     /// The metrics of each member, so that a write needs no lookup by name.
     peers: RwLock<BTreeMap<NodeId, Peer>>,
 }
@@ -83,8 +84,8 @@ struct Peer {
 }
 
 impl ObservedNetwork {
-    pub(crate) fn new(node: NodeMetrics) -> Self {
-        Self { node, peers: RwLock::default() }
+    pub(crate) fn new(node: NodeMetrics, load: Load) -> Self {
+        Self { node, load, peers: RwLock::default() }
     }
 
     /// Shows the series of these members, and ends those of others.
@@ -136,8 +137,8 @@ impl NetworkObserver for ObservedNetwork {
         self.with(peer, |peer| peer.metrics.sent(took));
     }
 
-    fn link_turn(&self, took: Duration) {
-        self.node.actor_busy(metrics::ActorName::PeerLink, took);
+    fn link_turn(&self, turn: &mut dyn FnMut()) {
+        self.load.turn(metrics::ActorName::PeerLink, turn);
     }
 
     fn dropped(&self, peer: Option<NodeId>, reason: DropReason) {

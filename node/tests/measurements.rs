@@ -273,8 +273,14 @@ fn scraped(each: Duration) -> Scraped {
                 late: after.2 - before.2,
             }
         };
-        // The first load creates the last series.
-        sleep(MS(300)).await;
+        // The first load creates the last series: depths of the mailboxes that are counted, three a node.
+        let depths = || cluster.metrics.render().matches("\nquorate_actor_mailbox_depth{").count();
+        let complete = async {
+            while depths() < 9 {
+                sleep(MS(10)).await;
+            }
+        };
+        soon("every series", complete).await;
         let whole = series(&cluster.metrics.render());
         let without = phase(&mut |each| std::thread::sleep(each)).await;
         let (mut took, mut cpu, mut bytes) = (Vec::new(), Vec::new(), 0);

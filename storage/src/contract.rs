@@ -329,7 +329,7 @@ pub struct Remember {
     pub members: Vec<(NodeId, Index)>,
 }
 
-/// `Consensus` → storage, once a heartbeat interval: measures how long a message waits in the mailbox.
+/// `Consensus` → storage, once a heartbeat interval at most: measures how long a message waits in the mailbox.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Probe(Box<dyn FnOnce() + Send>);

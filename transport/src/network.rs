@@ -441,15 +441,18 @@ impl ReloadResult {
     }
 }
 
-/// An observer of a network, for metrics. Every method does nothing by default.
+/// An observer of a network, for metrics. No method measures anything by default.
 pub trait NetworkObserver: Send + Sync + 'static {
     /// Frames of this many bytes were sent or received on a lane.
     fn bytes(&self, _peer: NodeId, _direction: Direction, _lane: Lane, _bytes: u64) {}
     /// Entries for a peer were written to its connection, this long after they were queued: once for
     /// all that were written at once, the time of the first.
     fn wrote_entries(&self, _peer: NodeId, _took: Duration) {}
-    /// An actor or a task that drives links had a turn on the node's thread.
-    fn link_turn(&self, _took: Duration) {}
+    /// An actor or a task that drives links has a turn on the node's thread: this one, to be called
+    /// once. For a measurement of the turn.
+    fn link_turn(&self, turn: &mut dyn FnMut()) {
+        turn();
+    }
     /// A connection attempt ended. `peer` is `None` where no identity was proved.
     fn connection(&self, _peer: Option<NodeId>, _result: ConnectionResult) {}
     /// A message to or from a peer was dropped.

@@ -37,6 +37,8 @@ pub(crate) struct ElectionTimer {
     timeout: (Duration, Duration),
     random: SmallRng,
     armed: Option<Armed>,
+    /// Measurements of the thread so far. It wraps.
+    looks: u8,
     /// When a leader was last heard; the start of the node before the first one.
     heard: Instant,
     /// The interval between two measurements of the thread.
@@ -73,6 +75,8 @@ impl ElectionTimer {
     /// The allowance for excused stalls, in longest election timeouts. Once it is used up, only
     /// half of a further stall is excused.
     const EXCUSED_TIMEOUTS: u32 = 2;
+    /// The measurements of the thread in a heartbeat interval.
+    const LOOKS: u8 = 4;
 
     pub(crate) fn new(
         (timed_out, stalled, probed): (Recipient<ElectionTimeout>, Recipient<Stalled>, Recipient<Probe>),
@@ -91,8 +95,9 @@ impl ElectionTimer {
             timeout,
             random,
             armed: None,
+            looks: 0,
             heard: now,
-            look_every: timing.heartbeat_interval / 4,
+            look_every: timing.heartbeat_interval / u32::from(Self::LOOKS),
             due: now,
             stalls: Stalls::new(timeout.1 * Self::EXCUSED_TIMEOUTS, timing.heartbeat_interval, now),
             metrics,
@@ -129,7 +134,10 @@ impl ElectionTimer {
                 armed.stalled(now, woke.excused, self.look_every);
             }
         }
-        if let Some(probe) = self.load.probe(ActorName::Consensus) {
+        self.looks = self.looks.wrapping_add(1);
+        if self.looks.is_multiple_of(Self::LOOKS)
+            && let Some(probe) = self.load.probe(ActorName::Consensus)
+        {
             self.probed.do_send(probe);
         }
         if let Some(report) = self.stalls.report(now) {

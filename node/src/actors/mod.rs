@@ -233,7 +233,7 @@ pub(crate) async fn launch<M: StateMachine>(
         skips,
     };
     let to_consensus = consensus.clone();
-    let observed = Arc::new(ObservedNetwork::new(metrics.clone()));
+    let observed = Arc::new(ObservedNetwork::new(metrics.clone(), load.clone()));
     observed.peers_are(&replica.peers());
     let network_context = NetworkContext {
         cluster: cluster.clone(),

@@ -5,11 +5,9 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
-    time::Instant,
 };
 
-/// A task whose turns are measured: two looks at a clock for each. In real time also where tests
-/// pause the clock of the runtime.
+/// A task whose turns the observer measures.
 pub(super) struct Measured {
     task: Pin<Box<dyn Future<Output = ()>>>,
     shared: Rc<Shared>,
@@ -25,9 +23,9 @@ impl Future for Measured {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let began = Instant::now();
-        let polled = self.task.as_mut().poll(cx);
-        self.shared.observer.link_turn(began.elapsed());
+        let Self { task, shared } = &mut *self;
+        let mut polled = Poll::Pending;
+        shared.observer.link_turn(&mut || polled = task.as_mut().poll(cx));
         polled
     }
 }

@@ -532,8 +532,9 @@ impl NetworkObserver for Counts {
         self.add("wrote_entries", "", 1);
     }
 
-    fn link_turn(&self, _: Duration) {
+    fn link_turn(&self, turn: &mut dyn FnMut()) {
         self.add("link_turn", "", 1);
+        turn();
     }
 
     fn certificate_expires(&self, at_unix_seconds: u64) {

@@ -10,7 +10,7 @@ impl Consensus {
     /// Once a heartbeat interval.
     pub(super) fn measure_load(&self) {
         let (load, roles) = (&self.node.load, &self.roles);
-        load.count_turns();
+        load.look();
         probe(load, ActorName::ElectionTimer, &roles.timer);
         probe(load, ActorName::Reporter, &roles.reporter);
         probe(load, ActorName::SnapshotReceiver, &self.snapshots.receiver);
