@@ -7,7 +7,7 @@
 //! | [`Append`] | a leader's `Replicator` | its peer | replicates entries, or probes where the logs agree | §5.3 |
 //! | [`AppendReply`] | a follower | the leader | entries are durable, or the logs do not agree there | §5.3 |
 //! | [`Heartbeat`] | a leader's `Replicator` | its peer | leadership, the commit index, a read round | §5.2, thesis §6.4 |
-//! | [`HeartbeatReply`] | a follower | the leader | it still follows, and for how long it grants no vote: counted by check-quorum, read index and lease | thesis §6.4 |
+//! | [`HeartbeatReply`] | a follower | the leader | it still follows, and for how long it grants no vote: counted by check-quorum, read index and lease. Also the answer to an append of an old term | thesis §6.4 |
 //! | [`Body::Propose`] | a node with clients | the leader | forwards their commands | §8 |
 //! | [`Body::ProposeReply`] | the leader | that node | their outcomes | §8 |
 //! | [`Body::ReadIndex`] | a node with readers | the leader | asks for an index to read at | thesis §6.4 |

@@ -117,7 +117,8 @@ struct InFlight {
 }
 
 impl Progress {
-    /// An epoch that no append ever has: in the answer to an append of an earlier term.
+    /// An epoch of no replication: in the answer to a heartbeat that names more than the log has,
+    /// and in a proof that logs diverged.
     pub const NO_EPOCH: u64 = 0;
 
     /// A follower of which nothing is known yet. The first append probes for `log_last`, the

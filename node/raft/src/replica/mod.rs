@@ -58,8 +58,7 @@ pub use state::{Replica, Role};
 use crate::{
     ids::{Moment, NodeId, Term},
     lease::Promise,
-    message::{AppendOutcome, AppendReply, Body, HeartbeatReply, Message, TimeoutNow},
-    progress::Progress,
+    message::{Body, HeartbeatReply, Message, TimeoutNow},
     reads::Reads,
 };
 use alloc::vec::Vec;
@@ -87,7 +86,7 @@ impl Replica {
             _ => {}
         }
         if term < self.term() {
-            return self.answer_stale(now, from, body, out);
+            return self.answer_stale(now, from, &body, out);
         }
         if term > self.term() {
             self.adopt(now, from, term, out);
@@ -188,20 +187,12 @@ impl Replica {
     /// Answers a request of an old term, so that its sender learns of the new one.
     ///
     /// The answer carries the new term, and the sender may lead in that by now. So the answer names
-    /// no epoch and no round of the old leadership, which a new one could take for its own.
-    fn answer_stale(&mut self, now: Moment, to: NodeId, body: Body, out: &mut Vec<Effect>) {
-        match body {
-            Body::Append(append) => {
-                let previous = append.previous.index;
-                let (conflict, last) = (self.log.conflict_at(previous), self.log.last().index);
-                let outcome = AppendOutcome::Rejected { previous, conflict, last, log_last: last };
-                self.say(now, to, Body::AppendReply(AppendReply { epoch: Progress::NO_EPOCH, outcome }), out);
-            }
-            Body::Heartbeat(_) => {
-                let reply = HeartbeatReply { round: Reads::NO_ROUND, promise: Promise::NONE };
-                self.say(now, to, Body::HeartbeatReply(reply), out);
-            }
-            _ => {}
+    /// no round of the old leadership, which a new one could take for its own. Nor does it name the
+    /// end of the log, which may be far behind once the new leadership hears of it.
+    fn answer_stale(&mut self, now: Moment, to: NodeId, body: &Body, out: &mut Vec<Effect>) {
+        if matches!(body, Body::Append(_) | Body::Heartbeat(_)) {
+            let reply = HeartbeatReply { round: Reads::NO_ROUND, promise: Promise::NONE };
+            self.say(now, to, Body::HeartbeatReply(reply), out);
         }
     }
 }

@@ -1,15 +1,15 @@
 //! Replication and commit.
 
 use quorate_raft::{
-    AppendOutcome, Body, Credit, Entries, HardState, Index, Kind, Message, NodeId, Progress, ProgressState, Replica,
-    Role, Term,
+    AppendOutcome, Body, Credit, Entries, HardState, Index, Kind, Message, NodeId, Progress, ProgressState, Promise,
+    Reads, Replica, Role, Term,
 };
 use quorate_world::{
     disk::Disk,
     events::Event,
     fixtures::{
-        append, at, batch, disk_of, hear, id, lead, log_of, persist_all, persists, replica, sent, settings, terms,
-        voters,
+        append, at, batch, disk_of, hear, id, lead, log_of, persist_all, persists, promising, replica, sent, settings,
+        terms, voters,
     },
     node::Note,
     rules::Rules,
@@ -95,8 +95,8 @@ fn a_stale_rejection_rewinds_nothing() {
     let mut follower = replica(2, 3, 7, None, &[1]);
     let effects = hear(&mut follower, at(0), 1, 5, append(1, id(4, 5), 0, None));
     let answer = &sent(&effects)[0].message;
-    let Body::AppendReply(reply) = answer.body else { panic!("an answer to the append") };
-    assert_eq!((answer.term, reply.epoch), (Term(7), Progress::NO_EPOCH), "its sender may lead term 7 by now");
+    let no_word_of_its_log = promising(Reads::NO_ROUND, Promise::NONE);
+    assert_eq!((answer.term, &answer.body), (Term(7), &no_word_of_its_log), "its sender may lead term 7 by now");
 
     let mut progress = Progress::new(at(0), Index(5), Credit::default());
     progress.send(at(0), id(5, 1), None).expect("a probe");
