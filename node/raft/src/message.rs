@@ -151,7 +151,8 @@ pub struct Vote {
     pub phase: Phase,
     /// The campaign number of the request.
     pub campaign: u64,
-    /// The reason against it; `None` if the vote is granted. No rule reads which reason it is.
+    /// The reason against it; `None` if the vote is granted. Only a new candidate reads which reason
+    /// it is.
     pub denial: Option<Denial>,
 }
 

@@ -92,6 +92,9 @@ impl Replica {
             Phase::Vote => matches!(self.role, Role::Candidate),
         };
         if asked && vote.campaign == self.campaign {
+            if vote.phase == Phase::PreVote && self.gives_way_to_leader(&vote) {
+                return self.step_down(StepDown::Denied, out);
+            }
             out.push(Effect::CountVote { campaign: self.campaign, voter: from, denial: vote.denial });
             if vote.phase == Phase::PreVote && self.was_last_answer(from) {
                 self.stand_for_election(now, false, out);

@@ -8,6 +8,14 @@
 //! member that comes with less is told so ([`Body::Emptied`]), is neither elected nor brought up to
 //! date, is reported, and stops.
 //!
+//! A message with less may be old: it waited in a cut link while its sender acknowledged more. So
+//! there are two ways to a report:
+//!
+//! - A leader names a member by an answer that proves the loss ([`Replica::proves_loss`]). So a
+//!   voter that leads, or protects a leader, only denies its vote to a candidate with less.
+//! - Any other voter names a candidate by its request, and tells it: no leader may be left to do
+//!   so.
+//!
 //! A leader knows the holdings of its own leadership exactly. It tells them to all members
 //! ([`Body::Holdings`]) every [`Replica::HOLDINGS_EVERY`], so that a later leader, or a survivor,
 //! knows them too.
@@ -21,15 +29,23 @@
 //!
 //! **Invariant:** a holding is a fact about the past, so neither delay nor repetition of a message
 //! makes it wrong.
+//!
+//! # Limits
+//!
+//! A sound member is named if an old request of it arrives where no leader is heard any more, and
+//! the voter knows of later acknowledgements. No rule can exclude that: the first request of an
+//! emptied member equals, to the last byte, the first one that this member ever sent. Only the
+//! report is wrong; the member goes on.
 
 use super::{
     effect::{Effect, MessageRefusal, Violation},
     leadership::Leadership,
+    observation::Denial,
     state::{Replica, Role},
 };
 use crate::{
     ids::{EntryId, Index, Moment, NodeId},
-    message::{AppendOutcome, AppendReply, Body, Emptied, Holdings},
+    message::{AppendOutcome, AppendReply, Body, Emptied, Holdings, Vote},
     progress::Progress,
     quorum,
 };
@@ -142,8 +158,18 @@ impl Replica {
         self.remember(others.chain(here).collect(), out);
     }
 
-    /// Whether `member`, whose log ends at `last`, had more than that, or had a log and comes as a
-    /// new one. Then it is told.
+    /// The holding of `member`, whose log ends at `last`, if it had more than that, or had a log and
+    /// comes as a new one.
+    pub(super) fn held_more(&mut self, member: NodeId, last: Index, is_new: bool) -> Option<Index> {
+        let held = self.holding_of(member)?;
+        if last >= held && !is_new {
+            self.guard.lost.remove(&member);
+            return None;
+        }
+        Some(held)
+    }
+
+    /// The same, and the member is told.
     ///
     /// The message may be old; then the member knows better and goes on. It is told all the same,
     /// and its request is refused.
@@ -155,11 +181,7 @@ impl Replica {
         is_new: bool,
         out: &mut Vec<Effect>,
     ) -> bool {
-        let Some(held) = self.holding_of(member) else { return false };
-        if last >= held && !is_new {
-            self.guard.lost.remove(&member);
-            return false;
-        }
+        let Some(held) = self.held_more(member, last, is_new) else { return false };
         self.say(now, member, Body::Emptied(Emptied { known_at: held }), out);
         true
     }
@@ -173,7 +195,7 @@ impl Replica {
     /// Whether an answer in this epoch that names less than the member held proves a loss. A member
     /// that lost data was restarted, so a later epoch began; an answer of an epoch in which it
     /// acknowledged an append may have been repeated, or overtaken. An answer without an epoch is
-    /// one to a heartbeat, which never names more than the member acknowledged.
+    /// one to a heartbeat, which never names more than the member has acknowledged by then.
     pub(super) fn proves_loss(&self, member: NodeId, epoch: u64) -> bool {
         let acknowledged = self.guard.acknowledged.get(&member).copied().unwrap_or_default();
         epoch == Progress::NO_EPOCH || (self.term(), epoch) > acknowledged
@@ -241,6 +263,16 @@ impl Replica {
             self.guard.waits_in = Some(self.campaign);
         }
         waits
+    }
+
+    /// Whether this new member gives its campaign up, and waits again in the next one: a voter that
+    /// hears a leader leaves it to that leader to find a loss, so it does not say what it remembers.
+    pub(super) fn gives_way_to_leader(&mut self, vote: &Vote) -> bool {
+        let gives_way = self.guard.is_new && matches!(vote.denial, Some(Denial::HearsLeader { .. }));
+        if gives_way {
+            self.guard.waits_in = None;
+        }
+        gives_way
     }
 
     /// A voter answered a pre-vote. Returns whether that was the last answer that this new

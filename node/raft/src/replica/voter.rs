@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     ids::{EntryId, Index, Moment, NodeId, Term},
-    message::{Body, Message, Outgoing, Phase, RequestVote, Vote},
+    message::{Body, Emptied, Message, Outgoing, Phase, RequestVote, Vote},
 };
 use alloc::vec::Vec;
 
@@ -30,23 +30,28 @@ impl Replica {
         if self.tells_removed(now, from, request.last, out) {
             return observe(from, term, request, Some(Denial::Removed), out);
         }
-        if self.comes_with_less(now, from, request.last.index, request.last.index == Index(0), out) {
-            // This answer may stop the candidate before the leader hears of its loss.
-            self.name_lost(from, request.last.index, out);
+        let last = request.last.index;
+        let held = self.held_more(from, last, last == Index(0));
+        // A leader finds a loss by its own appends. This request may be old and proves none, and a
+        // candidate that is told could stop before the leader names it.
+        let is_led = self.is_leader() || self.refuses_elections(now);
+        if let Some(known_at) = held.filter(|_| !is_led) {
+            self.say(now, from, Body::Emptied(Emptied { known_at }), out);
+            self.name_lost(from, last, out);
             observe(from, term, request, Some(Denial::LostData), out);
             return self.deny(now, from, request, Denial::LostData, out);
         }
         if request.phase == Phase::Vote {
             // The candidate's vote for itself is durable, and its log with it: if it comes without
             // a log later, it lost it. A pre-candidate may have nothing on its disk yet.
-            self.learn_log_of(from, request.last.index, out);
+            self.learn_log_of(from, last, out);
         }
-        let refuses = self.refuses_elections(now);
-        let by_transfer = request.by_transfer && self.may_be_told_to_campaign(from);
+        let refuses = self.refuses_elections(now) || held.is_some();
+        let by_transfer = request.by_transfer && held.is_none() && self.may_be_told_to_campaign(from);
         // A node that may have been emptied must not take part in decisions about entries that it
         // may once have acknowledged. It votes only for an empty log, and not while it waits to be
         // added: then it is not one of the members with which a cluster begins.
-        let begins = request.last.index == Index(0) && !self.membership().is_empty();
+        let begins = last == Index(0) && !self.membership().is_empty();
         let may_judge = !self.guard.is_new || begins;
         let up_to_date = may_judge && is_up_to_date(request.last, self.log.last());
         // Otherwise entries and snapshots of that leader would stop this node's state machine.

@@ -2,17 +2,20 @@
 //! directory, a lost majority.
 
 use quorate_raft::{
-    AppendOutcome, AppendReply, Body, Effect, Emptied, Holdings, Index, NodeId, Phase, Replica, Term, Violation,
+    AppendOutcome, AppendReply, Body, Denial, Effect, Emptied, Holdings, Index, NodeId, Phase, Replica, RequestVote,
+    Role, Term, Violation, Vote,
 };
 use quorate_world::{
     disk::Disk,
     events::Event,
     fixtures::{
-        append, append_reply, at, batch, disk_of, halted, hear, heartbeat, id, lead, log_of, persist_all, persists,
-        promised, replica, request_vote, sent, settings, snapshot_chunk, snapshot_of, terms, vote_reply, voters,
+        append, append_reply, at, batch, disk_of, halted, hear, heartbeat, id, lead, log_of, opened, persist_all,
+        persists, promised, replica, request_vote, sent, settings, snapshot_chunk, snapshot_of, terms, vote,
+        vote_reply, voters,
     },
+    node::Note,
     rules::Rules,
-    world::World,
+    world::{Envelope, World},
 };
 
 /// A leader of three with entries 1 to 3, the last of its own term, all committed and held
@@ -83,6 +86,117 @@ fn a_late_rejection_names_no_member_that_acknowledged_more_in_the_same_epoch() {
     let Body::AppendReply(rejection) = rejected(1, 1) else { panic!("a reply") };
     let again = hear(&mut leader, at(3), 3, 2, Body::AppendReply(AppendReply { epoch: 2, ..rejection }));
     assert_eq!(named(&again), [(3, 1, 3, false)]);
+}
+
+/// An append of an old term waited in a cut link. Its sender leads the new term when it hears the
+/// answer, and the follower has acknowledged more meanwhile.
+#[test]
+fn a_late_answer_to_an_append_of_an_old_term_names_no_member() {
+    let mut leader = leader_of_three();
+    let mut follower = replica(3, 3, leader.term().0, None, &[1]);
+    let effects = hear(&mut follower, at(1), 1, 1, append(7, id(2, 1), 2, None));
+    let [answer] = sent(&effects)[..] else { panic!("{effects:?}") };
+    assert_eq!(answer.message.term, leader.term());
+    let effects = hear(&mut leader, at(2), 3, answer.message.term.0, answer.message.body.clone());
+    assert_eq!((told(&effects), named(&effects)), (vec![], vec![]));
+}
+
+/// A request of before a cut arrives after the heal, at the leader and at a voter, and its sender
+/// has acknowledged more since.
+#[test]
+fn a_delayed_pre_vote_after_a_heal_names_and_tells_no_member() {
+    let mut world = World::new(3);
+    world.elect(1);
+    world.propose(1, 1);
+    world.pass(400);
+    world.must(Event::Timeout(NodeId(3)));
+    let is_request = |envelope: &Envelope| matches!(envelope.message.body, Body::RequestVote(_));
+    let delayed: Vec<_> = world.wire.iter().filter(|envelope| is_request(envelope)).cloned().collect();
+    assert_eq!(delayed.len(), 2, "one to each voter");
+    world.wire.clear();
+    world.beat(1);
+    world.propose(1, 3);
+    world.pass(5_000);
+    world.beat(1);
+    let held = |of: u64| world.replica(of).holding_of(NodeId(3)).expect("known");
+    assert!(held(1) == Index(5) && held(2) == Index(5), "both know of more than the requests name");
+    world.notes.clear();
+    world.wire.extend(delayed);
+    let arrived = world.settle();
+    assert!(arrived.iter().all(|(_, _, message)| !matches!(message.body, Body::Emptied(_))), "{arrived:?}");
+    assert!(!world.notes.iter().any(|(_, note)| matches!(note, Note::DataLost { .. })), "{:?}", world.notes);
+    assert!(world.replica(1).is_leader());
+}
+
+/// Whether its request is old or its disk lost entries, it is not elected.
+#[test]
+fn a_candidate_with_less_is_denied_by_a_leader_and_by_voters_that_hear_one_and_is_left_to_the_leader() {
+    let mut voter = replica(2, 3, 2, None, &[1, 1, 1]);
+    hear(&mut voter, at(0), 1, 2, holdings(&[(1, 3), (2, 3), (3, 3)]));
+    let heard = hear(&mut voter, at(0), 1, 2, heartbeat(1, 3));
+    persist_all(&mut voter, &heard);
+    let leader = leader_of_three();
+    // The last of them leads without a quorum, and has not stepped down yet.
+    for (judge, now) in [(&voter, 100), (&leader, 100), (&leader, 9_000)] {
+        for (phase, by_transfer) in [(Phase::PreVote, false), (Phase::Vote, false), (Phase::Vote, true)] {
+            for last in [id(0, 0), id(2, 6)] {
+                let mut judge = judge.clone();
+                let request = RequestVote { phase, campaign: 1, last, by_transfer, machine_version: 0 };
+                let effects = hear(&mut judge, at(now), 3, 7, Body::RequestVote(request));
+                let [answer] = sent(&effects)[..] else { panic!("{effects:?}") };
+                let Body::Vote(vote) = answer.message.body else { panic!("{answer:?}") };
+                assert_eq!(vote.denial, Some(Denial::HearsLeader { leader: Some(NodeId(1)) }));
+                assert_eq!((judge.term(), named(&effects)), (Term(2), vec![]));
+            }
+        }
+    }
+}
+
+/// Its pre-votes reach the voters before an append of its leader reaches it.
+#[test]
+fn an_emptied_member_that_asks_for_votes_first_is_named_by_its_leader() {
+    let mut world = World::new(3);
+    world.elect(1);
+    world.propose(1, 2);
+    world.pass(5_000);
+    world.beat(1);
+    world.crash(3);
+    world.empty(NodeId(3)).expect("it is down");
+    world.notes.clear();
+    world.wire.clear();
+    world.restart(3);
+    world.must(Event::Timeout(NodeId(3)));
+    let asks = |body: &Body| matches!(body, Body::RequestVote(_));
+    assert!(world.wire.iter().map(|envelope| &envelope.message.body).all(asks), "{:?}", world.wire);
+    world.settle();
+    world.pass(100);
+    world.beat(1);
+    let namer = |(by, note): &(NodeId, Note)| matches!(note, Note::DataLost { member: NodeId(3), .. }).then_some(*by);
+    assert_eq!(world.notes.iter().filter_map(namer).collect::<Vec<_>>(), [NodeId(1)]);
+    assert!(world.running(NodeId(3)).is_none(), "it was told, and stopped");
+}
+
+/// A voter that hears a leader does not say what it remembers, so its answer is not one of those
+/// that a new member waits for.
+#[test]
+fn a_new_candidate_gives_way_to_a_leader_and_waits_for_all_answers_again() {
+    let mut new = Replica::new(NodeId(3), voters(3), Disk::default().recover(), settings());
+    let stands = |effects: &[Effect]| opened(effects).is_some_and(|ballot| ballot.phase == Phase::Vote);
+    let denied = |denial| Body::Vote(Vote { phase: Phase::PreVote, campaign: 1, denial: Some(denial) });
+    let led = denied(Denial::HearsLeader { leader: Some(NodeId(1)) });
+    for (campaign, led) in [(1, Some(led)), (2, None)] {
+        let mut out = Vec::new();
+        new.election_timeout(at(0), Term(0), &mut out);
+        hear(&mut new, at(0), 2, 0, vote(Phase::PreVote, campaign, true));
+        new.election_won(at(0), Term(0), campaign, &mut out);
+        if let Some(led) = led {
+            out.extend(hear(&mut new, at(0), 1, 0, led));
+            assert!(matches!(new.role(), Role::Follower), "{:?}", new.role());
+        }
+        assert!(!stands(&out), "in campaign {campaign}: {out:?}");
+    }
+    let answered = hear(&mut new, at(0), 1, 0, vote(Phase::PreVote, 2, false));
+    assert!(stands(&answered), "the last voter remembers nothing: {answered:?}");
 }
 
 /// Only committed entries are never truncated: an uncommitted tail may rightly be gone, and a
