@@ -142,8 +142,13 @@ impl Walk<'_> {
             Note::Diverged { at, with } => self.say(|| format!("{id} and {with} hold different content at {at}")),
             Note::DataLost { member, last, held } => {
                 self.report.count("lost data named", 1);
-                self.report.count("lost data named of a whole member", u64::from(!self.world.emptied.contains(member)));
                 self.say(|| format!("{id} names {member}, whose log ends at {last} and which held entry {held}"));
+                let is_whole = !self.world.emptied.contains(member);
+                self.report.count("lost data named of a whole member", u64::from(is_whole));
+                // Without a leader an old request can't be told from one of an emptied member.
+                if is_whole && self.world.is_led(id) {
+                    return Err(format!("lost data: {id} is led, and names {member}, whose disk lost nothing"));
+                }
             }
             Note::LeadershipTransferEnded { to } => {
                 self.say(|| format!("{id} leads on: {to} did not take over"));

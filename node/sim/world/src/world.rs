@@ -522,6 +522,13 @@ impl World {
         Ok(())
     }
 
+    /// Whether a node leads, or protects a leader by its own clock.
+    #[must_use]
+    pub fn is_led(&self, id: NodeId) -> bool {
+        let leads = self.running(id).is_some_and(|running| running.replica.is_leader());
+        leads || self.deliveries.protects(id, self.now_of(id))
+    }
+
     /// Checks that a quorum can apply the entries of a node that has just become leader.
     ///
     /// # Errors

@@ -305,6 +305,11 @@ impl DeliveryChecks {
         self.of(id).rounds.forget(token);
     }
 
+    /// Whether a node protects a leader that it heard, or that it made a promise to.
+    pub(crate) fn protects(&self, id: NodeId, now: Moment) -> bool {
+        self.memory(id).protects(now).is_some()
+    }
+
     fn memory(&self, id: NodeId) -> Memory {
         self.nodes.get(id).map_or(Memory::default(), |node| node.memory)
     }
