@@ -261,7 +261,7 @@ async fn members_have_metadata_that_every_node_shows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_that_can_not_be_is_refused_in_one_line_that_names_it() {
     let cluster = cluster_with_joiners(1, 0).await;
-    let list = member(&cluster, &["list"]).await.succeeded();
+    let list = settled_list(&cluster).await;
     let (long, key) = (format!("zone={}", "v".repeat(256)), format!("{}=v", "k".repeat(64)));
     for (args, says) in [
         (&["update", "9", "--label", "zone=a"][..], "not_found: node 9"),
@@ -290,6 +290,18 @@ async fn metadata_that_can_not_be_is_refused_in_one_line_that_names_it() {
         assert_eq!((answer.status, &*answer.code()), (status, code), "{request} {body}: {}", answer.text());
     }
     assert_eq!(member(&cluster, &["list"]).await.succeeded(), list, "nothing has changed");
+}
+
+/// The list of members once no change is in progress: a node publishes its metadata after its start.
+async fn settled_list(cluster: &Running) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let list = member(cluster, &["list"]).await.succeeded();
+        if !list.contains("a change is in progress") {
+            return list;
+        }
+        assert!(Instant::now() < deadline, "{list}");
+    }
 }
 
 /// Waits until every running node lists these members, each with its client address and labels.
