@@ -60,10 +60,9 @@ pub(crate) const UNHEARD_AFTER: Duration = Duration::from_millis(400);
 /// The members through which one that is not heard is asked for. Each of them sends all of its
 /// reports, so that a cut-off member costs no more in a large cluster.
 pub(crate) const RELAYS_MAX: usize = 2;
-/// A node whose newest report is older than so many intervals does not answer.
+/// The age of its newest report after which a node counts as one that does not answer.
 pub(crate) const SILENT_AFTER: Duration = REPORT_EVERY.saturating_mul(10);
-/// A node whose newest report is older than so many intervals does not answer if another node knows
-/// that it failed.
+/// The same for a node of which another one knows that it failed.
 pub(crate) const DOUBTED_AFTER: Duration = REPORT_EVERY.saturating_mul(3);
 /// The most nodes that a request may name; further ones are ignored.
 pub(crate) const WANTED_MAX: usize = 64;

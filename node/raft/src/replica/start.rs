@@ -77,8 +77,8 @@ pub struct Settings {
     /// The most that the clocks of two nodes may drift apart: a lease is shorter than the voters'
     /// promises by this.
     pub clock_drift_max: ClockDrift,
-    /// A node whose disk has been at one write, or whose state machine at one entry, for this long
-    /// neither leads nor campaigns; default 3 s.
+    /// The time after which a node neither leads nor campaigns if its disk is still busy with the
+    /// same write, or its state machine with the same entry; default 3 s.
     pub stall_limit: Duration,
     /// A follower with this many bytes accepted and not yet durable drops further appends;
     /// default 64 MiB.
