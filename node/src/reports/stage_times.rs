@@ -147,11 +147,11 @@ impl Window {
             *slot = Slot::of(second);
         }
         let nanos = nanos_of(took);
-        slot.count = slot.count.wrapping_add(1);
+        slot.count = slot.count.saturating_add(1);
         slot.sum = slot.sum.saturating_add(nanos);
         slot.longest = slot.longest.max(nanos);
         let bucket = &mut slot.buckets[bucket_of(nanos)];
-        *bucket = bucket.wrapping_add(1);
+        *bucket = bucket.saturating_add(1);
     }
 
     /// The time of the last ten seconds up to this one; `None` if nothing was observed in them.
