@@ -60,11 +60,12 @@ pub(crate) async fn in_term<M: StateMachine, T>(
     term: Term,
     step: impl Future<Output = Result<T, Failed>>,
 ) -> Option<Result<T, Failed>> {
-    let mut status = node.status();
+    // Looked at now and then: the status changes with each batch of entries, and to be woken by each
+    // change costs what is measured. A leader that steps down leads no more in this term.
+    let is_led = || leadership(node) == (Some(leader), term);
     let moved = async {
-        if status.wait_for(|now| (now.leader, now.term) != (Some(leader), term)).await.is_err() {
-            // The node has ended, which the step finds.
-            std::future::pending().await
+        while is_led() {
+            sleep(ASKED_EVERY).await;
         }
     };
     tokio::pin!(moved);
@@ -73,8 +74,8 @@ pub(crate) async fn in_term<M: StateMachine, T>(
         () = &mut moved => return None,
         outcome = step => outcome,
     };
-    let settled = if outcome.is_err() { SETTLED_AFTER } else { Duration::ZERO };
-    timeout(settled, moved).await.is_err().then_some(outcome)
+    let is_settled = if outcome.is_err() { timeout(SETTLED_AFTER, moved).await.is_err() } else { is_led() };
+    is_settled.then_some(outcome)
 }
 
 fn leadership<M: StateMachine>(node: &Node<M>) -> (Option<NodeId>, Term) {
