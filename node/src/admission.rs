@@ -72,7 +72,7 @@ impl Admission {
 
     /// The number of requests that are inside.
     pub(crate) fn inside(&self) -> usize {
-        self.capacity.places.load(Ordering::Relaxed)
+        self.capacity.inside()
     }
 
     /// The time until a refused caller may come again: an estimate of when the requests that are
@@ -81,7 +81,15 @@ impl Admission {
         self.published.drain_rate().until_gone(self.inside(), Instant::now())
     }
 
-    fn move_on(&self, rule: fn(&mut DrainRate, Instant)) {
+    /// One request has left. While many leave in a short time, one departure of [`SAMPLED`] looks
+    /// at the clock.
+    fn one_left(&self, Left { departures, inside }: Left) {
+        if inside == 0 || departures.is_multiple_of(SAMPLED) || !self.published.is_fast() {
+            self.move_on(|rate, now| rate.left(departures, now));
+        }
+    }
+
+    fn move_on(&self, rule: impl FnOnce(&mut DrainRate, Instant)) {
         let now = Instant::now();
         // The data are plain numbers, so a poisoned lock is still usable.
         let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
@@ -104,6 +112,10 @@ impl PublishedRate {
         let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.moved_ns.store(ns(rate.moved.saturating_duration_since(self.since)), Ordering::Relaxed);
         self.each_ns.store(rate.each.map_or(u64::MAX, ns), Ordering::Relaxed);
+    }
+
+    fn is_fast(&self) -> bool {
+        u128::from(self.each_ns.load(Ordering::Relaxed)) < FAST.as_nanos()
     }
 
     fn drain_rate(&self) -> DrainRate {
@@ -131,8 +143,8 @@ impl Drop for Permit {
         if let Some(quota) = &self.quota {
             quota.give_back(self.bytes);
         }
-        self.admission.capacity.give_back(self.bytes);
-        self.admission.move_on(DrainRate::left);
+        let left = self.admission.capacity.give_back(self.bytes);
+        self.admission.one_left(left);
     }
 }
 
@@ -140,14 +152,30 @@ impl Drop for Permit {
 /// although there was room for it.
 #[derive(Debug)]
 struct Capacity {
-    places: AtomicUsize,
+    /// The lower half counts the places that are taken, the upper one the departures, which wrap.
+    moves: AtomicU64,
     bytes: AtomicUsize,
     max: (usize, usize),
 }
 
+/// Both counts of `Capacity::moves` after a departure.
+struct Left {
+    departures: u32,
+    inside: u32,
+}
+
 impl Capacity {
+    const ENTRY: u64 = 1;
+    const DEPARTURE: u64 = (1 << 32) - Self::ENTRY;
+
     fn new(places: usize, bytes: usize) -> Self {
-        Self { places: AtomicUsize::new(0), bytes: AtomicUsize::new(0), max: (places, bytes) }
+        // Half of the range, so that refused requests, which are counted for a moment, fit too.
+        let places = places.min(i32::MAX as usize);
+        Self { moves: AtomicU64::new(0), bytes: AtomicUsize::new(0), max: (places, bytes) }
+    }
+
+    fn inside(&self) -> usize {
+        places_of(self.moves.load(Ordering::Relaxed)) as usize
     }
 
     /// Takes a place and the bytes, if there is room. A request that exceeds the bound of bytes is
@@ -155,24 +183,29 @@ impl Capacity {
     fn take(&self, bytes: usize) -> bool {
         let (places_max, bytes_max) = self.max;
         // A full capacity is only read, not written: under overload most requests end here.
-        if self.places.load(Ordering::Relaxed) >= places_max {
+        if self.inside() >= places_max {
             return false;
         }
-        if self.places.fetch_add(1, Ordering::Relaxed) < places_max {
+        if (places_of(self.moves.fetch_add(Self::ENTRY, Ordering::Relaxed)) as usize) < places_max {
             let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
             if bytes == 0 || before == 0 || before.saturating_add(bytes) <= bytes_max {
                 return true;
             }
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
-        self.places.fetch_sub(1, Ordering::Relaxed);
+        self.moves.fetch_sub(Self::ENTRY, Ordering::Relaxed);
         false
     }
 
-    fn give_back(&self, bytes: usize) {
+    fn give_back(&self, bytes: usize) -> Left {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.places.fetch_sub(1, Ordering::Relaxed);
+        let moves = self.moves.fetch_add(Self::DEPARTURE, Ordering::Relaxed).wrapping_add(Self::DEPARTURE);
+        Left { departures: (moves >> 32) as u32, inside: places_of(moves) }
     }
+}
+
+fn places_of(moves: u64) -> u32 {
+    moves as u32
 }
 
 /// The rate at which places become free while at least one is taken.
@@ -185,6 +218,8 @@ struct DrainRate {
     /// not decide alone.
     busy: Duration,
     left: u32,
+    /// The count of departures at the last one that was measured.
+    departures: u32,
     /// The time between departures, as last measured.
     each: Option<Duration>,
 }
@@ -193,10 +228,13 @@ struct DrainRate {
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 /// The busy time that a measurement takes. It is also the wait told before the first measurement.
 const MEASURED_FOR: Duration = Duration::from_millis(100);
+/// If less time than this passes between departures, one of [`SAMPLED`] is measured.
+const FAST: Duration = Duration::from_micros(50);
+const SAMPLED: u32 = 16;
 
 impl DrainRate {
     fn new(now: Instant) -> Self {
-        Self { moved: now, busy: Duration::ZERO, left: 0, each: None }
+        Self { moved: now, busy: Duration::ZERO, left: 0, departures: 0, each: None }
     }
 
     /// The first request entered an empty node: the time before does not count as waiting.
@@ -204,11 +242,17 @@ impl DrainRate {
         self.moved = now;
     }
 
-    fn left(&mut self, now: Instant) {
+    /// `departures` have left by now, in all.
+    fn left(&mut self, departures: u32, now: Instant) {
         self.busy += now.saturating_duration_since(self.moved);
         self.moved = now;
-        self.left += 1;
-        if self.busy >= MEASURED_FOR {
+        // Of two threads the later departure may be measured first.
+        let since = departures.wrapping_sub(self.departures);
+        if since <= u32::MAX / 2 {
+            self.left += since;
+            self.departures = departures;
+        }
+        if self.busy >= MEASURED_FOR && self.left > 0 {
             self.each = Some(self.busy / self.left);
             (self.busy, self.left) = (self.busy / 2, self.left / 2);
         }

@@ -35,7 +35,7 @@ fn it_admits_the_callers_that_a_plain_count_would() {
         }
         inside.clear();
         assert_eq!((admission.inside(), admission.capacity.bytes.load(Ordering::Relaxed)), (0, 0));
-        assert!(clients.iter().all(|ClientQuota(capacity)| capacity.places.load(Ordering::Relaxed) == 0));
+        assert!(clients.iter().all(|ClientQuota(capacity)| capacity.inside() == 0));
     }
 }
 
@@ -62,6 +62,38 @@ async fn a_refused_caller_is_told_when_the_present_ones_will_have_left() {
     assert!(admission.retry_after() <= MEASURED_FOR, "an idle time is no reason to wait");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_refused_caller_is_told_the_same_while_few_of_many_departures_are_measured() {
+    const EACH: Duration = Duration::from_micros(20);
+    let admission = Admission::new(10_000, usize::MAX);
+    let mut inside: std::collections::VecDeque<_> =
+        (0..10_000).map(|_| admission.enter(0, None).expect("room")).collect();
+    // The clock of tokio advances by whole milliseconds.
+    for _ in 0..1_000 {
+        tokio::time::advance(Duration::from_millis(1)).await;
+        for _ in 0..Duration::from_millis(1).div_duration_f64(EACH) as u32 {
+            inside.pop_front();
+            inside.extend(admission.enter(0, None));
+        }
+    }
+    assert!(admission.published.is_fast());
+    let told = admission.retry_after();
+    assert!((190..210).contains(&told.as_millis()), "{told:?}");
+}
+
+#[test]
+fn departures_that_are_measured_out_of_order_are_counted_once() {
+    let now = Instant::now();
+    let mut rate = DrainRate::new(now);
+    for departures in [1, 3, 2, 4] {
+        rate.left(departures, now + Duration::from_millis(u64::from(departures)));
+    }
+    assert_eq!((rate.left, rate.departures), (4, 4));
+    let mut rate = DrainRate { departures: u32::MAX, ..DrainRate::new(now) };
+    rate.left(1, now);
+    assert_eq!((rate.left, rate.departures), (2, 1), "the count wraps");
+}
+
 #[test]
 fn the_more_are_inside_and_the_slower_they_leave_the_longer_is_the_wait() {
     let mut random = SmallRng::seed_from_u64(1);
@@ -70,9 +102,9 @@ fn the_more_are_inside_and_the_slower_they_leave_the_longer_is_the_wait() {
         let mut rate = DrainRate::new(now);
         let mut at = now;
         let step = Duration::from_micros(random.random_range(0..200_000));
-        for _ in 0..random.random_range(0..50) {
+        for departures in 1..random.random_range(1..51) {
             at += step;
-            rate.left(at);
+            rate.left(departures, at);
         }
         let (few, late) = (random.random_range(0..5000), at + Duration::from_micros(random.random_range(0..9_000_000)));
         let wait = rate.until_gone(few, at);
