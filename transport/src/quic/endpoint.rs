@@ -5,6 +5,7 @@ use super::{
     close::Close,
     hello::same_cluster,
     peer_link::QuicLink,
+    reactor::NodeThread,
     reload::{self, InUse, Watched},
     settings::{self, Pace},
     shared::{Shared, Stop},
@@ -13,7 +14,7 @@ use crate::{
     codec::{Encoder, Hello, Limits},
     network::{Introduction, Lane, Link, Links, LocalFuture, NetworkContext, NetworkError},
 };
-use quinn::{Endpoint, Runtime, TokioRuntime};
+use quinn::{Endpoint, Runtime};
 use quorate_raft::NodeId;
 use std::{
     cell::{Cell, RefCell},
@@ -30,13 +31,13 @@ pub(super) fn start(quic: Quic, context: NetworkContext) -> Result<QuicLinks, Ne
     quic.check(&context.cluster, context.node)?;
     let address = quic.options.listen;
     let unusable = |source: std::io::Error| NetworkError::Address { address, problem: source.to_string(), source };
-    let socket = TokioRuntime.wrap_udp_socket(settings::socket(address)?).map_err(unusable)?;
+    let socket = NodeThread.wrap_udp_socket(settings::socket(address)?).map_err(unusable)?;
     let held = Arc::downgrade(&socket);
     let config = quic.endpoint.clone();
     let credentials = InUse::of(&quic.loaded, None, pace);
     let server = quinn::ServerConfig::clone(&credentials.server);
     let watched = Watched::new(&quic.loaded, quic.files, quic.options.reload_every, quic.reloader);
-    let endpoint = Endpoint::new_with_abstract_socket(quic.endpoint, Some(server), socket, Arc::new(TokioRuntime))
+    let endpoint = Endpoint::new_with_abstract_socket(quic.endpoint, Some(server), socket, Arc::new(NodeThread))
         .map_err(unusable)?;
     let local_address = endpoint.local_addr().ok();
     let loaded = &quic.loaded.credentials;

@@ -92,6 +92,7 @@ mod incarnations;
 mod lanes;
 mod outbox;
 mod peer_link;
+mod reactor;
 mod reload;
 mod settings;
 mod shared;

@@ -6,6 +6,7 @@ use super::{
     hello::Refusal,
     incarnations::Incarnations,
     lanes::{Carrier, Side},
+    reactor::NodeThread,
     reload::InUse,
     settings::{self, Pace},
 };
@@ -14,7 +15,7 @@ use crate::{
     network::{ConnectionResult, DropReason, Inbox, NetworkObserver},
 };
 use actix::Recipient;
-use quinn::{Connection, Endpoint, EndpointConfig, TokioRuntime};
+use quinn::{Connection, Endpoint, EndpointConfig};
 use quorate_raft::NodeId;
 use rustls::pki_types::CertificateDer;
 use std::{
@@ -114,7 +115,7 @@ impl Shared {
         let mut spares = self.spares.borrow_mut();
         spares.retain(|spare| spare.open_connections() > 0);
         let socket = settings::socket(SocketAddr::new(self.listen.ip(), 0)).ok()?;
-        let spare = Endpoint::new(self.config.clone(), None, socket, Arc::new(TokioRuntime)).ok()?;
+        let spare = Endpoint::new(self.config.clone(), None, socket, Arc::new(NodeThread)).ok()?;
         spares.push(spare.clone());
         Some(spare)
     }
