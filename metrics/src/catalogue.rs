@@ -289,7 +289,7 @@ catalogue! {
         "Time of the actor's turns on its thread, in whole seconds; of log_writer and applier with their waits for the disk and the state machine, of peer_link with the tasks that read and write connections.";
     ACTOR_BUSY_MS: COUNTER, Milliseconds, "quorate_actor_busy_milliseconds_total" {ACTOR}, "The same in whole milliseconds.";
     EVENT_LOOP_DELAY: LATENCY, Seconds, "quorate_event_loop_delay_seconds",
-        "Delay of a timer on the node's own thread; measured four times per heartbeat interval.";
+        "Delay of a timer on the node's own thread; measured twice per heartbeat interval.";
     LATE_WAKEUPS: COUNTER, Count, "quorate_late_wakeups_total",
         "Times that this timer was 5 ms or more late because the machine was busy or suspended.";
     SHORTAGES: COUNTER, Count, "quorate_shortages_total" {SHORT_OF},

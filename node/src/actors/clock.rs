@@ -28,6 +28,14 @@ impl Clock {
         Both { moment: self.now(), instant: Instant::now() }
     }
 
+    /// The time until the next multiple of `every` since the start. Actors that look at something again and
+    /// again do so at these times, together: each alone would wake an idle thread.
+    pub(crate) fn left_of(self, every: Duration) -> Duration {
+        let every = every.as_nanos().max(1);
+        let left = every - self.started.elapsed().as_nanos() % every;
+        Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX))
+    }
+
     pub(crate) fn now(self) -> Moment {
         Moment(self.started.elapsed() + self.slept_before.until_now())
     }

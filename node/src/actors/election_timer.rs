@@ -5,12 +5,13 @@
 //! wake-up only checks whether the deadline has passed.
 //!
 //! **Time in which the thread did not run does not count as silence of the leader** ([`Stalls`]).
-//! Four times a heartbeat interval the timer wakes and measures how late it is. A stall moves the
+//! Twice in a heartbeat interval the timer wakes and measures how late it is. A stall moves the
 //! deadline, and `Consensus` is told of it first ([`Stalled`]). After a late wake-up the deadline
 //! of a follower is at least one such wake-up away, once for each deadline: messages of the leader
 //! may have arrived during the stall, and are handled first.
 
 use super::{
+    clock::Clock,
     load::Load,
     messages::{Arm, Describe, ElectionTimeout, LeaderHeard, Stalled, Stop, TimerDescribed},
     stalls::{LATE_MIN, Stalls},
@@ -34,6 +35,7 @@ pub(crate) struct ElectionTimer {
     timed_out: Recipient<ElectionTimeout>,
     stalled: Recipient<Stalled>,
     probed: Recipient<Probe>,
+    clock: Clock,
     timeout: (Duration, Duration),
     random: SmallRng,
     armed: Option<Armed>,
@@ -76,11 +78,11 @@ impl ElectionTimer {
     /// half of a further stall is excused.
     const EXCUSED_TIMEOUTS: u32 = 2;
     /// The measurements of the thread in a heartbeat interval.
-    const LOOKS: u8 = 4;
+    const LOOKS: u8 = 2;
 
     pub(crate) fn new(
         (timed_out, stalled, probed): (Recipient<ElectionTimeout>, Recipient<Stalled>, Recipient<Probe>),
-        timing: &Timing,
+        (clock, timing): (Clock, &Timing),
         random: SmallRng,
         metrics: NodeMetrics,
         load: Load,
@@ -92,6 +94,7 @@ impl ElectionTimer {
             timed_out,
             stalled,
             probed,
+            clock,
             timeout,
             random,
             armed: None,
@@ -119,7 +122,7 @@ impl ElectionTimer {
 
     fn wake_later(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
-        let look = now + self.look_every;
+        let look = now + self.clock.left_of(self.look_every);
         self.due = self.armed.map_or(look, |armed| armed.deadline.min(look));
         ctx.run_later(self.due.saturating_duration_since(now), Self::woken);
     }

@@ -259,7 +259,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let panic_guard = lifecycle.panic_guard("ElectionTimer");
     let timer = ElectionTimer::new(
         (consensus.clone().recipient(), consensus.clone().recipient(), consensus.clone().recipient()),
-        &timing,
+        (clock, &timing),
         random,
         metrics.clone(),
         load.clone(),

@@ -58,6 +58,7 @@ pub(super) fn start(quic: Quic, context: NetworkContext) -> Result<QuicLinks, Ne
         config,
         listen: quic.options.listen,
         pace,
+        began: tokio::time::Instant::now(),
         is_closed: Cell::new(false),
         credentials: RefCell::new(Rc::new(credentials)),
         cluster: hello.cluster.clone(),

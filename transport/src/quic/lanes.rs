@@ -588,11 +588,9 @@ impl From<FrameError> for Bad {
 async fn keep(shared: Rc<Shared>, peer: NodeId, carrier: Rc<Carrier>, readers: Vec<Rc<Progress>>) {
     let every = Duration::from_secs(1).min(shared.frame_timeout / 2).max(Duration::from_millis(1));
     let mut expiry = Expiry::of(&carrier.connection);
-    let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
-    let mut looks = tokio::time::interval_at(Instant::now() + shared.pace.look, shared.pace.look);
-    for interval in [&mut ticks, &mut looks] {
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    }
+    let mut due = Instant::now() + every;
+    let look = tokio::time::sleep_until(shared.next_look());
+    tokio::pin!(look);
     loop {
         tokio::select! {
             biased;
@@ -600,8 +598,13 @@ async fn keep(shared: Rc<Shared>, peer: NodeId, carrier: Rc<Carrier>, readers: V
                 tracing::debug!(peer = peer.0, "connection ended: {}", one_line(&ended.to_string()));
                 break;
             }
-            _ = looks.tick() => carrier.look(),
-            _ = ticks.tick() => {
+            () = &mut look => {
+                look.as_mut().reset(shared.next_look());
+                carrier.look();
+                if Instant::now() < due {
+                    continue;
+                }
+                due = Instant::now() + every;
                 shared.observer.round_trip(peer, carrier.connection.rtt());
                 if expiry.is_due(UnixTime::now().as_secs()) {
                     let judged = shared.credentials().judge(&carrier.connection, carrier.side, peer, &shared.cluster);

@@ -172,6 +172,14 @@ impl PeerLink {
         }))
     }
 
+    fn look_later(&self, ctx: &mut Context<Self>) {
+        let left = self.shared.next_look().saturating_duration_since(Instant::now());
+        ctx.run_later(left, |this, ctx| {
+            this.look(ctx);
+            this.look_later(ctx);
+        });
+    }
+
     /// Looks whether the connection that is up still receives anything, and is of the present
     /// certificates.
     fn look(&mut self, ctx: &mut Context<Self>) {
@@ -337,7 +345,7 @@ impl Actor for PeerLink {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.dial(ctx);
-        ctx.run_interval(self.shared.pace.look, Self::look);
+        self.look_later(ctx);
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {

@@ -38,6 +38,8 @@ pub(super) struct Shared {
     pub(super) config: EndpointConfig,
     pub(super) listen: SocketAddr,
     pub(super) pace: Pace,
+    /// The time from which the looks at connections are counted.
+    pub(super) began: Instant,
     /// Whether the network was closed on purpose: links that end then are no failure.
     pub(super) is_closed: Cell<bool>,
     /// Replaced as a whole by a reload.
@@ -100,6 +102,15 @@ impl Shared {
             self.refused(Some(peer), refusal.result, connection.remote_address(), &refusal.why);
             connection.close(refusal.close.code(), refusal.why.as_bytes());
         }
+    }
+
+    /// The next time of a look at connections. All are looked at together: each look alone would wake
+    /// an idle thread.
+    pub(super) fn next_look(&self) -> Instant {
+        let (now, every) = (Instant::now(), self.pace.look.as_nanos().max(1));
+        let since = now.saturating_duration_since(self.began).as_nanos();
+        let left = u64::try_from(every - since % every).unwrap_or(u64::MAX);
+        now + Duration::from_nanos(left)
     }
 
     pub(super) fn endpoint(&self) -> Option<Endpoint> {

@@ -287,6 +287,13 @@ impl Consensus {
         self.decide_commands(ctx, |commands, _, view, out| commands.removed(view, out));
     }
 
+    fn housekeep_later(&self, ctx: &mut Context<Self>) {
+        ctx.run_later(self.node.clock.left_of(self.node.timing.heartbeat_interval), |this, ctx| {
+            this.housekeep(ctx);
+            this.housekeep_later(ctx);
+        });
+    }
+
     /// Every heartbeat interval: gives up on requests past their deadline, and ends the node if a
     /// role actor is gone.
     fn housekeep(&mut self, ctx: &mut Context<Self>) {
@@ -316,7 +323,7 @@ impl Actor for Consensus {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.roles.timer.do_send(Arm { term: self.replica.term() });
-        ctx.run_interval(self.node.timing.heartbeat_interval, Self::housekeep);
+        self.housekeep_later(ctx);
         if let Some(requests) = self.requests.take() {
             Self::add_stream(requests, ctx);
         }

@@ -177,13 +177,24 @@ impl Replicator {
 
     fn heartbeat(&mut self, rule: impl FnOnce(&mut Replication, &mut Vec<ReplicationOutput>)) {
         self.rule(rule);
-        self.next_heartbeat = Instant::now() + self.heartbeat_interval;
+        self.next_heartbeat = Instant::now() + self.clock.left_of(self.heartbeat_interval);
         let progress = self.replication.progress();
         self.metrics.matched(progress.matched().0, progress.lag());
         self.metrics.set_state(match progress.state() {
             ProgressState::Probe => PeerState::Probe,
             ProgressState::Replicate => PeerState::Replicate,
             ProgressState::Snapshot => PeerState::Snapshot,
+        });
+    }
+
+    fn tick_later(&self, ctx: &mut Context<Self>) {
+        ctx.run_later(self.clock.left_of(self.heartbeat_interval), |this, ctx| {
+            if !this.reports.matched.connected() {
+                return ctx.stop(); // it died without a message
+            }
+            this.heartbeat_if_due();
+            this.rule_now(ctx, Replication::tick);
+            this.tick_later(ctx);
         });
     }
 
@@ -202,13 +213,7 @@ impl Actor for Replicator {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.heartbeat(|replication, out| replication.heartbeat(out));
-        ctx.run_interval(self.heartbeat_interval, |this, ctx| {
-            if !this.reports.matched.connected() {
-                return ctx.stop(); // it died without a message
-            }
-            this.heartbeat_if_due();
-            this.rule_now(ctx, Replication::tick);
-        });
+        self.tick_later(ctx);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
