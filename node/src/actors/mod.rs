@@ -282,6 +282,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let admission = Admission::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes);
     let (requests, received) = mpsc::unbounded_channel();
     let (status, watched) = watch::channel(status_of(&replica));
+    let (outline, outlined) = watch::channel(watched.borrow().clone());
     let (leading, leads) = watch::channel(None);
     let (views, viewed) = watch::channel(None);
     let reporter = Reporter::new(
@@ -319,6 +320,7 @@ pub(crate) async fn launch<M: StateMachine>(
         ),
         ticking,
         status,
+        outline,
         leading,
         life,
         compared,
@@ -326,10 +328,10 @@ pub(crate) async fn launch<M: StateMachine>(
     });
     load.run(ActorName::Consensus, context, running);
     let stuck = events.clone();
-    actix::spawn(losses::watch(watched.clone(), timing, move |why| stuck.tell(What::StuckWithoutData { why })));
+    actix::spawn(losses::watch(outlined.clone(), timing, move |why| stuck.tell(What::StuckWithoutData { why })));
     if let Some(metadata) = metadata {
         let ask = publication::asker(requests.downgrade());
-        actix::spawn(publication::keep(metadata, watched.clone(), ask, move |flaw| {
+        actix::spawn(publication::keep(metadata, outlined, ask, move |flaw| {
             tracing::error!(node = %id, "the metadata of this node can't be published: {flaw}");
         }));
     }

@@ -134,6 +134,7 @@ pub(crate) struct Parts {
     pub(crate) snapshots: SnapshotsUnderWay,
     pub(crate) ticking: Ticking,
     pub(crate) status: watch::Sender<Status>,
+    pub(crate) outline: watch::Sender<Status>,
     pub(crate) leading: watch::Sender<Option<Leading>>,
     /// Random: differs from that of every earlier process of this node.
     pub(crate) life: u32,
@@ -154,6 +155,7 @@ impl Consensus {
             snapshots,
             ticking,
             status,
+            outline,
             leading,
             life,
             compared,
@@ -173,7 +175,7 @@ impl Consensus {
             automation: Automation::new(preferred),
             status: StatusPublisher::new(
                 &replica,
-                (status, leading),
+                (status, outline, leading),
                 compared,
                 (node.metrics.clone(), node.events.clone()),
             ),

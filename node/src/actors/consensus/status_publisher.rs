@@ -19,6 +19,9 @@ use tokio::{sync::watch, time::Instant};
 /// The published status, and the state behind its metrics.
 pub(super) struct StatusPublisher {
     status: watch::Sender<Status>,
+    /// The status without its indexes, which change with each batch of entries: for watchers that
+    /// would be woken in vain.
+    outline: watch::Sender<Status>,
     /// The leadership of this node, while it leads.
     leading: watch::Sender<Option<Leading>>,
     /// The leader that was last known, through times without one.
@@ -61,13 +64,14 @@ pub(super) struct Change {
 impl StatusPublisher {
     pub(super) fn new(
         replica: &Replica,
-        (status, leading): (watch::Sender<Status>, watch::Sender<Option<Leading>>),
+        (status, outline, leading): (watch::Sender<Status>, watch::Sender<Status>, watch::Sender<Option<Leading>>),
         compared: Compared,
         (metrics, events): (NodeMetrics, Events),
     ) -> Self {
         let now = Instant::now();
         let publisher = Self {
             status,
+            outline,
             leading,
             last_leader: None,
             leaderless_since: Some(now),
@@ -96,7 +100,7 @@ impl StatusPublisher {
     /// Publishes the status if a rule changed it.
     pub(super) fn publish(&mut self, replica: &Replica) -> Change {
         let mut change = Change::default();
-        let (mut old, mut new) = (None, None);
+        let (mut old, mut new, mut has_lost) = (None, None, false);
         self.status.send_if_modified(|status| {
             let same = status.commit == replica.commit()
                 && status.term == replica.term()
@@ -116,6 +120,7 @@ impl StatusPublisher {
                 if (status.term, status.role, status.leader) != (replica.term(), role_of(replica), replica.leader()) {
                     old = Some(status.clone());
                 }
+                has_lost = (status.faulty, status.lost_up_to) != (replica.faulty_count() as u64, replica.lost_up_to());
                 self.storage_changed(status, replica);
                 refresh(status, replica);
                 if old.is_some() {
@@ -124,6 +129,9 @@ impl StatusPublisher {
             }
             !same
         });
+        if old.is_some() || has_lost {
+            self.outline.send_replace(self.current());
+        }
         if let (Some(old), Some(new)) = (old, new) {
             change.leader = (old.leader, old.term) != (new.leader, new.term);
             self.leading.send_if_modified(|leading| {
@@ -146,6 +154,7 @@ impl StatusPublisher {
             show_members(status, replica);
             status.machine_versions = machine_versions(replica, &self.introductions);
         });
+        self.outline.send_replace(self.current());
     }
 
     /// The entry that states the cluster's id is committed.
