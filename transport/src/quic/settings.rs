@@ -80,7 +80,7 @@ const INITIAL_RTT: Duration = Duration::from_millis(5);
 const MAX_ACK_DELAY: Duration = Duration::from_millis(2);
 /// An acknowledgement is sent after this many packets at the latest: more packets than by default,
 /// to send fewer back.
-const ACK_EVERY_PACKETS: u32 = 8;
+const ACK_EVERY_PACKETS: u32 = 64;
 /// The initial congestion window: large, because nodes share a network and the first append
 /// should be fast.
 const INITIAL_WINDOW_BYTES: u64 = 256 << 10;
