@@ -53,6 +53,9 @@ mod config;
 pub mod decisions;
 mod error;
 pub mod events;
+mod lease_cell;
+#[cfg(test)]
+mod lease_model;
 mod lifecycle;
 mod losses;
 mod machine;
@@ -60,6 +63,7 @@ mod node;
 mod observe;
 mod propose;
 mod publication;
+mod reading;
 mod reports;
 mod results;
 #[doc(hidden)]
@@ -70,6 +74,12 @@ pub mod sessions;
 mod settings;
 mod status;
 mod turns;
+mod views;
+
+/// The atomics of [`lease_cell`]; its model in the tests has others.
+mod atomics {
+    pub(crate) use std::sync::atomic::{AtomicU64, Ordering, fence};
+}
 
 pub use builder::Builder;
 pub use comparison::Disagreement;
@@ -118,3 +128,4 @@ pub use service::{
 pub use session::Session;
 pub use status::{Halted, Status};
 pub use turns::Turns;
+pub use views::View;

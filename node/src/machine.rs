@@ -1,6 +1,6 @@
 //! The state machine that a user implements, and the form of its snapshots.
 
-use crate::{comparison::Comparison, error::Failure};
+use crate::{comparison::Comparison, error::Failure, views::View};
 use bytes::Bytes;
 use quorate_raft::{
     Index, NodeId, Term,
@@ -165,6 +165,22 @@ pub trait StateMachine: Send + 'static {
     /// may depend on it: for what is kept beside the state, such as a view that readers share. A
     /// panic here stops the node.
     fn flush(&mut self, _applied: Index) {}
+
+    /// A copy of the state as of now, for callers that read on their own threads. Asked after a batch
+    /// of entries or a restore, while readers use it; nothing is applied until this returns. Offer one
+    /// only if it costs no more than a few entries do, and if its parts are shared, such as `Arc`s or
+    /// persistent maps: a part that changes while a view has it, too, is copied then.
+    ///
+    /// With a view, a [`Local`](crate::Consistency::Local) read of this node, and a
+    /// [`Lease`](crate::Consistency::Lease) read of a leader that has one, send no message: the query
+    /// runs on its caller's thread. `None`, the default: every query runs on the machine's thread. A
+    /// panic here stops the node.
+    fn view(&self) -> Option<View<Self>>
+    where
+        Self: Sized,
+    {
+        None
+    }
 
     /// A consistent view of the state as of now, to be written later. Nothing is applied until this
     /// returns, so it must be quick: clone a persistent map, or state in an `Arc` that is copied on

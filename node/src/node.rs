@@ -2,40 +2,35 @@
 
 use crate::{
     actors::{
-        applier::{Applier, Query, Unreadable},
+        applier::Applier,
         clock::Clock,
-        messages::{Administer, Look, OperatorAnswer, ReadCaller, Request, SnapshotCaller},
+        messages::{Administer, Look, OperatorAnswer, Request, SnapshotCaller},
         reporter::Reporter,
     },
     admission::{Admission, ClientQuota, Permit},
     builder::Builder,
     config::Limits,
-    decisions::{
-        freshness::{Bounds, Granted},
-        internal_entries::Leading,
-        reads::Wants,
-    },
-    error::{ChangeError, Failure, ReadError, SnapshotError, TransferError},
+    decisions::internal_entries::Leading,
+    error::{ChangeError, Failure, SnapshotError, TransferError},
     events::{EventReader, Events},
+    lease_cell::LeaseCell,
     lifecycle::{End, Lifecycle},
     machine::{At, StateMachine},
     reports::{
         stage_times::StageRecord,
         watch::{ClusterWatch, Views},
     },
-    results::{Consistency, MembersChanged, Read, SnapshotTaken},
+    results::{MembersChanged, SnapshotTaken},
     status::Status,
     turns::{Pulse, Turns},
+    views::StateViews,
 };
 use actix::Addr;
 use bytes::Bytes;
-use quorate_metrics::{NodeMetrics, ReadMode, ReadResult};
-use quorate_raft::{AdministerOutcome, Administration, Change, Index, NodeId};
+use quorate_metrics::NodeMetrics;
+use quorate_raft::{AdministerOutcome, Administration, Change, NodeId};
 use std::{fmt, sync::Arc, time::Duration};
-use tokio::{
-    sync::{mpsc, oneshot, watch},
-    time::Instant,
-};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// A running node. Cheap to clone, usable from any thread and any tokio runtime. When the last
 /// clone is dropped, the node shuts down.
@@ -54,6 +49,10 @@ pub(crate) struct Shared<M: StateMachine> {
     pub(crate) requests: mpsc::UnboundedSender<Request>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) clock: Clock,
+    /// The lease that this node has published.
+    pub(crate) lease: Arc<LeaseCell>,
+    /// The view of the state that callers share.
+    pub(crate) shared_views: Arc<StateViews<M>>,
     pub(crate) applier: Addr<Applier<M>>,
     pub(crate) events: Events,
     pub(crate) status: watch::Receiver<Status>,
@@ -126,159 +125,6 @@ impl<M: StateMachine> Node<M> {
 
     pub(crate) fn retry_after(&self) -> Duration {
         self.shared.admission.retry_after()
-    }
-
-    /// Reads this node's copy of the state machine with `query`, under a promise of freshness. It
-    /// runs on the state machine's thread, between two applies: keep it short.
-    ///
-    /// It waits for a leader, and for this node to apply what the leader confirms, for
-    /// [`Timing::leader_wait`](crate::Timing::leader_wait) each; [`Node::read_within`] waits for as
-    /// long as its caller says.
-    ///
-    /// # Errors
-    /// If there is no leader, this node lags, its disk is full or its state machine halted, too much
-    /// is in flight, or the node stops.
-    pub async fn read<T: Send + 'static>(
-        &self,
-        consistency: Consistency,
-        query: impl FnOnce(&M) -> T + Send + 'static,
-    ) -> Result<Read<T>, ReadError> {
-        self.read_by(consistency, None, query).await
-    }
-
-    /// The same with a deadline, `within` from now, in place of the waits of the settings. A
-    /// refusal comes at most a heartbeat interval after the deadline.
-    ///
-    /// # Errors
-    /// As [`Node::read`]. The error at the deadline names the cause of the delay: there is no
-    /// leader, or this node lags.
-    pub async fn read_within<T: Send + 'static>(
-        &self,
-        consistency: Consistency,
-        within: Duration,
-        query: impl FnOnce(&M) -> T + Send + 'static,
-    ) -> Result<Read<T>, ReadError> {
-        // A deadline beyond the range of the clock is none.
-        self.read_by(consistency, Instant::now().checked_add(within), query).await
-    }
-
-    async fn read_by<T: Send + 'static>(
-        &self,
-        consistency: Consistency,
-        until: Option<Instant>,
-        query: impl FnOnce(&M) -> T + Send + 'static,
-    ) -> Result<Read<T>, ReadError> {
-        let (asked, shared) = (Instant::now(), &*self.shared);
-        let outcome = self.read_at(consistency, until, query).await;
-        let mode = match consistency {
-            Consistency::Linearizable => ReadMode::Linearizable,
-            Consistency::Lease => ReadMode::Lease,
-            Consistency::Local => ReadMode::Local,
-            Consistency::Bounded { .. } => ReadMode::Bounded,
-        };
-        let result = match &outcome {
-            Ok(_) => ReadResult::Served,
-            Err(ReadError::NoLeader) => ReadResult::NoLeader,
-            Err(ReadError::TooStale { .. }) => ReadResult::TooStale,
-            Err(ReadError::Behind { .. }) => ReadResult::Behind,
-            Err(ReadError::StorageFull) => ReadResult::StorageFull,
-            Err(ReadError::Overloaded { .. }) => ReadResult::Overloaded,
-            Err(ReadError::Halted { .. }) => ReadResult::Halted,
-            Err(ReadError::Witness) => ReadResult::Witness,
-            Err(ReadError::Stopped) => ReadResult::Stopping,
-        };
-        shared.metrics.reads(mode, result, 1);
-        if outcome.is_ok() {
-            shared.metrics.read_took(mode, asked.elapsed());
-        }
-        outcome
-    }
-
-    async fn read_at<T, Q>(
-        &self,
-        consistency: Consistency,
-        until: Option<Instant>,
-        mut query: Q,
-    ) -> Result<Read<T>, ReadError>
-    where
-        T: Send + 'static,
-        Q: FnOnce(&M) -> T + Send + 'static,
-    {
-        let shared = &*self.shared;
-        if !shared.lifecycle.is_running() {
-            return Err(ReadError::Stopped);
-        }
-        if shared.is_witness {
-            return Err(ReadError::Witness);
-        }
-        let mut permit = self.enter(0).map_err(|retry_after| ReadError::Overloaded { retry_after })?;
-        // A proof that is young enough now may be too old when the query runs; then the leader
-        // is asked, once.
-        for is_last in [false, true] {
-            match self.read_once((consistency, until), query, permit, is_last).await? {
-                Once::Read(read) => return Ok(read),
-                Once::TooLate(again) => (query, permit) = again,
-            }
-        }
-        Err(ReadError::NoLeader)
-    }
-
-    async fn read_once<T, Q>(
-        &self,
-        (consistency, until): (Consistency, Option<Instant>),
-        query: Q,
-        permit: Permit,
-        is_last: bool,
-    ) -> Result<Once<T, Q>, ReadError>
-    where
-        T: Send + 'static,
-        Q: FnOnce(&M) -> T + Send + 'static,
-    {
-        let (shared, clock) = (&*self.shared, self.shared.clock);
-        let wants = match consistency {
-            Consistency::Linearizable => Some(Wants::Confirmed),
-            Consistency::Lease => Some(Wants::ByLease),
-            Consistency::Local | Consistency::Bounded { max_age: None, max_entries: None } => None,
-            Consistency::Bounded { max_age, max_entries } => {
-                Some(Wants::Within { bounds: Bounds { max_age, max_entries }, called: clock.now() })
-            }
-        };
-        let Granted { index, bounded } = match wants {
-            None => Granted { index: Index(0), bounded: None },
-            Some(wants) => {
-                let (answer, answered) = oneshot::channel();
-                let request = Request::ReadIndex(ReadCaller { answer, asked: Instant::now(), wants, until });
-                shared.requests.send(request).map_err(|_| ReadError::Stopped)?;
-                answered.await.unwrap_or(Err(ReadError::Stopped))?
-            }
-        };
-        let (answer, answered) = oneshot::channel();
-        let (status, wanted) = (shared.status.clone(), index);
-        let run = Box::new(move |machine: Result<&M, Unreadable>, index| {
-            // The read may have waited for entries. A bound that holds now holds at a moment
-            // between the call and its answer: nothing is applied before the query has run, and a
-            // process that stands still meanwhile only answers late.
-            let holds = bounded.is_none_or(|bounded| bounded.holds(clock.now()));
-            let refusal = || match bounded {
-                Some(bounded) => bounded.too_stale(clock.now(), index),
-                None if status.borrow().storage_full => ReadError::StorageFull,
-                None => ReadError::Behind { entries: wanted.since(index) },
-            };
-            let outcome = match machine {
-                Ok(machine) if holds => {
-                    let read = Read { index, value: query(machine) };
-                    drop(permit);
-                    Ok(Once::Read(read))
-                }
-                Err(Unreadable::Halted(at)) => Err(ReadError::Halted { at }),
-                Ok(_) if !is_last => Ok(Once::TooLate((query, permit))),
-                _ => Err(refusal()),
-            };
-            // The caller may have left.
-            let _ = answer.send(outcome);
-        });
-        shared.applier.do_send(Query { index, until, run });
-        answered.await.unwrap_or(Err(ReadError::Stopped))
     }
 
     /// Takes a snapshot of what this node has applied by now, and cuts the log up to its end, but
@@ -398,14 +244,6 @@ impl<M: StateMachine> Node<M> {
             End::Shutdown => std::future::pending().await,
         }
     }
-}
-
-/// The result of one attempt to read.
-enum Once<T, Q> {
-    Read(Read<T>),
-    /// The proof had become too old when the query was to run: the query and the permit
-    /// for another attempt.
-    TooLate((Q, Permit)),
 }
 
 impl<M: StateMachine> Clone for Node<M> {

@@ -32,7 +32,7 @@ pub struct MembersChanged {
 /// The result of a read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Read<T> {
-    /// The last index that was applied when the query ran.
+    /// The last index in the state that the query read.
     pub index: Index,
     /// The value that the query returned.
     pub value: T,
@@ -48,8 +48,9 @@ pub enum Consistency {
     /// The same, if the clocks of no two nodes drift apart by more than
     /// [`Timing::clock_drift_max`](crate::Timing::clock_drift_max), and clocks count the time for
     /// which a machine is suspended (Linux; not a virtual machine that its host freezes). The
-    /// leader answers by its lease, without a message to other nodes; reads by lease keep the lease
-    /// alive (thesis §6.4.1). Another node asks the leader.
+    /// leader answers by its lease, without a message to other nodes, and on the caller's own thread
+    /// if the machine offers a [view](crate::StateMachine::view); reads by lease keep the lease alive
+    /// (thesis §6.4.1). Another node asks the leader.
     Lease,
     /// Sees what this node has applied, however old that is. Costs nothing.
     Local,

@@ -5,8 +5,8 @@ mod support;
 
 use quorate::{Consistency, Index, NodeId, Read, ReadError, Timing};
 use quorate_transport_testing::LinkFaults;
-use std::{cell::Cell, time::Duration};
-use support::{Cluster, Journal, Plan, simulate, soon};
+use std::{cell::Cell, task::Poll, time::Duration};
+use support::{Cluster, Journal, Plan, run, simulate, soon};
 use tokio::time::{Instant, sleep};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -235,6 +235,102 @@ fn a_follower_that_applies_late_serves_within_so_many_entries_and_waits_for_the_
         let (_, read) = timed(&cluster, follower, entries(0)).await;
         assert!(read.index >= written, "{read:?} is behind {written}");
     });
+}
+
+#[test]
+fn a_view_serves_local_and_lease_reads_at_once_and_has_every_acknowledged_write() {
+    simulate(async {
+        let (cluster, leader) = sharing(Plan::default()).await;
+        let node = cluster.node(leader);
+        for _ in 0..2 {
+            timed(&cluster, leader, Consistency::Lease).await;
+        }
+        for round in 0..100 {
+            let written = node.propose(format!("{round}")).await.expect("a leader").index;
+            for consistency in [Consistency::Local, Consistency::Lease] {
+                let count = |journal: &Journal| journal.entries().len();
+                let read = node.read(consistency, count).await.expect("served");
+                assert!(read.index >= written && read.value == round + 1, "{consistency:?}: {read:?} after {written}");
+                let again = support::poll_once(&mut Box::pin(node.read(consistency, count))).await;
+                assert_eq!(again, Poll::Ready(Ok(read)), "the view is there by now, and nothing is asked");
+            }
+        }
+    });
+}
+
+/// The threads of the nodes and of the callers run at once.
+#[test]
+fn no_read_of_a_view_lacks_a_write_that_was_acknowledged_before_while_others_read_and_write() {
+    run(async {
+        let plan = Plan { threads: true, timing: support::relaxed(), ..Plan::default() };
+        let (cluster, leader) = sharing(plan).await;
+        let node = cluster.node(leader);
+        let client = |name: usize| {
+            let node = node.clone();
+            tokio::spawn(async move {
+                for round in 0..200 {
+                    let written = node.propose(format!("{round} of {name}")).await.expect("a leader").index;
+                    for consistency in [Consistency::Local, Consistency::Lease, Consistency::Linearizable] {
+                        let read = node.read(consistency, |journal: &Journal| journal.entries().pop()).await;
+                        let read = read.expect("served");
+                        let last = read.value.expect("a write").0;
+                        assert!(read.index >= written && last >= written, "{consistency:?}: {last} after {written}");
+                    }
+                }
+            })
+        };
+        for ended in (0..4).map(client).collect::<Vec<_>>() {
+            ended.await.expect("every read saw the writes before it");
+        }
+    });
+}
+
+#[test]
+fn a_leader_that_handed_over_reads_nothing_stale_by_the_lease_that_it_had() {
+    simulate(async {
+        let timing = timing(LONG);
+        let (cluster, leader) = sharing(Plan { timing, ..Plan::default() }).await;
+        cluster.faults.everywhere(LinkFaults { delay: FAR..=FAR, ..LinkFaults::default() });
+        for _ in 0..2 {
+            timed(&cluster, leader, Consistency::Lease).await;
+        }
+        let (node, began) = (cluster.node(leader), Instant::now());
+        let next = soon("a transfer", node.transfer(None)).await.expect("it can lead");
+        for _ in 0..5 {
+            let written = cluster.node(next).propose("by the next leader").await.expect("a leader").index;
+            let (_, read) = timed(&cluster, leader, Consistency::Lease).await;
+            assert!(read.index >= written, "{read:?} after {written}");
+        }
+        assert!(began.elapsed() < MS(900), "the lease would have lasted: {:?}", began.elapsed());
+    });
+}
+
+#[test]
+fn no_view_is_read_once_the_node_has_ended() {
+    run(async {
+        let plan = Plan { threads: true, timing: support::relaxed(), ..Plan::default() };
+        let (mut cluster, leader) = sharing(plan).await;
+        let node = cluster.node(leader).clone();
+        for _ in 0..10 {
+            for consistency in [Consistency::Local, Consistency::Lease] {
+                assert!(node.read(consistency, |_| ()).await.is_ok());
+            }
+        }
+        cluster.stop(leader).await;
+        for consistency in [Consistency::Local, Consistency::Lease] {
+            assert_eq!(node.read(consistency, |_| ()).await, Err(ReadError::Stopped));
+        }
+    });
+}
+
+/// Three nodes whose machines offer views, and the leader.
+async fn sharing(plan: Plan) -> (Cluster, NodeId) {
+    let mut cluster = Cluster::vacant(plan);
+    for id in cluster.members() {
+        cluster.start_as(id, Journal::with_views(), |builder| builder).await;
+    }
+    let leader = cluster.settled().await;
+    (cluster, leader)
 }
 
 const SHORT: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(300));

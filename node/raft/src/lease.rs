@@ -119,15 +119,27 @@ pub(crate) struct Lease {
     is_given_up: bool,
 }
 
+/// The time of a lease.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct Held {
-    since: Moment,
-    lasts: Duration,
+pub struct Held {
+    /// The moment of the leader's clock from which it counts: its round was opened then.
+    pub since: Moment,
+    /// Its whole duration.
+    pub lasts: Duration,
 }
 
 impl Held {
-    fn ends(self) -> Moment {
+    /// The moment at which it is over.
+    #[must_use]
+    pub fn ends(self) -> Moment {
         self.since.plus(self.lasts)
+    }
+
+    /// The time left; `None` if it is over. `now` must be read from the clock after the read was
+    /// requested.
+    #[must_use]
+    pub fn left(self, now: Moment) -> Option<Duration> {
+        self.lasts.checked_sub(now.since(self.since)).filter(|left| !left.is_zero())
     }
 }
 
@@ -141,18 +153,10 @@ impl Lease {
         }
     }
 
-    /// The time left; `None` without a lease. `now` must be read from the clock after the
-    /// read was requested.
+    /// Its time, which may be over; `None` without a lease.
     #[must_use]
-    pub(crate) fn left(&self, now: Moment) -> Option<Duration> {
-        let Held { since, lasts } = self.held?;
-        lasts.checked_sub(now.since(since)).filter(|left| !left.is_zero())
-    }
-
-    /// Its whole duration; zero without a lease.
-    #[must_use]
-    pub(crate) fn lasts(&self) -> Duration {
-        self.held.map_or(Duration::ZERO, |held| held.lasts)
+    pub(crate) fn held(&self) -> Option<Held> {
+        self.held
     }
 
     /// Ends the lease; the next round that is opened may begin another.

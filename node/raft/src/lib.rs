@@ -64,7 +64,7 @@ pub use forwarded::{
     ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply,
 };
 pub use ids::{ClusterId, EntryId, Group, Index, Moment, NodeId, Skip, Term};
-pub use lease::{ClockDrift, Promise};
+pub use lease::{ClockDrift, Held, Promise};
 pub use log::{Log, Lookup};
 pub use machine::MachineVersions;
 pub use membership::Membership;

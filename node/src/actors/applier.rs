@@ -29,6 +29,7 @@ use crate::{
     results,
     sessions::{Refusal, Table, Verdict},
     status::Halted,
+    views::StateViews,
 };
 use actix::prelude::*;
 use quorate_metrics::{ActorName, NodeMetrics, ProposalResult, SnapshotPhase};
@@ -73,6 +74,9 @@ pub(crate) struct Applier<M> {
     told_at: Instant,
     is_slow: bool,
     waiting: BTreeMap<Index, Vec<Waiting<M>>>,
+    /// The view that callers share, and the last entry in it.
+    views: Arc<StateViews<M>>,
+    viewed: Option<Index>,
     /// The next check for reads that have waited too long.
     looks_at: Option<Instant>,
     patience: Duration,
@@ -117,6 +121,8 @@ struct Waiting<M> {
 pub(crate) struct Query<M> {
     pub(crate) index: Index,
     pub(crate) until: Option<Instant>,
+    /// Whether a view could serve the next read of this kind.
+    pub(crate) wants_view: bool,
     pub(crate) run: Run<M>,
 }
 
@@ -124,7 +130,7 @@ impl<M: StateMachine> Applier<M> {
     /// `patience` bounds, roughly, the wait of reads without a deadline.
     pub(crate) fn new(
         id: NodeId,
-        machine: Option<M>,
+        (machine, views): (Option<M>, Arc<StateViews<M>>),
         skips: BTreeMap<Index, Skip>,
         (applied, state_taken): (Recipient<Applied>, Recipient<StateTaken>),
         patience: Duration,
@@ -146,6 +152,8 @@ impl<M: StateMachine> Applier<M> {
             told_at: Instant::now(),
             is_slow: false,
             waiting: BTreeMap::new(),
+            views,
+            viewed: None,
             looks_at: None,
             patience,
             applied,
@@ -168,6 +176,7 @@ impl<M: StateMachine> Applier<M> {
         if self.halted.is_some() {
             return callers.for_each(|(.., caller)| self.tell_unknown(caller));
         }
+        self.views.begin(batch.last());
         for record in batch.records() {
             let index = record.id.index;
             debug_assert_eq!(index, self.last.index.next(), "committed entries arrive in order");
@@ -247,6 +256,7 @@ impl<M: StateMachine> Applier<M> {
         self.events.tell(What::Halted { entry, why: halted.to_string() });
         let at = entry.index;
         self.halted = Some(halted);
+        self.views.end();
         let machine = self.machine.take();
         // Its state may be spoilt: a second panic is no news.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(machine)));
@@ -352,6 +362,23 @@ impl<M: StateMachine> Applier<M> {
         if let Some(machine) = &mut self.machine {
             machine.flush(self.last.index);
         }
+        if self.views.take_used() {
+            self.publish_view();
+        } else if self.viewed.is_some() && self.views.withdraw() {
+            self.viewed = None;
+        }
+    }
+
+    /// Publishes a view of the state, if the machine offers one.
+    fn publish_view(&mut self) {
+        if self.viewed == Some(self.last.index) {
+            return;
+        }
+        if let Some(view) = self.machine.as_ref().and_then(|machine| machine.view())
+            && self.views.publish(self.last.index, view)
+        {
+            self.viewed = Some(self.last.index);
+        }
     }
 
     fn serve_waiting(&mut self) {
@@ -366,6 +393,7 @@ impl<M: StateMachine> Applier<M> {
     /// `is_received` if another node sent the snapshot.
     fn restore(&mut self, source: Box<dyn SnapshotSource>, is_received: bool) -> Result<(), RestoreError> {
         let (began, ends) = (Instant::now(), source.snapshot().base.last);
+        self.views.begin(ends.index);
         let restored = match &mut self.machine {
             Some(machine) => state::restore(&mut **machine, source).inspect(|(base, _)| {
                 if is_received {
@@ -461,6 +489,12 @@ impl Group {
 #[rtype(result = "()")]
 struct Tell;
 
+impl<M> Drop for Applier<M> {
+    fn drop(&mut self) {
+        self.views.end();
+    }
+}
+
 impl<M: StateMachine> Actor for Applier<M> {
     type Context = Context<Self>;
 }
@@ -550,7 +584,7 @@ impl<M: StateMachine> Handler<Tell> for Applier<M> {
 impl<M: StateMachine> Handler<Query<M>> for Applier<M> {
     type Result = ();
 
-    fn handle(&mut self, Query { index, until, run }: Query<M>, ctx: &mut Self::Context) {
+    fn handle(&mut self, Query { index, until, wants_view, run }: Query<M>, ctx: &mut Self::Context) {
         self.load.took(ActorName::Applier);
         if !self.lifecycle.is_running() {
             return; // dropping the query tells the caller that the node has ended
@@ -559,7 +593,13 @@ impl<M: StateMachine> Handler<Query<M>> for Applier<M> {
             run(Err(Unreadable::Halted(halted.entry.index)), self.last.index);
         } else if index <= self.last.index {
             run(self.machine.as_deref().ok_or(Unreadable::Late), self.last.index);
+            if wants_view {
+                self.publish_view();
+            }
         } else {
+            if wants_view {
+                self.views.is_wanted();
+            }
             let until = until.unwrap_or_else(|| Instant::now() + self.patience);
             self.waiting.entry(index).or_default().push(Waiting { until, run });
             self.give_up_later(ctx);

@@ -37,6 +37,7 @@ use crate::{
     decisions::ticks::Ticks,
     error::StartError,
     events::{Events, What},
+    lease_cell::LeaseCell,
     lifecycle::{End, Lifecycle},
     losses,
     machine::StateMachine,
@@ -46,6 +47,7 @@ use crate::{
     reports::{stage_times::StageRecord, sync_times::SyncRecord},
     settings::Compared,
     turns::{Probe, Pulse},
+    views::StateViews,
 };
 use actix::prelude::*;
 use applier::Applier;
@@ -194,9 +196,10 @@ pub(crate) async fn launch<M: StateMachine>(
     let uses_time = machine.as_ref().is_some_and(StateMachine::uses_time);
     let ticks = Ticks::new(uses_time, replica.log().last().index, timing.election_timeout.1).with_bounds(bounds);
     let ticking = Ticking::new(ticks, StdRng::from_rng(&mut drawn), seed.is_some());
+    let shared_views = StateViews::new();
     let applier = Applier::new(
         id,
-        machine,
+        (machine, Arc::clone(&shared_views)),
         skips.clone(),
         (consensus.clone().recipient(), consensus.clone().recipient()),
         timing.leader_wait,
@@ -284,6 +287,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let (status, watched) = watch::channel(status_of(&replica));
     let (outline, outlined) = watch::channel(watched.borrow().clone());
     let (leading, leads) = watch::channel(None);
+    let lease = Arc::new(LeaseCell::new());
     let (views, viewed) = watch::channel(None);
     let reporter = Reporter::new(
         Identity { node: id, incarnation, recovered: replica.log().last().index },
@@ -309,6 +313,7 @@ pub(crate) async fn launch<M: StateMachine>(
             lifecycle: lifecycle.clone(),
         },
         requests: Requests::new(received, timing.busy_poll),
+        lease: Arc::clone(&lease),
         preferred: preferred_leaders,
         connections: Connections::new(peers, observed, introduction),
         roles: Roles::new(timer, reporter.clone(), storage, applier.clone().recipient()),
@@ -345,6 +350,8 @@ pub(crate) async fn launch<M: StateMachine>(
         requests,
         admission,
         clock,
+        lease,
+        shared_views,
         applier: applier.clone(),
         events: events.clone(),
         status: watched,

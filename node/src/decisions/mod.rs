@@ -2,7 +2,7 @@
 //! in, effects or one decision come out, and the actor carries them out.
 //!
 //! - Commands of clients: `proposals`, with `routing`, `request_ids` and `large_commands`.
-//! - Reads: `reads`, with `freshness`.
+//! - Reads: `reads`, with `freshness`; `leases`, for those that ask nobody.
 //! - Members and leadership: `operators`, with `membership_change`; `automatic`.
 //! - The comparison of replicas: `claims`.
 //! - Entries of the leader's own: `ticks`, for log time; `internal_entries`, for services;
@@ -20,6 +20,7 @@ pub mod claims;
 pub mod freshness;
 pub mod internal_entries;
 pub(crate) mod large_commands;
+pub mod leases;
 pub mod membership_change;
 pub mod operators;
 pub mod proposals;

@@ -2,7 +2,7 @@
 
 use super::{
     errors::{CallError, QueryError, Refused},
-    hosted::Hosted,
+    hosted::{Hosted, ServiceView},
     interface::Service,
 };
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     error::ProposeError,
     node::Node,
     propose::{self, Proposing},
+    reading::{Terms, Ways, deadline},
     results::{Applied, Consistency, Read},
     session::Session,
 };
@@ -340,12 +341,15 @@ impl<'a, S: Service> IntoFuture for Ask<'a, S> {
     fn into_future(self) -> Self::IntoFuture {
         let Self { node, query, consistency, within } = self;
         Box::pin(async move {
-            let ask = move |hosted: &Hosted<S>| hosted.ask(query);
-            let read = match within {
-                Some(within) => node.read_within(consistency, within, ask).await,
-                None => node.read(consistency, ask).await,
+            let terms = Terms { consistency, until: within.and_then(deadline) };
+            let ways = Ways {
+                by_machine: |query, hosted: &Hosted<S>| hosted.ask(query),
+                by_view: |query, view| match view.holds::<ServiceView<S>>() {
+                    Some(view) => view.ask(query),
+                    None => Err(query),
+                },
             };
-            let Read { index, value } = read?;
+            let Read { index, value } = node.read_by(terms, query, ways).await?;
             value.map(|value| Read { index, value }).map_err(|message| QueryError::Panicked { message })
         })
     }

@@ -26,6 +26,7 @@ use crate::{
     comparison::Comparison,
     error::Failure,
     machine::{self, At, Halt, HaltCause, StateMachine, WriteState, message_of},
+    views::View,
 };
 use bytes::Bytes;
 use quorate_raft::{
@@ -190,7 +191,7 @@ impl<S: Service> Hosted<S> {
     /// The same; the error is the message of a panic. The state is only lent to the query, so it is
     /// as it was.
     pub(crate) fn ask(&self, query: S::Query) -> Result<S::Answer, String> {
-        panic::catch_unwind(AssertUnwindSafe(|| self.query(query))).map_err(|panic| message_of(&*panic))
+        caught(|| self.query(query))
     }
 
     /// A cursor into the history, after this index or after all that was applied.
@@ -392,6 +393,25 @@ impl<S: Service> Hosted<S> {
     }
 }
 
+/// The view of a hosted service: the author's, and the last entry in it.
+pub(super) struct ServiceView<S> {
+    service: View<S>,
+    at: At,
+}
+
+impl<S: Service> ServiceView<S> {
+    /// Answers a query as [`Hosted::ask`] does, or gives it back.
+    pub(super) fn ask(&self, query: S::Query) -> Result<Result<S::Answer, String>, S::Query> {
+        let Some(service) = self.service.holds::<S>() else { return Err(query) };
+        Ok(caught(|| service.query(query, self.at)))
+    }
+}
+
+/// The answer of the author's code, or the message of its panic.
+fn caught<T>(ask: impl FnOnce() -> T) -> Result<T, String> {
+    panic::catch_unwind(AssertUnwindSafe(ask)).map_err(|panic| message_of(&*panic))
+}
+
 /// Unwinds to the applier, as a panic of any machine does, with the halt as the payload: it was
 /// reported, so the panic hook is not called again.
 fn or_end<T>(result: Result<T, Halt>) -> T {
@@ -469,6 +489,10 @@ impl<S: Service> StateMachine for Hosted<S> {
                 is_new
             });
         }
+    }
+
+    fn view(&self) -> Option<View<Self>> {
+        self.service.view().map(|service| View::with(ServiceView { service, at: self.tables.at }))
     }
 
     fn snapshot(&self) -> Option<WriteState> {

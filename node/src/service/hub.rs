@@ -26,13 +26,12 @@ use futures_util::task::AtomicWaker;
 use quorate_raft::Index;
 use rapidhash::v3::rapidhash_v3;
 use std::{
-    cell::OnceCell,
     collections::BTreeMap,
     fmt,
     future::poll_fn,
     mem,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -47,7 +46,7 @@ const LOOK_MAX: usize = 128;
 
 /// The machine's side: it publishes, and makes cursors. The watches end when it is dropped.
 pub(super) struct Publisher<E> {
-    hub: OnceCell<Arc<Hub<E>>>,
+    hub: OnceLock<Arc<Hub<E>>>,
     applied: Index,
     halted: Option<Index>,
     /// The lists that evicted events concerned since the last publication, with the new floors.
@@ -98,7 +97,7 @@ impl<E: Send + Sync + 'static> Publisher<E> {
 
 impl<E> Default for Publisher<E> {
     fn default() -> Self {
-        Self { hub: OnceCell::new(), applied: Index(0), halted: None, evicted: BTreeMap::new(), is_restored: false }
+        Self { hub: OnceLock::new(), applied: Index(0), halted: None, evicted: BTreeMap::new(), is_restored: false }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The trait that a service implements, and the types of its messages.
 
 use super::{context::Context, state::State};
-use crate::machine::At;
+use crate::{machine::At, views::View};
 use quorate_raft::Index;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt;
@@ -162,9 +162,32 @@ pub trait Service: State + Sized {
     /// Applies a signal: a timer that is due, at its own time, or the result of an effect.
     fn signal(&mut self, signal: Self::Signal, cx: &mut Context<'_, Self>);
 
-    /// Answers a query of the state as it was after the entry `at`. It runs between two entries:
-    /// keep it short.
+    /// Answers a query of the state as it was after the entry `at`. It runs between two entries: keep
+    /// it short. If the service offers a [view](Service::view), it runs on the caller's thread.
     fn query(&self, query: Self::Query, at: At) -> Self::Answer;
+
+    /// A copy of the state, for callers that query on their own threads, as
+    /// [`StateMachine::view`](crate::StateMachine::view) says: `Some(View::of(self.clone()))` where a
+    /// clone costs no more than a few commands do, because the parts are shared. `None`, the default:
+    /// every query runs on the service's thread.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Service, View};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// impl Service for Counter {
+    ///     # quorate::types!(u64 => u64, () => u64);
+    ///     # fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    ///     # fn query(&self, (): (), _: At) -> u64 { self.0 }
+    ///     fn view(&self) -> Option<View<Self>> {
+    ///         Some(View::of(self.clone()))
+    ///     }
+    /// }
+    /// # assert!(Counter(7).view().is_some());
+    /// ```
+    fn view(&self) -> Option<View<Self>> {
+        None
+    }
 
     /// The end of a batch, or of a restore: everything up to `applied` was applied, and the queries
     /// that wait for it are answered next. Batches end at other entries on each node, so it must not

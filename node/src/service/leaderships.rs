@@ -93,7 +93,7 @@ async fn look<M: StateMachine>(applier: &Addr<Applier<M>>, first: Index) -> Look
             Err(Unreadable::Halted(_)) => Looked::Over,
         });
     });
-    applier.do_send(Query { index: first, until: None, run });
+    applier.do_send(Query { index: first, until: None, wants_view: false, run });
     answered.await.unwrap_or(Looked::Over)
 }
 

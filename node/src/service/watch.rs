@@ -88,7 +88,7 @@ impl<S: Service> Node<Hosted<S>> {
             // The caller may have left; then the cursor is dropped here.
             let _ = answer.send(outcome);
         });
-        shared.applier.do_send(Query { index: Index(0), until: None, run });
+        shared.applier.do_send(Query { index: Index(0), until: None, wants_view: false, run });
         let cursor = answered.await.unwrap_or(Err(WatchError::Stopped))?;
         Ok(Watch { cursor, counted: CountedWatch::new(&shared.metrics) })
     }

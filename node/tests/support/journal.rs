@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use quorate::{At, Index, LogTime, StateMachine, WriteState};
+use quorate::{At, Index, LogTime, StateMachine, View, WriteState};
 use std::{
     collections::BTreeSet,
     fmt,
@@ -26,6 +26,7 @@ pub struct Journal {
     makes_none: bool,
     refuses: bool,
     timers: Option<Arc<Mutex<Timers>>>,
+    offers_views: bool,
 }
 
 /// The due times and names of timers.
@@ -52,6 +53,11 @@ impl Journal {
     /// A journal that can't be restored from any snapshot.
     pub fn refusing() -> Self {
         Self { refuses: true, ..Self::default() }
+    }
+
+    /// A journal that offers views of itself.
+    pub fn with_views() -> Self {
+        Self { offers_views: true, ..Self::default() }
     }
 
     /// A journal that uses time. To each command it adds the log time; `after 400 x` sets a timer,
@@ -141,6 +147,10 @@ impl StateMachine for Journal {
 
     fn uses_time(&self) -> bool {
         self.timers.is_some()
+    }
+
+    fn view(&self) -> Option<View<Self>> {
+        self.offers_views.then(|| View::of(Self { entries: Arc::new(Mutex::new(self.entries())), ..self.clone() }))
     }
 
     fn snapshot(&self) -> Option<WriteState> {

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     ids::{Moment, NodeId},
+    lease::Held,
     message::HeartbeatReply,
     reads::ReadToken,
 };
@@ -34,9 +35,14 @@ impl Replica {
     pub fn read_by_lease(&mut self, now: Moment, token: ReadToken, out: &mut Vec<Effect>) {
         let Some(left) = self.lease_left(now) else { return self.read(now, token, out) };
         out.push(Effect::ReadsReady { index: self.commit, tokens: alloc::vec![token] });
-        if let Role::Leader(leadership) = &mut self.role
-            && left < leadership.reads.lease.lasts() / 2
-        {
+        if self.lease().is_some_and(|lease| left < lease.lasts / 2) {
+            self.renew_lease(now, out);
+        }
+    }
+
+    /// Opens a round that renews the lease, though no read waits for it, unless one is in progress.
+    pub fn renew_lease(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        if let Role::Leader(leadership) = &mut self.role {
             leadership.reads.renew();
             self.open_read_round(Some(now), out);
         }
@@ -45,9 +51,15 @@ impl Replica {
     /// The time left of this node's lease; `None` if it has none.
     #[must_use]
     pub fn lease_left(&self, now: Moment) -> Option<Duration> {
+        self.lease().and_then(|lease| lease.left(now))
+    }
+
+    /// This node's lease, which may be over; `None` if it has none, or has committed no entry of its
+    /// term yet.
+    #[must_use]
+    pub fn lease(&self) -> Option<Held> {
         let Role::Leader(leadership) = &self.role else { return None };
-        let knows_commits = self.commit >= leadership.first;
-        leadership.reads.lease.left(now).filter(|_| knows_commits)
+        leadership.reads.lease.held().filter(|_| self.commit >= leadership.first)
     }
 
     /// Ends the lease: another configuration counts from now on.

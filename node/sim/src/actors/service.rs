@@ -189,7 +189,7 @@ pub(super) struct Typed {
 pub(super) type Performs = Box<dyn FnOnce(&Node<Registers>, SharedObserver) -> Pin<Box<dyn Future<Output = ()>>>>;
 
 /// A hosted service, in whichever release.
-trait Hosts: StateMachine {
+trait Hosts: StateMachine + Sync {
     fn tables(&self) -> &Tables<u64>;
     fn command_alone(&mut self, at: &At, bytes: &[u8]) -> Result<(), Halt>;
     fn performs(&self) -> Performs;

@@ -58,6 +58,7 @@ use crate::{
         automatic::Automation,
         claims::Claims,
         internal_entries::Leading,
+        leases::Published,
         operators::{Operator, Operators},
         proposals::{self, Proposals},
         reads::Reads,
@@ -65,6 +66,7 @@ use crate::{
     },
     error::Failure,
     events::{Events, What, millis},
+    lease_cell::LeaseCell,
     lifecycle::{Lifecycle, PanicGuard},
     reports::stage_times::StageRecord,
     settings::Compared,
@@ -95,6 +97,7 @@ pub(crate) struct Consensus {
     operators: Operators<OperatorAnswer>,
     automation: Automation,
     status: StatusPublisher,
+    lease: PublishedLease,
     connections: Connections,
     roles: Roles,
     snapshots: SnapshotsUnderWay,
@@ -122,11 +125,27 @@ pub(crate) struct NodeContext {
     pub(crate) lifecycle: Lifecycle,
 }
 
+/// The cell of the lease, and what is published there.
+struct PublishedLease {
+    cell: Arc<LeaseCell>,
+    now: Option<Published>,
+}
+
+impl PublishedLease {
+    fn publish(&mut self, next: Option<Published>) {
+        if self.now != next {
+            self.cell.publish(next);
+            self.now = next;
+        }
+    }
+}
+
 /// The parts of a `Consensus`.
 pub(crate) struct Parts {
     pub(crate) replica: Replica,
     pub(crate) node: NodeContext,
     pub(crate) requests: Requests,
+    pub(crate) lease: Arc<LeaseCell>,
     /// Preferred leaders, best first.
     pub(crate) preferred: Vec<NodeId>,
     pub(crate) connections: Connections,
@@ -149,6 +168,7 @@ impl Consensus {
             replica,
             node,
             requests,
+            lease,
             preferred,
             connections,
             roles,
@@ -179,6 +199,7 @@ impl Consensus {
                 compared,
                 (node.metrics.clone(), node.events.clone()),
             ),
+            lease: PublishedLease { cell: lease, now: None },
             connections,
             roles,
             snapshots,
@@ -195,19 +216,25 @@ impl Consensus {
         }
     }
 
-    /// Calls a rule, performs the effects that it returned, and continues with what
-    /// they made ready.
+    /// Calls a rule, publishes the lease as the rule left it, performs the effects that it returned,
+    /// and continues with what they made ready.
     fn rule(&mut self, ctx: &mut Context<Self>, rule: impl FnOnce(&mut Replica, &mut Vec<Effect>)) {
         if !self.node.lifecycle.is_running() {
             return;
         }
         let mut effects = std::mem::take(&mut self.effects);
         rule(&mut self.replica, &mut effects);
+        // Before any effect: `decisions/leases.rs` says why.
+        self.lease.publish(self.lease_to_publish());
         for effect in effects.drain(..) {
             self.perform(effect, ctx);
         }
         self.effects = effects;
         self.after_rule(ctx);
+    }
+
+    fn lease_to_publish(&self) -> Option<Published> {
+        Published::of(self.replica.lease(), self.replica.commit())
     }
 
     /// Publishes the status, continues with requests that the last rule made ready, and ends a node
@@ -332,6 +359,7 @@ impl Actor for Consensus {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
+        self.lease.publish(None);
         self.stop_replicators();
         self.snapshots.stop();
         self.roles.timer.do_send(Stop);
@@ -346,6 +374,7 @@ impl StreamHandler<Vec<Request>> for Consensus {
             match request {
                 Request::Propose(offer) => offers.push(offer),
                 Request::ReadIndex(caller) => reads.push(caller),
+                Request::RenewLease => self.renew_lease(ctx),
                 Request::Snapshot(caller) => self.take_snapshot(caller),
                 Request::Administer(Administer { what, answer }) => {
                     self.decide_operators(ctx, |operators, now, view, out| {

@@ -45,6 +45,12 @@ impl Consensus {
         }
     }
 
+    /// A caller reads by the published lease, and less than half of it is left.
+    pub(super) fn renew_lease(&mut self, ctx: &mut Context<Self>) {
+        let now = self.node.clock.now();
+        self.rule(ctx, |replica, out| replica.renew_lease(now, out));
+    }
+
     fn reads_view(&self) -> View {
         View {
             routing: self.routing_view(),
