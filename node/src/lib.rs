@@ -63,6 +63,7 @@ mod node;
 mod observe;
 mod propose;
 mod publication;
+mod read_gate;
 mod reading;
 mod reports;
 mod results;

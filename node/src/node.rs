@@ -16,6 +16,7 @@ use crate::{
     lease_cell::LeaseCell,
     lifecycle::{End, Lifecycle},
     machine::{At, StateMachine},
+    read_gate::Gate,
     reports::{
         stage_times::StageRecord,
         watch::{ClusterWatch, Views},
@@ -49,6 +50,8 @@ pub(crate) struct Shared<M: StateMachine> {
     pub(crate) requests: mpsc::UnboundedSender<Request>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) clock: Clock,
+    /// The gate of linearizable reads.
+    pub(crate) gate: Arc<Gate>,
     /// The lease that this node has published.
     pub(crate) lease: Arc<LeaseCell>,
     /// The view of the state that callers share.

@@ -236,8 +236,20 @@ impl<M: StateMachine> Node<M> {
         answered.await.unwrap_or(Err(ReadError::Stopped))
     }
 
+    /// Asks `Consensus` for a confirmed index, together with all readers that wait at the gate.
+    async fn ask_together(&self) -> Result<Granted, ReadError> {
+        let (joined, is_first) = self.shared.gate.join().ok_or(ReadError::Stopped)?;
+        if is_first {
+            self.shared.requests.send(Request::ReadersWait).map_err(|_| ReadError::Stopped)?;
+        }
+        joined.await.unwrap_or(Err(ReadError::Stopped))
+    }
+
     /// Asks `Consensus` for an index to read at.
     async fn ask(&self, Terms { consistency, until }: Terms) -> Result<Granted, ReadError> {
+        if let (Consistency::Linearizable, None) = (consistency, until) {
+            return self.ask_together().await;
+        }
         let wants = match consistency {
             Consistency::Linearizable => Wants::Confirmed,
             Consistency::Lease => Wants::ByLease,

@@ -66,6 +66,12 @@ impl Reads {
         self.round
     }
 
+    /// Whether a round is in progress.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// Lets the next call open a round though no read waits, unless one is in progress: the lease
     /// is to be renewed.
     pub fn renew(&mut self) {

@@ -45,6 +45,8 @@ pub(crate) enum Request {
     Propose(Offer),
     /// From which index on may a read be served here?
     ReadIndex(ReadCaller),
+    /// A group of readers waits at the gate.
+    ReadersWait,
     /// Keep the lease: it is read by, and less than half of it is left.
     RenewLease,
     /// Take a snapshot of what is applied by now.

@@ -44,6 +44,7 @@ use crate::{
     node::{Node, Shared},
     observe::{ObservedNetwork, ObservedStorage},
     publication,
+    read_gate::Gate,
     reports::{stage_times::StageRecord, sync_times::SyncRecord},
     settings::Compared,
     turns::{Probe, Pulse},
@@ -288,6 +289,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let (outline, outlined) = watch::channel(watched.borrow().clone());
     let (leading, leads) = watch::channel(None);
     let lease = Arc::new(LeaseCell::new());
+    let gate = Arc::new(Gate::default());
     let (views, viewed) = watch::channel(None);
     let reporter = Reporter::new(
         Identity { node: id, incarnation, recovered: replica.log().last().index },
@@ -314,6 +316,7 @@ pub(crate) async fn launch<M: StateMachine>(
         },
         requests: Requests::new(received, timing.busy_poll),
         lease: Arc::clone(&lease),
+        gate: Arc::clone(&gate),
         preferred: preferred_leaders,
         connections: Connections::new(peers, observed, introduction),
         roles: Roles::new(timer, reporter.clone(), storage, applier.clone().recipient()),
@@ -350,6 +353,7 @@ pub(crate) async fn launch<M: StateMachine>(
         requests,
         admission,
         clock,
+        gate,
         lease,
         shared_views,
         applier: applier.clone(),

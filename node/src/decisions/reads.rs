@@ -64,6 +64,8 @@ pub struct View {
     pub last_log: Index,
     /// The highest index that is known to be committed.
     pub committed: Index,
+    /// This node leads, and confirms that to earlier readers.
+    pub is_confirming: bool,
 }
 
 /// A decision, to be carried out.
@@ -90,6 +92,10 @@ pub enum Effect<W> {
         committed: Index,
     },
 }
+
+/// The requests to the leader that are under way while further readers gather for the next one: with
+/// two, one is on its way there while the other comes back.
+const REQUESTS_MAX: usize = 2;
 
 /// Readers that asked together.
 #[derive(Debug)]
@@ -153,6 +159,16 @@ impl<W> Reads<W> {
         let (by_lease, rest): (Vec<_>, Vec<_>) = readers.into_iter().partition(Reader::is_by_lease);
         self.ask(by_lease, true, now, view, out);
         self.ask(rest, false, now, view, out);
+    }
+
+    /// Whether readers that want the index of a quorum may gather: they get no earlier answer if they
+    /// ask now. They ask when a peer has answered the round, or the leader a request.
+    pub fn may_gather(&self, view: &View) -> bool {
+        match view.routing.route(false) {
+            Route::Here => view.is_confirming,
+            Route::Forward(_) => self.at_leader.len() >= REQUESTS_MAX,
+            Route::Defer | Route::Refuse => false,
+        }
     }
 
     /// Another node asks for an index. `is_outside` says that the configuration does not name it.

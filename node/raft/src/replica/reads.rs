@@ -48,6 +48,12 @@ impl Replica {
         }
     }
 
+    /// Whether this node leads, and a round is in progress: reads that ask now wait for the next one.
+    #[must_use]
+    pub fn is_confirming(&self) -> bool {
+        matches!(&self.role, Role::Leader(leadership) if leadership.reads.is_open())
+    }
+
     /// The time left of this node's lease; `None` if it has none.
     #[must_use]
     pub fn lease_left(&self, now: Moment) -> Option<Duration> {

@@ -52,6 +52,7 @@ impl Walk<'_> {
             applied: replica.applied_index(),
             last_log: replica.log().last().index,
             committed: replica.known_committed(),
+            is_confirming: replica.is_confirming(),
         };
         event(&mut decisions.reads, now, &view, &mut out);
         for effect in out {

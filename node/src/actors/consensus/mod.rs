@@ -68,6 +68,7 @@ use crate::{
     events::{Events, What, millis},
     lease_cell::LeaseCell,
     lifecycle::{Lifecycle, PanicGuard},
+    read_gate::Gate,
     reports::stage_times::StageRecord,
     settings::Compared,
     status::{Halted, Status},
@@ -98,6 +99,7 @@ pub(crate) struct Consensus {
     automation: Automation,
     status: StatusPublisher,
     lease: PublishedLease,
+    at_gate: AtGate,
     connections: Connections,
     roles: Roles,
     snapshots: SnapshotsUnderWay,
@@ -140,12 +142,25 @@ impl PublishedLease {
     }
 }
 
+/// The gate of linearizable reads, and whether a group waits there. It is closed with this actor.
+struct AtGate {
+    gate: Arc<Gate>,
+    waits: bool,
+}
+
+impl Drop for AtGate {
+    fn drop(&mut self) {
+        self.gate.close();
+    }
+}
+
 /// The parts of a `Consensus`.
 pub(crate) struct Parts {
     pub(crate) replica: Replica,
     pub(crate) node: NodeContext,
     pub(crate) requests: Requests,
     pub(crate) lease: Arc<LeaseCell>,
+    pub(crate) gate: Arc<Gate>,
     /// Preferred leaders, best first.
     pub(crate) preferred: Vec<NodeId>,
     pub(crate) connections: Connections,
@@ -169,6 +184,7 @@ impl Consensus {
             node,
             requests,
             lease,
+            gate,
             preferred,
             connections,
             roles,
@@ -200,6 +216,7 @@ impl Consensus {
                 (node.metrics.clone(), node.events.clone()),
             ),
             lease: PublishedLease { cell: lease, now: None },
+            at_gate: AtGate { gate, waits: false },
             connections,
             roles,
             snapshots,
@@ -274,6 +291,7 @@ impl Consensus {
         self.stopping.leader_changed(self.replica.leader(), self.replica.id(), self.node.clock.now());
         self.decide_commands(ctx, |commands, now, view, _| commands.leader_changed(now, view));
         self.decide_reads(ctx, Reads::leader_changed);
+        self.let_readers_in(ctx);
         self.decide_operators(ctx, Operators::leader_changed);
         if self.replica.leader().is_some() {
             self.retry_deferred(ctx);
@@ -335,6 +353,7 @@ impl Consensus {
         let retry_after = self.clients.admission.retry_after();
         self.decide_commands(ctx, |commands, now, view, out| commands.expire(retry_after, now, view, out));
         self.decide_reads(ctx, Reads::expire);
+        self.let_readers_in(ctx);
         self.status.time_passed(&self.replica, self.clients.admission.inside() as u64);
         self.measure_load();
         self.look_for_events();
@@ -374,6 +393,7 @@ impl StreamHandler<Vec<Request>> for Consensus {
             match request {
                 Request::Propose(offer) => offers.push(offer),
                 Request::ReadIndex(caller) => reads.push(caller),
+                Request::ReadersWait => self.readers_wait(ctx),
                 Request::RenewLease => self.renew_lease(ctx),
                 Request::Snapshot(caller) => self.take_snapshot(caller),
                 Request::Administer(Administer { what, answer }) => {

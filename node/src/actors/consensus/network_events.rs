@@ -21,8 +21,12 @@ impl Consensus {
         if message.is_forwarded() {
             self.forwarded(from, message, ctx);
         } else {
-            let (now, term) = (self.node.clock.now(), message.term);
             let answers_heartbeat = matches!(message.body, Body::HeartbeatReply(_));
+            if answers_heartbeat {
+                // Before a round may end: the next one is opened at once, for those who have asked.
+                self.let_readers_in(ctx);
+            }
+            let (now, term) = (self.node.clock.now(), message.term);
             self.rule(ctx, |replica, out| replica.receive(now, from, message, out));
             if answers_heartbeat && term == self.replica.term() {
                 self.roles.tell_replicator(from, PeerHeard);
@@ -61,9 +65,12 @@ impl Consensus {
             Body::ReadIndex(asks) => self.decide_reads(ctx, |reads, now, view, out| {
                 reads.arrived((from, is_outside), asks, now, view, out);
             }),
-            Body::ReadIndexReply(reply) => self.decide_reads(ctx, |reads, now, view, out| {
-                reads.answered((from, term), reply, now, view, out);
-            }),
+            Body::ReadIndexReply(reply) => {
+                self.decide_reads(ctx, |reads, now, view, out| {
+                    reads.answered((from, term), reply, now, view, out);
+                });
+                self.let_readers_in(ctx);
+            }
             _ => {}
         }
     }
@@ -77,6 +84,7 @@ impl Consensus {
             self.decide_commands(ctx, |commands, _, _, out| commands.peer_lost(peer, out));
             self.decide_operators(ctx, |operators, _, view, out| operators.peer_lost(peer, view, out));
             self.decide_reads(ctx, |reads, now, view, out| reads.peer_lost(peer, now, view, out));
+            self.let_readers_in(ctx);
         }
         self.roles.tell_replicator(peer, LinkChanged);
         if up && self.replica.leader() == Some(peer) {

@@ -45,6 +45,23 @@ impl Consensus {
         }
     }
 
+    /// A group of readers waits at the gate, and grows while it would not be answered sooner.
+    pub(super) fn readers_wait(&mut self, ctx: &mut Context<Self>) {
+        self.at_gate.waits = true;
+        if !self.clients.reads.may_gather(&self.reads_view()) {
+            self.let_readers_in(ctx);
+        }
+    }
+
+    /// Lets the group at the gate ask, if there is one.
+    pub(super) fn let_readers_in(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::take(&mut self.at_gate.waits)
+            && let Some(group) = self.at_gate.gate.take()
+        {
+            self.take_reads(vec![group], ctx);
+        }
+    }
+
     /// A caller reads by the published lease, and less than half of it is left.
     pub(super) fn renew_lease(&mut self, ctx: &mut Context<Self>) {
         let now = self.node.clock.now();
@@ -57,6 +74,7 @@ impl Consensus {
             applied: self.replica.applied_index(),
             last_log: self.replica.log().last().index,
             committed: self.replica.known_committed(),
+            is_confirming: self.replica.is_confirming(),
         }
     }
 

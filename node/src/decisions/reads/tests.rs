@@ -24,6 +24,23 @@ fn readers_ask_the_leader_or_wait_for_one() {
 }
 
 #[test]
+fn readers_gather_only_while_they_would_not_be_answered_sooner() {
+    let mut world = World::leading();
+    assert!(!world.reads.may_gather(&world.view));
+    world.view.is_confirming = true;
+    assert!(world.reads.may_gather(&world.view), "they would wait for the next round");
+    let mut world = World::following();
+    for _ in 0..REQUESTS_MAX {
+        assert!(!world.reads.may_gather(&world.view));
+        world.offer(&[Wants::Confirmed]);
+    }
+    assert!(world.reads.may_gather(&world.view));
+    world.answer(LEADER, world.requests()[0], Some(9));
+    assert!(!world.reads.may_gather(&world.view));
+    assert!(!World::leaderless().reads.may_gather(&World::leaderless().view));
+}
+
+#[test]
 fn an_answer_counts_once_and_from_the_leader_that_was_asked() {
     let mut world = World::following();
     let reader = world.offer(&[Wants::Confirmed]);
@@ -238,7 +255,7 @@ impl World {
         Self {
             reads: Reads::new(1, Timing::default().resolved()),
             now: AT(0),
-            view: View { routing, applied: Index(5), last_log: Index(9), committed: Index(0) },
+            view: View { routing, applied: Index(5), last_log: Index(9), committed: Index(0), is_confirming: false },
             last_reader: 0,
             asks: Vec::new(),
             sent: Vec::new(),
