@@ -6,8 +6,9 @@
 //! all that the applier has begun to apply, and the index that the read must see. So a caller that
 //! was answered for an entry never reads a view without it, whatever the consistency.
 //!
-//! Nobody waits here: a reader that comes while a view is replaced goes to the applier, and an
-//! applier that comes while readers hold the lock leaves the old view, which serves no read then.
+//! No reader waits here: one that comes while a view is replaced goes to the applier. Nor does the
+//! applier wait for readers after a batch: if they hold the lock, the old view stays, and serves no
+//! read any more.
 
 use crate::machine::StateMachine;
 use quorate_raft::Index;
@@ -87,6 +88,9 @@ pub(crate) struct StateViews<M> {
     slot: RwLock<Option<Shared<M>>>,
 }
 
+/// The applier tries this often to replace a view: readers hold the lock for nanoseconds.
+const TRIES: usize = 32;
+
 struct Shared<M> {
     applied: Index,
     view: View<M>,
@@ -121,10 +125,21 @@ impl<M> StateViews<M> {
         self.begun.store(last.0, Ordering::Release);
     }
 
+    /// The applier begins to replace the state by that of a snapshot up to this entry. The view is
+    /// dropped: memory may not hold both states.
+    pub(crate) fn begin_restore(&self, last: Index) {
+        self.begin(last);
+        self.clear();
+    }
+
     /// There is no state to read any more.
     pub(crate) fn end(&self) {
         self.begun.store(u64::MAX, Ordering::Release);
-        // Readers hold the lock for nanoseconds, and none comes from now on.
+        self.clear();
+    }
+
+    /// Drops the view, after readers that hold the lock: they do for nanoseconds.
+    fn clear(&self) {
         let view = self.slot.write().unwrap_or_else(PoisonError::into_inner).take();
         drop(view);
     }
@@ -150,11 +165,21 @@ impl<M> StateViews<M> {
     }
 
     fn replace(&self, next: Option<Shared<M>>) -> bool {
-        let before = match self.slot.try_write() {
-            Ok(mut slot) => std::mem::replace(&mut *slot, next),
-            Err(TryLockError::Poisoned(poisoned)) => std::mem::replace(&mut *poisoned.into_inner(), next),
-            Err(TryLockError::WouldBlock) => return false,
-        };
+        let mut slot = None;
+        for _ in 0..TRIES {
+            slot = match self.slot.try_write() {
+                Ok(slot) => Some(slot),
+                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            };
+            if slot.is_some() {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        let Some(mut slot) = slot else { return false };
+        let before = std::mem::replace(&mut *slot, next);
+        drop(slot);
         // Outside of the lock: it may be large.
         drop(before);
         true
@@ -167,6 +192,7 @@ mod tests {
     use crate::machine::{At, StateMachine};
     use bytes::Bytes;
     use quorate_raft::Index;
+    use std::sync::Arc;
 
     #[derive(Clone)]
     struct Number(u64);
@@ -216,6 +242,16 @@ mod tests {
         views.publish(Index(7), View::of(Number(70)));
         views.end();
         assert_eq!((seen(&views, 0), seen(&views, 7)), (None, None));
+    }
+
+    #[test]
+    fn no_view_of_the_old_state_is_left_while_a_snapshot_is_restored() {
+        let (views, state) = (StateViews::new(), Arc::new(()));
+        views.publish(Index(7), View::with(Arc::clone(&state)));
+        views.begin_restore(Index(9));
+        assert_eq!((seen(&views, 0), Arc::strong_count(&state)), (None, 1));
+        views.publish(Index(9), View::of(Number(90)));
+        assert_eq!(seen(&views, 9), Some((9, 90)));
     }
 
     #[test]

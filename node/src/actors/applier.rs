@@ -393,7 +393,8 @@ impl<M: StateMachine> Applier<M> {
     /// `is_received` if another node sent the snapshot.
     fn restore(&mut self, source: Box<dyn SnapshotSource>, is_received: bool) -> Result<(), RestoreError> {
         let (began, ends) = (Instant::now(), source.snapshot().base.last);
-        self.views.begin(ends.index);
+        self.views.begin_restore(ends.index);
+        self.viewed = None;
         let restored = match &mut self.machine {
             Some(machine) => state::restore(&mut **machine, source).inspect(|(base, _)| {
                 if is_received {
