@@ -112,7 +112,7 @@ pub use reports::{
 };
 pub use results::{Applied, Consistency, MembersChanged, Read, SnapshotTaken};
 pub use service::{
-    call::{Ask, Call, ServiceNode},
+    call::{Ask, Asking, Call, ServiceNode},
     context::{Cause, Context, Token, TokenMalformed},
     effects::{Perform, Retry, Ticket},
     errors::{CallError, QueryError, Refused},

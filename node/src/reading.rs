@@ -50,6 +50,14 @@ pub(crate) struct Terms {
     pub(crate) until: Option<Instant>,
 }
 
+/// A read that has to wait for the state, or for an index to read at.
+pub(crate) struct Waits<Q> {
+    query: Q,
+    asked: Instant,
+    /// The index to read at, if it is known.
+    known: Option<Index>,
+}
+
 /// The result of one attempt to read.
 enum Once<T, Q> {
     Read(Read<T>),
@@ -93,13 +101,65 @@ impl<M: StateMachine> Node<M> {
         self.read_by(Terms { consistency, until: deadline(within) }, query, ways()).await
     }
 
-    pub(crate) async fn read_by<T, Q>(&self, terms: Terms, query: Q, ways: Ways<M, Q, T>) -> Result<Read<T>, ReadError>
+    async fn read_by<T, Q>(&self, terms: Terms, query: Q, ways: Ways<M, Q, T>) -> Result<Read<T>, ReadError>
     where
         T: Send + 'static,
         Q: Send + 'static,
     {
-        let (asked, shared) = (Instant::now(), &*self.shared);
-        let outcome = self.read_at(terms, query, ways).await;
+        match self.read_now(terms, query, ways) {
+            Ok(outcome) => {
+                // Reads that never wait must not keep a thread from its other tasks.
+                tokio::task::consume_budget().await;
+                outcome
+            }
+            Err(waits) => self.read_later(terms, waits, ways).await,
+        }
+    }
+
+    /// Answers a read that waits for nothing, so it takes no place of admission control.
+    pub(crate) fn read_now<T, Q>(
+        &self,
+        terms: Terms,
+        query: Q,
+        ways: Ways<M, Q, T>,
+    ) -> Result<Result<Read<T>, ReadError>, Waits<Q>> {
+        let shared = &*self.shared;
+        let (asked, known) = self.known_index(terms.consistency);
+        // After the lease was taken: the node had not ended then.
+        let outcome = match known {
+            _ if !shared.lifecycle.is_running() => Err(ReadError::Stopped),
+            _ if shared.is_witness => Err(ReadError::Witness),
+            None => return Err(Waits { query, asked, known }),
+            Some(index) => match self.by_view(index, query, ways) {
+                Ok(read) => Ok(read),
+                Err(query) => return Err(Waits { query, asked, known }),
+            },
+        };
+        Ok(self.counted(terms, asked, outcome))
+    }
+
+    /// Answers a read that [`Node::read_now`] did not answer.
+    pub(crate) async fn read_later<T, Q>(
+        &self,
+        terms: Terms,
+        Waits { query, asked, known }: Waits<Q>,
+        ways: Ways<M, Q, T>,
+    ) -> Result<Read<T>, ReadError>
+    where
+        T: Send + 'static,
+        Q: Send + 'static,
+    {
+        let outcome = self.read_at((terms, known), query, ways).await;
+        self.counted(terms, asked, outcome)
+    }
+
+    /// Counts a read that was asked for at this time.
+    fn counted<T>(
+        &self,
+        terms: Terms,
+        asked: Instant,
+        outcome: Result<Read<T>, ReadError>,
+    ) -> Result<Read<T>, ReadError> {
         let mode = match terms.consistency {
             Consistency::Linearizable => ReadMode::Linearizable,
             Consistency::Lease => ReadMode::Lease,
@@ -117,37 +177,23 @@ impl<M: StateMachine> Node<M> {
             Err(ReadError::Witness) => ReadResult::Witness,
             Err(ReadError::Stopped) => ReadResult::Stopping,
         };
-        shared.metrics.reads(mode, result, 1);
+        self.shared.metrics.reads(mode, result, 1);
         if outcome.is_ok() {
-            shared.metrics.read_took(mode, asked.elapsed());
+            self.shared.metrics.read_took(mode, asked.elapsed());
         }
         outcome
     }
 
-    async fn read_at<T, Q>(&self, terms: Terms, mut query: Q, ways: Ways<M, Q, T>) -> Result<Read<T>, ReadError>
+    async fn read_at<T, Q>(
+        &self,
+        (terms, known): (Terms, Option<Index>),
+        mut query: Q,
+        ways: Ways<M, Q, T>,
+    ) -> Result<Read<T>, ReadError>
     where
         T: Send + 'static,
         Q: Send + 'static,
     {
-        let shared = &*self.shared;
-        if !shared.lifecycle.is_running() {
-            return Err(ReadError::Stopped);
-        }
-        if shared.is_witness {
-            return Err(ReadError::Witness);
-        }
-        let known = self.known_index(terms.consistency);
-        if let Some(index) = known {
-            // Nothing waits, so it takes no place of admission control.
-            match self.by_view(index, query, ways) {
-                Ok(read) => {
-                    // Reads that never wait must not keep a thread from its other tasks.
-                    tokio::task::consume_budget().await;
-                    return Ok(read);
-                }
-                Err(back) => query = back,
-            }
-        }
         let mut permit = self.enter(0).map_err(|retry_after| ReadError::Overloaded { retry_after })?;
         // A proof that is young enough now may be too old when the query runs; then the leader
         // is asked, once.
@@ -160,20 +206,23 @@ impl<M: StateMachine> Node<M> {
         Err(ReadError::NoLeader)
     }
 
-    /// The index to read at, if it is known without a question.
-    fn known_index(&self, consistency: Consistency) -> Option<Index> {
+    /// The time of the call, and the index to read at, if it is known without a question.
+    fn known_index(&self, consistency: Consistency) -> (Instant, Option<Index>) {
         let shared = &*self.shared;
         match consistency {
-            Consistency::Local | Consistency::Bounded { max_age: None, max_entries: None } => Some(Index(0)),
+            Consistency::Local | Consistency::Bounded { max_age: None, max_entries: None } => {
+                (Instant::now(), Some(Index(0)))
+            }
             Consistency::Lease => {
-                let (index, is_to_renew) = shared.lease.grant(|| shared.clock.now())?;
-                if is_to_renew {
+                let mut asked = None;
+                let granted = shared.lease.grant(|| shared.clock.at(*asked.insert(Instant::now())));
+                if let Some((_, true)) = granted {
                     // A node that stops renews nothing.
                     let _ = shared.requests.send(Request::RenewLease);
                 }
-                Some(index)
+                (asked.unwrap_or_else(Instant::now), granted.map(|(index, _)| index))
             }
-            Consistency::Linearizable | Consistency::Bounded { .. } => None,
+            Consistency::Linearizable | Consistency::Bounded { .. } => (Instant::now(), None),
         }
     }
 

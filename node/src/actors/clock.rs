@@ -25,7 +25,8 @@ impl Clock {
 
     /// The present on this clock and on that of the runtime, by which callers count.
     pub(crate) fn both_now(self) -> Both {
-        Both { moment: self.now(), instant: Instant::now() }
+        let instant = Instant::now();
+        Both { moment: self.at(instant), instant }
     }
 
     /// The time until the next multiple of `every` since the start. Actors that look at something again and
@@ -37,7 +38,12 @@ impl Clock {
     }
 
     pub(crate) fn now(self) -> Moment {
-        Moment(self.started.elapsed() + self.slept_before.until_now())
+        self.at(Instant::now())
+    }
+
+    /// The present on this clock, of which the time of the runtime was read just before.
+    pub(crate) fn at(self, instant: Instant) -> Moment {
+        Moment(instant.saturating_duration_since(self.started) + self.slept_before.until_now())
     }
 }
 

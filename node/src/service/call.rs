@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     decisions::{callers::Outcome, versions},
-    error::ProposeError,
+    error::{ProposeError, ReadError},
     node::Node,
     propose::{self, Proposing},
     reading::{Terms, Ways, deadline},
@@ -18,11 +18,12 @@ use quorate_raft::session::SessionKey;
 use std::{
     fmt,
     future::IntoFuture,
-    pin::Pin,
+    mem,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{task::consume_budget, time::Instant};
 
 /// The handle of a node that hosts a service.
 ///
@@ -336,23 +337,68 @@ impl<S: Service> Ask<'_, S> {
 
 impl<'a, S: Service> IntoFuture for Ask<'a, S> {
     type Output = Result<Read<S::Answer>, QueryError>;
-    type IntoFuture = Boxed<'a, Self::Output>;
+    type IntoFuture = Asking<'a, S>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { node, query, consistency, within } = self;
-        Box::pin(async move {
-            let terms = Terms { consistency, until: within.and_then(deadline) };
-            let ways = Ways {
-                by_machine: |query, hosted: &Hosted<S>| hosted.ask(query),
-                by_view: |query, view| match view.holds::<ServiceView<S>>() {
-                    Some(view) => view.ask(query),
-                    None => Err(query),
-                },
-            };
-            let Read { index, value } = node.read_by(terms, query, ways).await?;
-            value.map(|value| Read { index, value }).map_err(|message| QueryError::Panicked { message })
-        })
+        Asking(Stage::Asks(self))
     }
+}
+
+/// The future of a query. A query that a view answers allocates nothing.
+pub struct Asking<'a, S: Service>(Stage<'a, S>);
+
+enum Stage<'a, S: Service> {
+    Asks(Ask<'a, S>),
+    Waits(Boxed<'a, Result<Read<S::Answer>, QueryError>>),
+    Answered,
+}
+
+/// Nothing in it is pinned but the box.
+impl<S: Service> Unpin for Asking<'_, S> {}
+
+impl<S: Service> Future for Asking<'_, S> {
+    type Output = Result<Read<S::Answer>, QueryError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let stage = &mut self.get_mut().0;
+        // Queries that never wait must not keep a thread from its other tasks.
+        if matches!(stage, Stage::Asks(_)) && pin!(consume_budget()).poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let mut waits = match mem::replace(stage, Stage::Answered) {
+            Stage::Asks(Ask { node, query, consistency, within }) => {
+                let terms = Terms { consistency, until: within.and_then(deadline) };
+                let ways = Ways {
+                    by_machine: |query, hosted: &Hosted<S>| hosted.ask(query),
+                    by_view: |query, view| match view.holds::<ServiceView<S>>() {
+                        Some(view) => view.ask(query),
+                        None => Err(query),
+                    },
+                };
+                match node.read_now(terms, query, ways) {
+                    Ok(outcome) => return Poll::Ready(answered(outcome)),
+                    Err(waits) => {
+                        let later: Boxed<'_, _> =
+                            Box::pin(async move { answered(node.read_later(terms, waits, ways).await) });
+                        later
+                    }
+                }
+            }
+            Stage::Waits(waits) => waits,
+            Stage::Answered => panic!("a query is polled after its answer"),
+        };
+        let outcome = waits.as_mut().poll(cx);
+        if outcome.is_pending() {
+            *stage = Stage::Waits(waits);
+        }
+        outcome
+    }
+}
+
+/// The answer of the author's code, or the error of the read or of that code.
+fn answered<T>(outcome: Result<Read<Result<T, String>>, ReadError>) -> Result<Read<T>, QueryError> {
+    let Read { index, value } = outcome?;
+    value.map(|value| Read { index, value }).map_err(|message| QueryError::Panicked { message })
 }
 
 /// Refuses a command that a member is known not to apply: so no entry is made for it.
