@@ -15,7 +15,7 @@
 //! - [`workload`]: the clients and their figures; [`leadership`]: the leader that a measurement needs.
 //! - [`durable`], [`memory`] and [`reads`]: the measured clusters; [`processes`]: a
 //!   cluster of processes.
-//! - [`failover`], [`overload`], [`recovery`], [`snapshot`] and [`watch`]: further measurements;
+//! - [`failover`], [`mixed`], [`overload`], [`recovery`], [`snapshot`] and [`watch`]: further measurements;
 //!   [`proxy`]: a wire that can be cut; [`machine_speed`]: the speed of the machine itself.
 //! - [`plot`]: draws what they print.
 
@@ -24,6 +24,7 @@ mod failover;
 mod leadership;
 mod machine_speed;
 mod memory;
+mod mixed;
 mod overload;
 mod plot;
 mod processes;
@@ -64,7 +65,15 @@ enum Command {
     /// Proposals to three nodes in one process, in memory
     Memory(Load),
     /// Reads of every kind, on the leader and on a follower; else as durable
-    Reads(Load),
+    Reads {
+        /// Of a state machine that offers no views: queries run on its own thread
+        #[arg(long)]
+        no_views: bool,
+        #[command(flatten)]
+        load: Load,
+    },
+    /// Half of the peak of writes beside 100,000 reads by lease a second, on the leader; else as durable
+    Mixed(Stage),
     /// The time without writes after the leader was killed; else as durable
     Failover {
         /// The number of leaders to kill
@@ -130,7 +139,8 @@ fn run(command: Command) -> Result<(), Failed> {
     match command {
         Command::Durable { nodes, load } => durable::run(nodes, &load),
         Command::Memory(load) => memory::run(&load),
-        Command::Reads(load) => reads::run(&load),
+        Command::Reads { no_views, load } => reads::run(!no_views, &load),
+        Command::Mixed(stage) => mixed::run(&stage),
         Command::Failover { rounds } => failover::run(rounds),
         Command::Overload(stage) => overload::run(&stage),
         Command::Steady(stage) => overload::run_steady(&stage),

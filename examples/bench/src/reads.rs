@@ -3,7 +3,7 @@
 //!
 //! This process runs node 1 and the clients, twice: first with node 1 as the leader, then with a
 //! child as the leader. There are no writes during the measurement. An output line has the mode,
-//! the role of the node, and the figures.
+//! the role of the node, whether its state machine offers views, and the figures.
 
 use crate::{
     leadership::until_led_by,
@@ -11,7 +11,7 @@ use crate::{
     workload::{Failed, Load, PATIENCE, Request, measured, say, within},
 };
 use bytes::Bytes;
-use quorate::{At, Consistency, Limits, Node, NodeId, StateMachine};
+use quorate::{At, Consistency, Limits, Node, NodeId, StateMachine, View};
 use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
 
 /// The command with which a child runs a member.
@@ -26,7 +26,7 @@ const MODES: [(&str, Consistency); 4] = [
 ];
 
 /// Runs the measurement and prints its lines.
-pub(crate) fn run(load: &Load) -> Result<(), Failed> {
+pub(crate) fn run(with_views: bool, load: &Load) -> Result<(), Failed> {
     let limits = load.limits()?;
     for (on, leader) in [("leader", NodeId(LEADER)), ("follower", NodeId(OTHER))] {
         let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
@@ -36,8 +36,8 @@ pub(crate) fn run(load: &Load) -> Result<(), Failed> {
         let mut members = [start_member(OTHER)?, start_member(3)?];
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         runtime.block_on(async {
-            let node = start(LEADER, dir.path(), &addresses, limits).await?;
-            let outcome = measure(&node, load, on, leader, &mut members).await;
+            let node = start(LEADER, dir.path(), &addresses, limits, with_views).await?;
+            let outcome = measure((&node, with_views), load, on, leader, &mut members).await;
             shut_down(&node).await?;
             outcome
         })?;
@@ -49,19 +49,26 @@ pub(crate) fn run(load: &Load) -> Result<(), Failed> {
 pub(crate) fn run_member(place: &Place) -> Result<(), Failed> {
     processes::run_member(
         place,
-        async |id, dir, addresses| start(id, dir, addresses, Limits::default()).await,
+        async |id, dir, addresses| start(id, dir, addresses, Limits::default(), false).await,
         async |_| std::future::pending().await,
     )
 }
 
-async fn start(id: u64, dir: &Path, addresses: &[SocketAddr], limits: Limits) -> Result<Node<Holder>, Failed> {
-    Ok(builder(id, dir, addresses)?.limits(limits).start(Holder::default()).await?)
+pub(crate) async fn start(
+    id: u64,
+    dir: &Path,
+    addresses: &[SocketAddr],
+    limits: Limits,
+    offers_views: bool,
+) -> Result<Node<Holder>, Failed> {
+    Ok(builder(id, dir, addresses)?.limits(limits).start(Holder { value: Bytes::new(), offers_views }).await?)
 }
 
 /// A state machine that holds the last written value.
-#[derive(Default)]
-struct Holder {
-    value: Bytes,
+#[derive(Clone)]
+pub(crate) struct Holder {
+    pub(crate) value: Bytes,
+    offers_views: bool,
 }
 
 impl StateMachine for Holder {
@@ -69,10 +76,14 @@ impl StateMachine for Holder {
         self.value = Bytes::copy_from_slice(command);
         Bytes::new()
     }
+
+    fn view(&self) -> Option<View<Self>> {
+        self.offers_views.then(|| View::of(self.clone()))
+    }
 }
 
 async fn measure(
-    node: &Node<Holder>,
+    (node, with_views): (&Node<Holder>, bool),
     load: &Load,
     on: &str,
     leader: NodeId,
@@ -89,7 +100,7 @@ async fn measure(
                 let what = format!("{mode} reads of {bytes} bytes on the {on}, {in_flight} in flight");
                 let mut line = measured(node, leader, &what, &read, in_flight, load.seconds).await?;
                 processes::check(&mut *members)?;
-                (line["mode"], line["on"]) = (mode.into(), on.into());
+                (line["mode"], line["on"], line["views"]) = (mode.into(), on.into(), with_views.into());
                 (line["nodes"], line["value_bytes"]) = (3.into(), bytes.into());
                 say(&line)?;
             }
@@ -100,10 +111,10 @@ async fn measure(
 
 /// A read of the value, which has this length.
 #[derive(Clone)]
-struct ReadAll {
-    node: Node<Holder>,
-    consistency: Consistency,
-    bytes: usize,
+pub(crate) struct ReadAll {
+    pub(crate) node: Node<Holder>,
+    pub(crate) consistency: Consistency,
+    pub(crate) bytes: usize,
 }
 
 impl Request for ReadAll {

@@ -35,7 +35,7 @@ pub(crate) struct Load {
 }
 
 /// The length of each stage of a measurement, and that of a value.
-#[derive(Clone, clap::Args)]
+#[derive(Clone, Copy, clap::Args)]
 pub(crate) struct Stage {
     /// The duration of each stage
     #[arg(value_parser = seconds)]

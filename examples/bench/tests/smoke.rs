@@ -38,11 +38,30 @@ fn memory_measures_each_number_in_flight() {
 
 #[test]
 fn reads_measure_each_mode_on_a_leader_and_on_a_follower() {
-    let lines = measured(&["reads", "4", "0.1", "16"]);
+    for (args, views) in [(&["reads", "4", "0.1", "16"][..], true), (&["reads", "--no-views", "4", "0.1", "16"], false)]
+    {
+        let lines = measured(args);
+        lines.iter().for_each(assert_latencies);
+        let modes: Vec<_> = lines.iter().map(|line| format!("{} {}", text(line, "on"), text(line, "mode"))).collect();
+        let of = |on: &str| ["linearizable", "lease", "bounded", "local"].map(|mode| format!("{on} {mode}"));
+        assert_eq!(modes, [of("leader"), of("follower")].concat());
+        assert!(lines.iter().all(|line| line["views"] == views));
+    }
+}
+
+#[test]
+fn reads_beside_writes_are_measured_alone_and_together() {
+    let lines = measured(&["mixed", "0.2", "16"]);
     lines.iter().for_each(assert_latencies);
-    let modes: Vec<_> = lines.iter().map(|line| format!("{} {}", text(line, "on"), text(line, "mode"))).collect();
-    let of = |on: &str| ["linearizable", "lease", "bounded", "local"].map(|mode| format!("{on} {mode}"));
-    assert_eq!(modes, [of("leader"), of("follower")].concat());
+    let stages: Vec<_> = lines.iter().map(|line| (text(line, "mode"), line["beside"].as_str())).collect();
+    let of = |mode| [(mode, Some("nothing")), (mode, Some("the other"))];
+    assert_eq!(stages, [&[("write", None)][..], &of("write"), &of("lease")].concat());
+    for line in &lines[1..] {
+        assert!(number(line, "offered_per_s") > 0.0 && number(line, "left_out") >= 0.0, "{line}");
+    }
+    for line in [&lines[2], &lines[4]] {
+        assert!(number(line, "p99_of_alone") > 0.0, "{line}");
+    }
 }
 
 #[test]
@@ -145,6 +164,7 @@ fn a_mistake_ends_with_one_line_and_a_failure() {
         (&["durable", "--nodes", "0"], "0 is not in 1..=9"),
         (&["memory", "1", "1", "1", "1"], "unexpected argument"),
         (&["failover", "0"], "0 is not in 1.."),
+        (&["mixed", "1"], "<VALUE_BYTES>"),
         (&["overload", "1"], "<VALUE_BYTES>"),
         (&["recovery", "5"], "5 is not in 1048576.."),
         (&["snapshot", "4194304", "1"], "set at least 65536, or 0 for no limit"),

@@ -26,16 +26,18 @@ struct Subject {
     system: String,
     mode: Option<String>,
     on: Option<String>,
+    views: Option<bool>,
     nodes: Option<u64>,
     value_bytes: Option<u64>,
 }
 
 impl Subject {
     /// The settings as text, or `None` where the benchmark has no such setting.
-    fn settings(&self) -> [Option<String>; 4] {
+    fn settings(&self) -> [Option<String>; 5] {
         [
             self.mode.as_ref().map(|mode| format!("{mode} reads")),
             self.on.as_ref().map(|on| format!("on the {on}")),
+            self.views.map(|views| if views { "with views" } else { "without views" }.to_owned()),
             self.nodes.map(|nodes| format!("{nodes} nodes")),
             self.value_bytes.map(|bytes| format!("{bytes}-byte values")),
         ]
@@ -139,8 +141,8 @@ impl Figures {
     }
 
     /// The different values of each setting, among the lines that have it.
-    fn values(&self) -> [Vec<String>; 4] {
-        let mut values: [Vec<String>; 4] = Default::default();
+    fn values(&self) -> [Vec<String>; 5] {
+        let mut values: [Vec<String>; 5] = Default::default();
         for line in &self.lines {
             for (values, value) in values.iter_mut().zip(line.subject.settings()) {
                 values.extend(value.filter(|value| !values.contains(value)));
