@@ -37,12 +37,12 @@ pub(super) async fn list(
     let version = match state {
         Wanted::Kept(index) => api.versions.at(index).ok_or_else(|| gone(index))?,
         Wanted::Current(consistency) => {
-            let view = |kv: &Hosted<Kv>| kv.service().view();
+            let listing = |kv: &Hosted<Kv>| kv.service().listing();
             let read = match within {
-                Some(within) => api.node.read_within(consistency, within, view).await?,
-                None => api.node.read(consistency, view).await?,
+                Some(within) => api.node.read_within(consistency, within, listing).await?,
+                None => api.node.read(consistency, listing).await?,
             };
-            Arc::new(Version { index: read.index, view: read.value })
+            Arc::new(Version { index: read.index, listing: read.value })
         }
     };
     let of = Arc::clone(&version);
@@ -160,7 +160,7 @@ impl Page {
     fn of(&self, version: &Version) -> Made {
         let mut body = format!("{{\"index\":{},\"pairs\":[", version.index).into_bytes();
         let (mut count, mut more) = (0, false);
-        for (key, value) in version.view.range(&self.range) {
+        for (key, value) in version.listing.range(&self.range) {
             let before = body.len();
             let value = (!self.keys_only).then_some(value);
             let fits = count == 0 || {
@@ -188,7 +188,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{http::messages::ListAnswer, machine::View, object};
+    use crate::{http::messages::ListAnswer, machine::Listing, object};
 
     #[test]
     fn a_page_ends_at_its_limit_and_says_whether_there_is_more() {
@@ -245,20 +245,20 @@ mod tests {
         KeyRange::between(None, None)
     }
 
-    fn filled(pairs: impl Iterator<Item = (String, Vec<u8>)>) -> View {
+    fn filled(pairs: impl Iterator<Item = (String, Vec<u8>)>) -> Listing {
         let mut kv = Kv::default();
         for (key, value) in pairs {
             kv.insert(key.into(), value.into(), None);
         }
-        kv.view()
+        kv.listing()
     }
 
-    fn version(view: &View) -> Version {
-        Version { index: Index(7), view: view.clone() }
+    fn version(listing: &Listing) -> Version {
+        Version { index: Index(7), listing: listing.clone() }
     }
 
-    fn page(view: &View, page: Page) -> ListAnswer {
-        object::from_json(&page.of(&version(view)).body).expect("JSON")
+    fn page(listing: &Listing, page: Page) -> ListAnswer {
+        object::from_json(&page.of(&version(listing)).body).expect("JSON")
     }
 
     fn names(answer: &ListAnswer) -> Vec<String> {

@@ -8,10 +8,10 @@
 //! [`CONTINUED_MAX`] others, so that clients that read only first pages displace no listing
 //! in progress. The one that was unused for longest is dropped first, and each after [`IDLE_LIMIT`]
 //! without use or [`AGE_LIMIT`] altogether. A kept state takes the keys and values that were
-//! changed since, some 50 bytes for each key of a shard that was changed since, and 32 for each
-//! shard.
+//! changed since, and about a kilobyte for each node of its tree in or below which one was: there
+//! are 8 to 16 keys in a node.
 
-use crate::machine::View;
+use crate::machine::Listing;
 use quorate::Index;
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -34,7 +34,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Version {
     pub(super) index: Index,
-    pub(super) view: View,
+    pub(super) listing: Listing,
 }
 
 /// The states kept by this node. Cheap to clone; clones share them.
@@ -213,6 +213,6 @@ mod tests {
     }
 
     fn version(index: u64) -> Arc<Version> {
-        Arc::new(Version { index: Index(index), view: Kv::default().view() })
+        Arc::new(Version { index: Index(index), listing: Kv::default().listing() })
     }
 }

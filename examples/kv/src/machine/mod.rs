@@ -5,7 +5,7 @@
 //! every node and in every version. The HTTP handlers call it with [`Command`]s, query a key, and
 //! read the whole state through `Node::read`.
 //!
-//! - `pairs`: the map, which can be copied in microseconds; `range`: ranges of its keys.
+//! - `pairs`: the map, which can be copied in nanoseconds; `range`: ranges of its keys.
 //! - `command`: the commands and replies; `txn`: the one that changes several keys; `bytes`: the
 //!   keys and values in them.
 //! - `writer`: the writes of a command, with the timers and events of its keys.
@@ -42,7 +42,7 @@ pub const COMMAND_OVERHEAD_BYTES: usize = 32 + KEY_BYTES_MAX;
 pub const TTL_MS_MAX: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
 
 /// The replicated map.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Kv {
     pairs: Pairs,
 }
@@ -76,13 +76,18 @@ impl Service for Kv {
     fn query(&self, key: Key, _: At) -> Option<Value> {
         self.get(&key)
     }
+
+    /// So that a key is read on the thread of its HTTP request.
+    fn view(&self) -> Option<quorate::View<Self>> {
+        Some(quorate::View::of(self.clone()))
+    }
 }
 
-/// By hand: a snapshot is a copy that shares the shards, and is written pair by pair.
+/// By hand: a snapshot is a copy that shares the pairs, and is written pair by pair.
 impl quorate::State for Kv {
     fn save(&self) -> WriteState {
         let pairs = self.pairs.clone();
-        Box::new(move |to| snapshot::write(pairs, to))
+        Box::new(move |to| snapshot::write(&pairs, to))
     }
 
     fn load(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
@@ -123,11 +128,11 @@ impl Kv {
         self.len() == 0
     }
 
-    /// A copy of the state as of now, which later commands do not change. It shares all shards
-    /// with the state until a command changes one of them.
+    /// A copy of the pairs as of now, to be listed, which later commands do not change. It shares
+    /// with the state what they did not change.
     #[must_use]
-    pub fn view(&self) -> View {
-        View(self.pairs.clone())
+    pub fn listing(&self) -> Listing {
+        Listing(self.pairs.clone())
     }
 
     /// Sets a key that expires at `until`, without an entry of a log: for states that are built by
@@ -137,11 +142,11 @@ impl Kv {
     }
 }
 
-/// The state as of one log index, to be listed.
+/// The pairs as of one log index, to be listed.
 #[derive(Clone, Debug)]
-pub struct View(Pairs);
+pub struct Listing(Pairs);
 
-impl View {
+impl Listing {
     /// The pairs with keys in `range`, ordered by key. Finding the first one takes O(log n).
     pub fn range<'a>(&'a self, range: &'a KeyRange) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         range.of(&self.0)
@@ -177,20 +182,20 @@ mod tests {
     }
 
     #[test]
-    fn a_view_is_not_changed_by_later_commands() {
+    fn a_listing_is_not_changed_by_later_commands() {
         let mut kv = filled(1000);
-        let list = |view: &View| {
+        let list = |listing: &Listing| {
             let all = KeyRange::between(None, None);
-            let pairs = view.range(&all);
+            let pairs = listing.range(&all);
             pairs.map(|(key, value)| (key.to_vec(), value.to_vec())).collect::<Vec<_>>()
         };
-        let (view, before) = (kv.view(), list(&kv.view()));
+        let (listing, before) = (kv.listing(), list(&kv.listing()));
         for number in 0..500_u32 {
             kv.execute(put(&number.to_string(), b"other"));
             kv.execute(Command::Delete { key: (number + 500).to_string().into() });
         }
-        assert_eq!((before.len(), list(&view) == before), (1000, true));
-        assert_eq!(list(&kv.view()).len(), 500);
+        assert_eq!((before.len(), list(&listing) == before), (1000, true));
+        assert_eq!(list(&kv.listing()).len(), 500);
     }
 
     #[test]

@@ -1,35 +1,22 @@
-//! The map: small ordered maps for consecutive ranges of keys, each shared with its copies until
-//! one of them changes it.
+//! The map: a persistent one, ordered by key. Copies share all that neither has changed.
 //!
-//! A copy of the map copies two references per [`Shard`]. The first change of a shard after that
-//! copies the shard, but not its keys and values; this costs some ten nanoseconds per key, for a
-//! few hundred keys at a time. A persistent map would avoid this cost, but every change would be
-//! slower.
+//! A copy takes nanoseconds. After that the first change of a part of it copies that part: a node of
+//! the tree, and those above it, but not the keys and values.
 
+use imbl::OrdMap;
 use quorate::LogTime;
 use rapidhash::v3::{RapidSecrets, RapidStreamHasherV3};
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{ops::Bound, sync::Arc};
 
 /// The key-value pairs.
 ///
 /// **Invariant:** `hash` is the wrapping sum of all pairs' hashes, so it does not depend on their
-/// order; `len` is the number of pairs; there is a first shard, which begins with the empty key.
-#[derive(Clone, Debug)]
+/// order.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Pairs {
-    shards: Vec<Part>,
-    len: usize,
+    map: OrdMap<Arc<[u8]>, Pair>,
     hash: u64,
 }
-
-/// A shard, and the key from which on all keys up to the next shard's belong to it.
-#[derive(Clone, Debug)]
-struct Part {
-    from: Arc<[u8]>,
-    shard: Arc<Shard>,
-}
-
-/// The pairs of a range of keys, ordered by key.
-pub(super) type Shard = BTreeMap<Arc<[u8]>, Pair>;
 
 #[derive(Clone, Debug)]
 pub(super) struct Pair {
@@ -42,34 +29,14 @@ pub(super) struct Pair {
 /// The due of no timer: each is at least a millisecond after the one that sets it.
 const NEVER: LogTime = LogTime(0);
 
-/// The number of keys at which a shard is split.
-const SHARD_KEYS_MAX: usize = 512;
-/// The number of shards from which on they grow instead, so that a copy takes about 100 µs.
-const SHARDS_MANY: usize = 4096;
-
-impl Default for Pairs {
-    fn default() -> Self {
-        Self { shards: vec![Part { from: Arc::default(), shard: Arc::default() }], len: 0, hash: 0 }
-    }
-}
-
 impl Pairs {
     pub(super) fn get(&self, key: &[u8]) -> Option<&Arc<[u8]>> {
-        self.pair(key).map(|pair| &pair.value)
+        self.map.get(key).map(|pair| &pair.value)
     }
 
     /// The log time at which a key expires, if it does.
     pub(super) fn until(&self, key: &[u8]) -> Option<LogTime> {
-        self.pair(key).and_then(Pair::until)
-    }
-
-    fn pair(&self, key: &[u8]) -> Option<&Pair> {
-        self.shards[self.shard_of(key)].shard.get(key)
-    }
-
-    /// The position of the shard to which a key belongs.
-    fn shard_of(&self, key: &[u8]) -> usize {
-        self.shards.partition_point(|part| *part.from <= *key) - 1
+        self.map.get(key).and_then(Pair::until)
     }
 
     /// Sets a key, which expires at `until`. Returns the pair that it replaces.
@@ -77,36 +44,19 @@ impl Pairs {
         let until = until.unwrap_or(NEVER);
         let pair = Pair { hash: pair_hash(&key, &value, until), value, until };
         self.hash = self.hash.wrapping_add(pair.hash);
-        let at = self.shard_of(&key);
-        let shard = Arc::make_mut(&mut self.shards[at].shard);
-        let replaced = shard.insert(key, pair);
+        let replaced = self.map.insert(key, pair);
         self.hash = self.hash.wrapping_sub(replaced.as_ref().map_or(0, |pair| pair.hash));
-        self.len += usize::from(replaced.is_none());
-        if shard.len() > SHARD_KEYS_MAX.max(self.len / SHARDS_MANY)
-            && let Some(from) = shard.keys().nth(shard.len() / 2).cloned()
-        {
-            let shard = Arc::new(shard.split_off(&from));
-            self.shards.insert(at + 1, Part { from, shard });
-        }
         replaced
     }
 
     /// Removes a key. Returns the pair that it had.
     pub(super) fn remove(&mut self, key: &[u8]) -> Option<Pair> {
-        let at = self.shard_of(key);
-        let shard = &mut self.shards[at].shard;
-        // Avoids copying a shard that does not have the key.
-        if !shard.contains_key(key) {
+        // Avoids copying parts of a map that does not have the key.
+        if !self.map.contains_key(key) {
             return None;
         }
-        let shard = Arc::make_mut(shard);
-        let removed = shard.remove(key);
+        let removed = self.map.remove(key);
         self.hash = self.hash.wrapping_sub(removed.as_ref().map_or(0, |pair| pair.hash));
-        self.len -= usize::from(removed.is_some());
-        // Its range falls to the shard before it.
-        if shard.is_empty() && at > 0 {
-            self.shards.remove(at);
-        }
         removed
     }
 
@@ -117,31 +67,20 @@ impl Pairs {
         start: Bound<&'a [u8]>,
         end: Bound<&'a [u8]>,
     ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        let first = match start {
-            Bound::Included(key) | Bound::Excluded(key) => self.shard_of(key),
-            Bound::Unbounded => 0,
-        };
-        let is_before_end = move |part: &&Part| match end {
-            Bound::Included(end) => *part.from <= *end,
-            Bound::Excluded(end) => *part.from < *end,
-            Bound::Unbounded => true,
-        };
-        let shards = self.shards[first..].iter().take_while(is_before_end);
-        let pairs = shards.flat_map(move |part| part.shard.range::<[u8], _>((start, end)));
-        pairs.map(|(key, pair)| (&**key, &*pair.value))
+        self.map.range::<_, [u8]>((start, end)).map(|(key, pair)| (&**key, &*pair.value))
+    }
+
+    /// All pairs, ordered by key.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &Pair)> {
+        self.map.iter().map(|(key, pair)| (&**key, pair))
     }
 
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.map.len()
     }
 
     pub(super) fn hash(&self) -> u64 {
         self.hash
-    }
-
-    /// All shards, ordered by key. Each is dropped when the next one is taken.
-    pub(super) fn into_shards(self) -> impl Iterator<Item = Arc<Shard>> {
-        self.shards.into_iter().map(|part| part.shard)
     }
 }
 
@@ -170,6 +109,7 @@ fn pair_hash(key: &[u8], value: &[u8], until: LogTime) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn it_is_a_map_whatever_happens_to_its_copies() {
@@ -188,8 +128,6 @@ mod tests {
             if step % 4000 == 0 {
                 copies.push((pairs.clone(), twin.clone()));
             }
-            let bounds = pairs.shards.iter().map(|part| &part.from);
-            assert!(pairs.shards[0].from.is_empty() && (step % 100 > 0 || bounds.is_sorted()));
         }
         copies.push((pairs, twin));
         for (pairs, twin) in copies {
@@ -197,32 +135,25 @@ mod tests {
             let hash = twin.iter().fold(0_u64, |sum, (key, value)| sum.wrapping_add(pair_hash(key, value, NEVER)));
             assert_eq!(pairs.hash(), hash);
             assert!(twin.iter().all(|(key, value)| pairs.get(key).is_some_and(|found| **found == **value)));
-            let listed: BTreeMap<_, _> = pairs
-                .into_shards()
-                .flat_map(|shard| {
-                    shard.iter().map(|(key, pair)| (key.to_vec(), pair.value.to_vec())).collect::<Vec<_>>()
-                })
-                .collect();
-            assert_eq!(listed, twin);
+            let listed: Vec<_> = pairs.iter().map(|(key, pair)| (key.to_vec(), pair.value.to_vec())).collect();
+            assert_eq!(listed, twin.into_iter().collect::<Vec<_>>());
         }
     }
 
     #[test]
-    fn a_copy_shares_what_neither_changed() {
+    fn a_key_that_is_not_there_is_removed_without_a_copy_of_what_is_shared() {
         let mut pairs = Pairs::default();
         for key in 0..10_000_u32 {
             pairs.insert(key.to_le_bytes()[..].into(), Arc::default(), None);
         }
-        assert!(pairs.shards.len() > 10 && pairs.shards.iter().all(|part| part.shard.len() <= SHARD_KEYS_MAX));
         let copy = pairs.clone();
+        assert!(pairs.remove(b"never there").is_none() && pairs.map.ptr_eq(&copy.map));
         pairs.insert(b"one more"[..].into(), Arc::default(), None);
-        pairs.remove(b"never there");
-        let apart = pairs.shards.iter().zip(&copy.shards).filter(|(one, other)| !Arc::ptr_eq(&one.shard, &other.shard));
-        assert_eq!(apart.count(), 1);
+        assert!(!pairs.map.ptr_eq(&copy.map));
     }
 
     #[test]
-    fn shards_of_removed_keys_go() {
+    fn nothing_is_left_of_removed_keys() {
         let mut pairs = Pairs::default();
         for round in 0..3 {
             for key in 0..10_000_u32 {
@@ -234,7 +165,7 @@ mod tests {
                 let key = [key, 9_999 - key, (key + 5_000) % 10_000][round];
                 assert!(pairs.remove(&key.to_be_bytes()).is_some());
             }
-            assert_eq!((pairs.shards.len(), pairs.len(), pairs.hash()), (1, 0, 0));
+            assert_eq!((pairs.iter().count(), pairs.len(), pairs.hash()), (0, 0, 0));
         }
     }
 

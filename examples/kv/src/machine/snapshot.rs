@@ -37,22 +37,20 @@ const MAGIC: [u8; 4] = *b"QKVS";
 const VERSION: u32 = 2;
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Writes `pairs`, and drops each shard once it is written.
-pub(super) fn write(pairs: Pairs, to: &mut dyn Write) -> io::Result<()> {
+/// Writes `pairs`.
+pub(super) fn write(pairs: &Pairs, to: &mut dyn Write) -> io::Result<()> {
     let mut to = BufWriter::with_capacity(BUFFER_BYTES, to);
     to.write_all(&MAGIC)?;
     to.write_all(&VERSION.to_le_bytes())?;
     to.write_all(&(pairs.len() as u64).to_le_bytes())?;
     to.write_all(&pairs.hash().to_le_bytes())?;
-    for shard in pairs.into_shards() {
-        for (key, pair) in &*shard {
-            // Commands encode keys and values with lengths of these sizes, so they fit.
-            to.write_all(&u16::try_from(key.len()).map_err(too_long)?.to_le_bytes())?;
-            to.write_all(&u32::try_from(pair.value.len()).map_err(too_long)?.to_le_bytes())?;
-            to.write_all(&pair.until().unwrap_or_default().0.to_le_bytes())?;
-            to.write_all(key)?;
-            to.write_all(&pair.value)?;
-        }
+    for (key, pair) in pairs.iter() {
+        // Commands encode keys and values with lengths of these sizes, so they fit.
+        to.write_all(&u16::try_from(key.len()).map_err(too_long)?.to_le_bytes())?;
+        to.write_all(&u32::try_from(pair.value.len()).map_err(too_long)?.to_le_bytes())?;
+        to.write_all(&pair.until().unwrap_or_default().0.to_le_bytes())?;
+        to.write_all(key)?;
+        to.write_all(&pair.value)?;
     }
     to.flush()
 }
@@ -153,14 +151,14 @@ mod tests {
         pairs.insert(b"key"[..].into(), b"value"[..].into(), Some(LogTime(7)));
         expected.extend(pairs.hash().to_le_bytes());
         expected.extend(b"\x03\0\x05\0\0\0\x07\0\0\0\0\0\0\0keyvalue");
-        assert_eq!(written(pairs), expected);
+        assert_eq!(written(&pairs), expected);
     }
 
     #[test]
     fn every_flipped_bit_every_cut_and_every_byte_too_many_is_refused() {
-        let good = written(pairs(&[(b"", b""), (b"a", b"value"), (b"b", &[7; 100]), (b"longer key", b"")]));
+        let good = written(&pairs(&[(b"", b""), (b"a", b"value"), (b"b", &[7; 100]), (b"longer key", b"")]));
         let read_back = read(&mut &good[..]).expect("its own");
-        assert_eq!(written(read_back), good);
+        assert_eq!(written(&read_back), good);
         for bit in 0..good.len() * 8 {
             let mut damaged = good.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
@@ -174,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_length_that_is_not_there_takes_no_memory() {
-        let mut bytes = written(pairs(&[(b"k", b"v")]));
+        let mut bytes = written(&pairs(&[(b"k", b"v")]));
         bytes[26..30].copy_from_slice(&u32::MAX.to_le_bytes());
         refused(&bytes);
         bytes[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
@@ -183,12 +181,12 @@ mod tests {
 
     #[test]
     fn a_key_that_is_no_text_is_refused() {
-        refused(&written(pairs(&[(b"\xff", b"v")])));
+        refused(&written(&pairs(&[(b"\xff", b"v")])));
     }
 
     #[test]
     fn a_key_that_stands_there_twice_is_refused() {
-        let one = written(pairs(&[(b"k", b"v")]));
+        let one = written(&pairs(&[(b"k", b"v")]));
         let mut twice = [&one[..], &one[24..]].concat();
         twice[8] = 2;
         refused(&twice);
@@ -211,13 +209,13 @@ mod tests {
             }
         }
         assert_eq!(read(&mut Failing).expect_err("it failed").to_string(), "broken");
-        let error = write(pairs(&[(b"k", b"v")]), &mut Failing).expect_err("it failed");
+        let error = write(&pairs(&[(b"k", b"v")]), &mut Failing).expect_err("it failed");
         assert_eq!(error.to_string(), "broken");
     }
 
     #[test]
     fn another_layout_is_refused_by_its_number() {
-        let mut bytes = written(pairs(&[(b"k", b"v")]));
+        let mut bytes = written(&pairs(&[(b"k", b"v")]));
         bytes[4] = 1;
         let error = read(&mut &bytes[..]).expect_err("an older one").to_string();
         assert!(error.contains("layout 1 is unknown"), "{error}");
@@ -237,7 +235,7 @@ mod tests {
         pairs
     }
 
-    fn written(pairs: Pairs) -> Vec<u8> {
+    fn written(pairs: &Pairs) -> Vec<u8> {
         let mut bytes = Vec::new();
         write(pairs, &mut bytes).expect("memory takes everything");
         bytes
