@@ -6,7 +6,8 @@
 
 pub use crate::wal::{
     BLOCK_BYTES, Failure, Identity, Outcome, Sizes,
-    header::{COPY_AT, Header, Layout, Mark},
+    group::{Extent, Mark},
+    header::{COPY_AT, Header, Layout},
     log::Log,
     read_u32, read_u64,
     scan::{Found, Patch, Scanned, State, Tail, scan},
@@ -24,7 +25,7 @@ pub mod holdings {
 
 /// The slots of a segment.
 pub mod slot {
-    pub use crate::wal::slot::{Slot, Table, place, seed};
+    pub use crate::wal::slot::{Slot, Table, group_seed, place, seed};
 }
 
 /// The head and the foot of a snapshot's file.

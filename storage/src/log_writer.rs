@@ -3,9 +3,9 @@
 //! It gathers the requests that arrive during a sync, passes all of them to its [`DrivenLog`],
 //! syncs once, and replies once. No timer gathers them: actix empties the mailbox before it handles
 //! a message that an actor sent to itself, so the flush that a group's first message schedules
-//! follows every message that was there by then. There are two timers: one checks once a second
-//! whether a full disk has space again, the other twice a second whether the open files are still
-//! those of the directory.
+//! follows every message that was there by then. There are three timers: one checks once a second
+//! whether a full disk has space again, one twice a second whether the open files are still those of
+//! the directory, and one brings second places of entries to the disk.
 
 use crate::{
     contract::{
@@ -70,13 +70,14 @@ pub(crate) trait DrivenLog {
     /// Called before that.
     fn retry_space(&mut self) {}
 
-    /// Whether [`DrivenLog::prove`] has something to write.
-    fn is_unproven(&self) -> bool {
+    /// Whether [`DrivenLog::settle`] has something to do.
+    fn is_unsettled(&self) -> bool {
         false
     }
 
-    /// Called when no request waits: writes what would delay one.
-    fn prove(&mut self) -> Outcome<()> {
+    /// Called a few times a second while there is something to do, and nothing staged: brings second
+    /// places of entries to the disk.
+    fn settle(&mut self) -> Outcome<()> {
         Ok(())
     }
 
@@ -117,7 +118,7 @@ impl Handler<Recover> for LogWriter {
             failure.error
         })?;
         let (completions, group) = (recover.completions, Group::default());
-        let open = Open { log, completions, group, is_failed: false, awaits_idleness: false, awaits_space: false };
+        let open = Open { log, completions, group, is_failed: false, awaits_settling: false, awaits_space: false };
         self.open.insert(open).watch_space(context);
         if self.is_shared {
             context.spawn(WatchPlace { due: Box::pin(sleep(LOOK_EVERY)) });
@@ -162,24 +163,6 @@ impl Handler<Flush> for LogWriter {
     fn handle(&mut self, _: Flush, context: &mut Self::Context) {
         if let Some(open) = &mut self.open {
             open.flush(context);
-        }
-    }
-}
-
-/// `LogWriter` → itself, after all messages that arrived during the last sync: if there were none,
-/// the log is idle, and a proof can be written.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Idle;
-
-impl Handler<Idle> for LogWriter {
-    type Result = ();
-
-    fn handle(&mut self, _: Idle, _: &mut Self::Context) {
-        let Some(open) = &mut self.open else { return };
-        open.awaits_idleness = false;
-        if open.group.persists.is_empty() {
-            open.attempt(|log, _| log.prove());
         }
     }
 }
@@ -252,6 +235,37 @@ impl ActorFuture<LogWriter> for WatchPlace {
     }
 }
 
+/// Interval of [`DrivenLog::settle`], which needs two calls: so each entry has its second place within
+/// a second.
+const SETTLE_EVERY: Duration = Duration::from_millis(300);
+
+/// Settles the log, until it is settled or the actor has no address left, as for [`WatchPlace`].
+struct Settle {
+    due: Pin<Box<Sleep>>,
+}
+
+impl ActorFuture<LogWriter> for Settle {
+    type Output = ();
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        writer: &mut LogWriter,
+        context: &mut Context<LogWriter>,
+        task: &mut task::Context<'_>,
+    ) -> Poll<()> {
+        let Some(open) = &mut writer.open else { return Poll::Ready(()) };
+        while context.connected() && open.awaits_settling {
+            if self.due.as_mut().poll(task).is_pending() {
+                return Poll::Pending;
+            }
+            open.attempt(|log, _| log.settle());
+            open.awaits_settling = !open.is_failed && open.log.is_unsettled();
+            self.due.as_mut().reset(Instant::now() + SETTLE_EVERY);
+        }
+        Poll::Ready(())
+    }
+}
+
 impl LogWriter {
     fn took_message(&self) {
         if let Some(open) = &self.open {
@@ -278,8 +292,8 @@ struct Open {
     completions: Completions,
     group: Group,
     is_failed: bool,
-    /// Whether an [`Idle`] is in the mailbox.
-    awaits_idleness: bool,
+    /// Whether [`Settle`] runs.
+    awaits_settling: bool,
     /// Whether the timer for [`DrivenLog::check_space`] runs.
     awaits_space: bool,
 }
@@ -303,9 +317,9 @@ impl Open {
     fn flush(&mut self, context: &mut Context<LogWriter>) {
         let group = std::mem::take(&mut self.group);
         self.attempt(|log, completions| perform(log, completions, group));
-        if !self.is_failed && !self.awaits_idleness && self.log.is_unproven() {
-            self.awaits_idleness = true;
-            context.notify(Idle);
+        if !self.is_failed && !self.awaits_settling && self.log.is_unsettled() {
+            self.awaits_settling = true;
+            context.spawn(Settle { due: Box::pin(sleep(SETTLE_EVERY)) });
         }
         self.watch_space(context);
     }

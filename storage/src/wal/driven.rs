@@ -74,12 +74,12 @@ impl DrivenLog for Log {
         self.retry_space();
     }
 
-    fn is_unproven(&self) -> bool {
-        self.is_unproven()
+    fn is_unsettled(&self) -> bool {
+        self.is_unsettled()
     }
 
-    fn prove(&mut self) -> Outcome<()> {
-        self.prove()
+    fn settle(&mut self) -> Outcome<()> {
+        self.settle()
     }
 
     fn check_place(&self) -> Outcome<()> {

@@ -1,6 +1,6 @@
-//! The header of a segment, and the mark before each group of records.
+//! The header of a segment.
 
-use super::{BLOCK_BYTES, Failure, Identity, Outcome, SealedBlock, Sizes, read_u32, read_u64, slot::Slot, torn_tail};
+use super::{BLOCK_BYTES, Failure, Identity, Outcome, SealedBlock, Sizes, slot::Slot, torn_tail};
 use crate::disk::File;
 use quorate_raft::{EntryId, Index, NodeId, Term};
 use std::path::Path;
@@ -29,7 +29,7 @@ pub struct Header {
 /// The parts of a segment, by offset and size in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Start of the table of slots; 0 if there is none, as in segments of an earlier program.
+    /// Start of the table of slots.
     pub slots_at: u64,
     /// The size of the table of slots.
     pub slots_bytes: u64,
@@ -52,17 +52,16 @@ impl Layout {
     pub(crate) fn of(sizes: Sizes, slots_min: u64, bytes_min: u64) -> Self {
         if !sizes.has_slots {
             let capacity = SLOTS_AT + bytes_min.max(sizes.segment);
-            return Self { slots_at: 0, slots_bytes: 0, records_at: SLOTS_AT, capacity };
+            return Self { slots_at: SLOTS_AT, slots_bytes: 0, records_at: SLOTS_AT, capacity };
         }
         let share = (sizes.segment / SLOTS_SHARE).next_multiple_of(512);
         let slots_bytes = share.max(((slots_min + 1) * Slot::BYTES as u64).next_multiple_of(512));
-        let records_at = SLOTS_AT + slots_bytes + sizes.gap;
+        let records_at = SLOTS_AT + slots_bytes + sizes.gap.next_multiple_of(512);
         let capacity = records_at + bytes_min.max(sizes.segment - share);
         Self { slots_at: SLOTS_AT, slots_bytes, records_at, capacity }
     }
 
-    /// The most entries that it may have. One slot more is kept free, for the proof after
-    /// the last entry.
+    /// The most entries that it may have. One slot more is kept free, for the proof after the last.
     pub(crate) fn slots(&self) -> u64 {
         match self.slots_bytes {
             0 => u64::MAX,
@@ -73,30 +72,22 @@ impl Layout {
 
 impl Header {
     const MAGIC: [u8; 8] = *b"QUORSEGM";
-    const VERSION: u32 = 5;
-    /// Feature: slots, and a second copy of the header.
-    const SLOTS: u32 = 1;
+    const VERSION: u32 = 6;
     /// Feature: no older segment counts.
-    const STARTS_OVER: u32 = 2;
-    const FEATURES: u32 = Self::SLOTS | Self::STARTS_OVER;
+    const STARTS_OVER: u32 = 1;
+    const FEATURES: u32 = Self::STARTS_OVER;
 
     /// The index of its first entry.
     pub fn first(&self) -> Index {
         self.previous.index.next()
     }
 
-    /// Whether it has slots, and with them a second copy of its header.
-    pub(crate) fn has_slots(&self) -> bool {
-        self.layout.slots_bytes > 0
-    }
-
     /// The block at the start of the file, closed by its checksum.
     pub fn encode(&self) -> [u8; BLOCK_BYTES] {
-        let slots = if self.has_slots() { Self::SLOTS } else { 0 };
         let starts_over = if self.starts_over { Self::STARTS_OVER } else { 0 };
         SealedBlock::new(Self::MAGIC)
             .put_u32(8, Self::VERSION)
-            .put_u32(12, slots | starts_over)
+            .put_u32(12, starts_over)
             .put_u64(16, self.sequence)
             .put_u64(24, self.identity.member.0)
             .put_u64(32, self.first().0)
@@ -153,14 +144,10 @@ impl Header {
             capacity: block.u64(88),
         };
         let slots_end = layout.slots_at.checked_add(layout.slots_bytes).ok_or("the header contradicts itself")?;
-        let has_slots = features & Self::SLOTS != 0;
-        let fits = match has_slots {
-            true => {
-                let is_aligned = layout.slots_at.is_multiple_of(torn_tail::SECTOR as u64);
-                layout.slots_at >= SLOTS_AT && is_aligned && layout.slots_bytes > 0 && slots_end <= layout.records_at
-            }
-            false => slots_end == 0 && layout.records_at >= BLOCK_BYTES as u64,
-        };
+        let is_aligned = layout.slots_at.is_multiple_of(torn_tail::SECTOR as u64)
+            && layout.records_at.is_multiple_of(torn_tail::ALIGNMENT as u64);
+        let fits =
+            layout.slots_at >= SLOTS_AT && is_aligned && layout.slots_bytes > 0 && slots_end <= layout.records_at;
         let (first, published_bytes) = (block.u64(32), block.u64(80));
         if !fits || first == 0 || layout.records_at.checked_add(published_bytes).is_none() {
             return Err("the header contradicts itself");
@@ -174,44 +161,5 @@ impl Header {
             layout,
             published_bytes,
         })
-    }
-}
-
-/// The start of a group: the records of one sync. It proves that all bytes before it were synced,
-/// because nothing is written before the sync of all preceding writes succeeded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
-    /// The sequence of its segment.
-    pub segment: u64,
-    /// Counts the marks of a segment, from 0.
-    pub number: u64,
-    /// Bytes of records up to the next mark.
-    pub bytes: u32,
-}
-
-impl Mark {
-    /// The size of a mark in the file.
-    pub const BYTES: usize = 32;
-    /// The first bytes of a mark.
-    pub const MAGIC: [u8; 8] = *b"QUORMARK";
-
-    /// The bytes of the mark, closed by its checksum.
-    pub fn encode(self) -> [u8; Self::BYTES] {
-        let mut mark = [0; Self::BYTES];
-        mark[..8].copy_from_slice(&Self::MAGIC);
-        mark[8..16].copy_from_slice(&self.segment.to_le_bytes());
-        mark[16..24].copy_from_slice(&self.number.to_le_bytes());
-        mark[24..28].copy_from_slice(&self.bytes.to_le_bytes());
-        let sum = crate::checksum(0, &mark[..28]);
-        mark[28..].copy_from_slice(&sum.to_le_bytes());
-        mark
-    }
-
-    /// The mark at `at`, if there is one of this segment.
-    pub(crate) fn decode(bytes: &[u8], at: usize, segment: u64) -> Option<Self> {
-        let mark = bytes.get(at..at.checked_add(Self::BYTES)?)?;
-        let whole = mark[..8] == Self::MAGIC && crate::checksum(0, &mark[..28]) == read_u32(mark, 28);
-        let found = Self { segment: read_u64(mark, 8), number: read_u64(mark, 16), bytes: read_u32(mark, 24) };
-        (whole && found.segment == segment).then_some(found)
     }
 }

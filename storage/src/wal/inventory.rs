@@ -8,7 +8,7 @@ use super::{
     header::{COPY_AT, Header, Layout},
     log::write_header,
     next_segment::NextSegment,
-    rewrite::{chart, rewrite},
+    rewrite::{chart, rewrite, write_table},
     scan::{Part, Scanned, State, Tail, scan},
     segment::{Segment, damaged},
 };
@@ -34,7 +34,7 @@ pub(super) struct Files {
     pub(super) sealed: Vec<Segment>,
     pub(super) superseded: Vec<Segment>,
     pub(super) active: Segment,
-    pub(super) marks: u64,
+    pub(super) marks: u32,
 }
 
 impl Inventory {
@@ -108,7 +108,7 @@ impl Inventory {
         } else if let Some(snapshot) = snapshot {
             self.forget_covered(snapshot.base.last.index);
         }
-        let marks = u64::from(!scanned.entries.is_empty());
+        let marks = u32::from(!scanned.entries.is_empty());
         let active = rewrite(header, &scanned, &bytes, wal.sizes, next_segment)?;
         Ok(Files { sealed, superseded, active, marks })
     }
@@ -155,11 +155,19 @@ impl Inventory {
             let (at, slice) = (patch.at as u64, IoSlice::new(&patch.bytes));
             segment.file.write_at(&mut [slice], at).map_err(failed(StorageOp::Write, &segment.path))?;
         }
-        if !scanned.patches.is_empty() {
+        // Its file is cut off after the sync of its table, which may have failed before this start.
+        let is_closed = (bytes.len() as u64) < segment.header.layout.capacity;
+        if !is_closed {
+            write_table(segment, &scanned.entries)?;
+        }
+        if !is_closed || !scanned.patches.is_empty() {
             segment.file.sync_data().map_err(failed(StorageOp::Sync, &segment.path))?;
         }
         chart(segment, &scanned.entries, bytes);
         segment.bytes = bytes.len() as u64;
+        if !is_closed {
+            segment.cut_file()?;
+        }
         self.take(segment, scanned);
         Ok(())
     }
@@ -168,8 +176,7 @@ impl Inventory {
     /// can be restored.
     fn read_newest(&mut self, newest: &Segment, bytes: &mut [u8]) -> Outcome<Scanned> {
         let (path, layout) = (newest.path.display(), &newest.header.layout);
-        let needed = if newest.header.has_slots() { layout.records_at } else { layout.capacity };
-        if (bytes.len() as u64) < needed {
+        if (bytes.len() as u64) < layout.records_at {
             let what = format!("the file should have {} bytes", layout.capacity);
             return Err(Failure::open(damaged(&newest.path, bytes.len() as u64, &what)));
         }
@@ -279,11 +286,11 @@ fn open_segment(wal: &Wal, identity: &Identity, sequence: u64, repairs: &mut Vec
     };
     let (header, is_damaged) = match (copy(0), copy(COPY_AT)) {
         (Ok(header), other) => {
-            let is_damaged = header.has_slots() && other.as_ref() != Ok(&header);
+            let is_damaged = other.as_ref() != Ok(&header);
             (header, is_damaged)
         }
-        (Err(_), Ok(header)) if header.has_slots() => (header, true),
-        (Err(failure), _) => return Err(failure),
+        (Err(_), Ok(header)) => (header, true),
+        (Err(failure), Err(_)) => return Err(failure),
     };
     let segment = Segment::new(header, path, file);
     if is_damaged && count == bytes.len() {

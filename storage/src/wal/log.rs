@@ -5,8 +5,9 @@
 
 use super::{
     BLOCK_BYTES, Failure, Identity, Outcome, Sizes, failed,
+    group::{self, Extent, Mark},
     hard_state::HardStateFile,
-    header::{COPY_AT, Header, Layout, Mark},
+    header::{COPY_AT, Header, Layout},
     headroom::{RETRY_AFTER, Space},
     holdings::{self, Holdings},
     next_segment::{NextFile, NextSegment, PARTS},
@@ -14,6 +15,7 @@ use super::{
     segment::{Segment, damaged},
     shortage::Shortages,
     slot::{self, Slot},
+    torn_tail,
 };
 use crate::{
     contract::{SnapshotSource, StorageError, StorageObserver, StorageOp},
@@ -30,6 +32,9 @@ use std::{
     sync::Arc,
     time::Instant,
 };
+
+/// The most slots that wait for their place in the table: a few hundred milliseconds of full load.
+const LATE_SLOTS_MAX: usize = 1 << 14;
 
 /// An open log.
 pub struct Log {
@@ -50,17 +55,21 @@ pub struct Log {
     /// Records to write after `active.end` with the next sync.
     pub(super) staged: Vec<Bytes>,
     pub(super) staged_bytes: u64,
-    /// The slots of staged entries, from entry `staged_first` on. The buffer is reused
-    /// for every group.
-    pub(super) slots: Vec<u8>,
-    pub(super) slots_seed: u32,
-    pub(super) staged_first: Index,
+    /// The slots of staged entries, and the offsets of their batches.
+    pub(super) staged_slots: Vec<Slot>,
+    pub(super) staged_places: Vec<(Index, u64)>,
+    /// The checksum of the record before the staged ones.
+    pub(super) staged_after: u32,
     /// Bytes and entries of the last group that was written.
     pub(super) last_group: (u64, u64),
+    /// Slots of synced entries that are not in the table of `active` yet.
+    pub(super) late_slots: Vec<Slot>,
+    /// Whether the table of `active` was synced since slots were written to it.
+    pub(super) is_table_synced: bool,
+    /// Sequence of the segment before `active` while its table is not synced yet.
+    pub(super) closing: Option<u64>,
     /// Number of marks in `active`.
-    pub(super) marks: u64,
-    /// Whether a proof or the header says that all records were synced.
-    pub(super) is_proven: bool,
+    pub(super) marks: u32,
     /// Segments that no longer count once `active` is published.
     pub(super) superseded: Vec<Segment>,
     /// Segments to remove after a cut, oldest first.
@@ -127,11 +136,15 @@ impl Log {
             let began = Instant::now();
             self.active.file.sync_data().map_err(failed(StorageOp::Sync, &self.active.path))?;
             self.observer.synced(began.elapsed());
+            self.is_table_synced = true;
             self.check_active()?;
             if !self.is_published {
                 self.publish()?;
             }
             self.prepare();
+            if self.late_slots.len() >= LATE_SLOTS_MAX {
+                self.fill_table()?;
+            }
         }
         self.remove_cut_off()
     }
@@ -214,9 +227,9 @@ impl Log {
         &self.dir
     }
 
-    /// Whether [`Log::prove`] has something to write.
-    pub(crate) fn is_unproven(&self) -> bool {
-        !self.is_proven || !self.cleared.is_empty()
+    /// Whether [`Log::settle`] has something to do.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        !self.late_slots.is_empty() || !self.is_table_synced || self.closing.is_some() || !self.cleared.is_empty()
     }
 
     pub(crate) fn observer(&self) -> &dyn StorageObserver {
@@ -248,23 +261,23 @@ impl Log {
         let (bytes, count) = (batch.bytes().len() as u64, u64::from(batch.count()));
         let layout = self.active.header.layout;
         let slots = first.since(self.active.header.first()) + count;
-        if self.staged_end() + bytes > layout.capacity
+        let staged = self.staged_slots.len() as u64 + count;
+        if self.active.end + group::bytes(self.staged_bytes + bytes, staged) > layout.capacity
             || slots > layout.slots()
             || self.staged_bytes + bytes > u64::from(u32::MAX)
             || (self.staged.is_empty() && self.is_nearly_full())
         {
             self.sync()?;
-            self.roll(self.last, self.last_checksum, false, count, Mark::BYTES as u64 + bytes)?;
+            self.roll(self.last, self.last_checksum, false, count, group::bytes(bytes, count))?;
         }
-        let mut offset = self.staged_end();
-        self.active.remember(first, offset);
+        let mut offset = self.active.end + Mark::BYTES as u64 + self.staged_bytes;
         if self.staged.is_empty() {
-            self.staged_first = first;
+            self.staged_after = self.last_checksum;
         }
+        self.staged_places.push((first, offset));
         let records = batch.records().take_while(|_| layout.slots_bytes > 0);
         for record in records {
-            let slot = Slot::of(&record, offset, record.id.index == self.staged_first);
-            self.slots.extend_from_slice(&slot.encode(self.slots_seed));
+            self.staged_slots.push(Slot::of(&record, offset));
             offset += (record::OVERHEAD_BYTES + record.payload.len()) as u64;
         }
         self.staged.push(batch.bytes().clone());
@@ -284,11 +297,6 @@ impl Log {
         let fits = self.active.end + bytes <= layout.capacity
             && self.last.index.since(previous.index) + entries <= layout.slots();
         !fits && bytes <= (layout.capacity - layout.records_at) / 16 && entries <= layout.slots() / 16
-    }
-
-    /// Offset of the next record.
-    fn staged_end(&self) -> u64 {
-        self.active.end + Mark::BYTES as u64 + self.staged_bytes
     }
 
     /// Starts a segment with first index `from`: entries of older segments from there on no longer
@@ -338,7 +346,7 @@ impl Log {
         last.ok_or_else(|| Failure::read(format_args!("entry {index} is gone from {}", self.dir.display())))
     }
 
-    /// Seals the active segment, which must be synced, and begins a new one after `previous`, with
+    /// Ends the active segment, which must be synced, and begins a new one after `previous`, with
     /// room for at least this many slots and bytes.
     pub(super) fn roll(
         &mut self,
@@ -356,6 +364,10 @@ impl Log {
         }
         // Staged records belong to the segment that ends here; in the next one they would be lost.
         assert!(self.is_published && self.staged.is_empty(), "a segment is sealed once it is synced and named");
+        // Its table is synced beside the first groups of the next one. At most one segment at a time
+        // waits for that.
+        self.fill_table()?;
+        self.close()?;
         let NextFile { file, path, bytes: capacity, is_named } = self.next_file(layout.capacity)?;
         let header = Header {
             identity: self.identity.clone(),
@@ -366,10 +378,10 @@ impl Log {
             layout: Layout { capacity, ..layout },
             published_bytes: 0,
         };
-        self.slots_seed = slot::seed(header.sequence);
         let full = std::mem::replace(&mut self.active, Segment::new(header, path, file));
+        self.closing = Some(full.header.sequence);
         self.sealed.push(full);
-        (self.is_named, self.is_published, self.is_proven, self.marks) = (is_named, false, false, 0);
+        (self.is_named, self.is_published, self.is_table_synced, self.marks) = (is_named, false, true, 0);
         Ok(())
     }
 
@@ -388,11 +400,14 @@ impl Log {
         }
     }
 
-    /// Writes the staged records in one write, then their slots: a process that dies in between
-    /// leaves no slot without its record.
+    /// Writes the staged records and their slots as a group, in one write.
     fn write_staged(&mut self) -> Outcome<()> {
         let active = &mut self.active;
-        let written = if self.staged.is_empty() { 0 } else { Mark::BYTES as u64 + self.staged_bytes };
+        let count = self.staged_slots.len() as u64;
+        let has_slots = active.header.layout.slots_bytes > 0;
+        let records_end = active.end + Mark::BYTES as u64 + self.staged_bytes;
+        let extent = if has_slots { Extent::of(records_end, count) } else { Extent::nothing(records_end) };
+        let written = if self.staged.is_empty() { 0 } else { extent.end - active.end };
         if !self.is_published {
             // The header is written with the first records: without a name, they are synced before
             // they count.
@@ -401,31 +416,82 @@ impl Log {
         }
         if written > 0 {
             // Recovery takes no entry without a slot of its own, nor one after the file's length.
-            let slots = if active.header.has_slots() { self.last.index.since(self.staged_first) + 1 } else { 0 };
-            assert_eq!(self.slots.len() as u64, slots * Slot::BYTES as u64, "every staged entry has a slot");
-            assert!(active.end + written <= active.header.layout.capacity, "staged records fit into their segment");
+            let last = self.staged_slots.last().map(|slot| slot.id.index);
+            assert!(!has_slots || last == Some(self.last.index), "every staged entry has a slot");
+            assert!(extent.end <= active.header.layout.capacity, "staged records fit into their segment");
             let mark = Mark {
                 segment: active.header.sequence,
                 number: self.marks,
+                count: u32::try_from(count).unwrap_or(u32::MAX),
                 bytes: u32::try_from(self.staged_bytes).unwrap_or(u32::MAX),
             };
             let mark = mark.encode();
-            let mut slices = Vec::with_capacity(self.staged.len() + 1);
+            let seed = slot::group_seed(active.header.sequence, self.staged_after);
+            let slots: Vec<u8> = self.staged_slots.iter().flat_map(|slot| slot.encode(seed)).collect();
+            let gap = [0; torn_tail::SECTOR + torn_tail::ALIGNMENT];
+            let gap = &gap[..usize::try_from(extent.slots_at - extent.records_end).unwrap_or(gap.len()).min(gap.len())];
+            let mut slices = Vec::with_capacity(self.staged.len() + 3);
             slices.push(IoSlice::new(&mark));
             slices.extend(self.staged.iter().map(|bytes| IoSlice::new(bytes)));
-            active.file.write_at(&mut slices, active.end).map_err(failed(StorageOp::Write, &active.path))?;
-            if let Some(slots_at) = slot::place(&active.header, self.staged_first) {
-                active
-                    .file
-                    .write_at(&mut [IoSlice::new(&self.slots)], slots_at)
-                    .map_err(failed(StorageOp::Write, &active.path))?;
+            if has_slots {
+                slices.extend([IoSlice::new(gap), IoSlice::new(&slots)]);
             }
-            self.observer.wrote(written + self.slots.len() as u64);
+            active.file.write_at(&mut slices, active.end).map_err(failed(StorageOp::Write, &active.path))?;
+            self.observer.wrote(written);
+            let first = self.staged_places.first().map_or(self.last.index, |(first, _)| *first);
+            self.last_group = (written, self.last.index.since(first) + 1);
+            self.staged_places.drain(..).for_each(|(index, offset)| active.remember(index, offset, extent));
             active.end += written;
-            self.last_group = (written, self.last.index.since(self.staged_first) + 1);
-            (self.marks, self.is_proven, self.staged_bytes) = (self.marks + 1, false, 0);
+            (self.marks, self.staged_bytes) = (self.marks + 1, 0);
             self.staged.clear();
-            self.slots.clear();
+            self.late_slots.append(&mut self.staged_slots);
+        }
+        Ok(())
+    }
+
+    /// Writes the slots of all synced entries to the table, and a proof, in one write and without a
+    /// sync. A slot in the table proves that its record was synced: so it is called with nothing staged.
+    pub(super) fn fill_table(&mut self) -> Outcome<()> {
+        let Some(first) = self.late_slots.first().map(|slot| slot.id.index) else { return Ok(()) };
+        assert!(self.is_published && self.staged.is_empty(), "slots go to the table after the sync of their records");
+        let active = &self.active;
+        if let Some(place) = slot::place(&active.header, first) {
+            let seed = slot::seed(active.header.sequence);
+            let end = self.late_slots.last().map_or(0, |last| u64::from(last.offset) + last.record_bytes() as u64);
+            let proof = Slot::proof(self.last.index.next(), end, seed);
+            let slots: Vec<u8> =
+                self.late_slots.iter().map(|slot| slot.encode(seed)).chain([proof]).flatten().collect();
+            active.file.write_at(&mut [IoSlice::new(&slots)], place).map_err(failed(StorageOp::Write, &active.path))?;
+            self.observer.wrote(slots.len() as u64);
+            self.is_table_synced = false;
+        }
+        self.late_slots.clear();
+        Ok(())
+    }
+
+    /// Closes the segment before the active one: both places of its entries are durable then, and only
+    /// then is its file cut off.
+    pub(super) fn close(&mut self) -> Outcome<()> {
+        let Some(closing) = self.closing.take() else { return Ok(()) };
+        assert!(self.is_published, "a file is cut off once its successor counts");
+        // A truncation or a cut may have removed it.
+        if let Some(segment) = self.sealed.iter_mut().find(|segment| segment.header.sequence == closing) {
+            let began = Instant::now();
+            segment.file.sync_data().map_err(failed(StorageOp::Sync, &segment.path))?;
+            self.observer.synced(began.elapsed());
+            segment.cut_file()?;
+            self.observer.log_bytes(self.bytes());
+        }
+        Ok(())
+    }
+
+    /// Syncs the table, unless it was since the last slots.
+    pub(super) fn sync_table(&mut self) -> Outcome<()> {
+        if !self.is_table_synced {
+            let (active, began) = (&self.active, Instant::now());
+            active.file.sync_data().map_err(failed(StorageOp::Sync, &active.path))?;
+            self.observer.synced(began.elapsed());
+            self.is_table_synced = true;
         }
         Ok(())
     }
@@ -466,11 +532,9 @@ impl Log {
             }
             self.shortages.sync_dir(&*self.disk, &self.dir)?;
         }
-        // Returns unused bytes of a sealed segment to the file system. No sync: nothing
-        // depends on it.
-        if let Some(sealed) = self.sealed.last_mut().filter(|sealed| sealed.bytes > sealed.end) {
-            sealed.file.truncate(sealed.end).map_err(failed(StorageOp::Write, &sealed.path))?;
-            sealed.bytes = sealed.end;
+        // After a truncation it is an older one, which is closed.
+        if let Some(before) = self.sealed.last_mut().filter(|before| Some(before.header.sequence) != self.closing) {
+            before.cut_file()?;
         }
         self.observer.log_bytes(self.bytes());
         Ok(())

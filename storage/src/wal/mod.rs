@@ -5,14 +5,15 @@
 //! writes them and syncs once; [`cut`] does log compaction, [`repair`] restores entries that the
 //! disk lost, [`headroom`] handles a full disk, [`next_segment`] makes and names files ahead,
 //! [`shortage`] waits for descriptors and threads, and [`place`] notices removed files. [`header`],
-//! [`slot`], [`segment`], [`sealed_block`], [`hard_state`] and [`holdings`] lay out the files of
-//! `FORMAT.md`. [`scan`] reads a segment, decides entry by entry, and [`torn_tail`] tells a torn
-//! write from damage. [`recovery`], [`named_ahead`], [`inventory`] and [`rewrite`] open a log
+//! [`group`], [`slot`], [`segment`], [`sealed_block`], [`hard_state`] and [`holdings`] lay out the
+//! files of `FORMAT.md`. [`scan`] reads a segment, decides entry by entry, and [`torn_tail`] tells a
+//! torn write from damage. [`recovery`], [`named_ahead`], [`inventory`] and [`rewrite`] open a log
 //! again. [`unfinished`] marks a directory that is not complete yet.
 //!
-//! **Every entry has two places.** Its record, and its slot (identity and checksum), far from the
-//! record. The log survives damage to one of the two: the slot is restored from the record, and a
-//! record from another member is checked against the slot.
+//! **Every entry has two places.** Its record, and its slot (identity and checksum): at once in the
+//! same group, and within a second in a table far from the record. The log survives damage to one of
+//! the two: the slot is restored from the record, and a record from another member is checked against
+//! the slot.
 //!
 //! **Never overwritten.** Bytes of a segment change once, from zero to their value, except to
 //! restore damaged ones. Truncation starts a new segment; from its first index on, the older ones
@@ -22,6 +23,7 @@
 mod cut;
 mod driven;
 mod failure;
+pub(crate) mod group;
 pub(crate) mod hard_state;
 pub(crate) mod header;
 mod headroom;

@@ -6,8 +6,9 @@
 
 use super::{
     BLOCK_BYTES, Failure, Outcome, failed,
+    group::Mark,
     hard_state::HardStateFile,
-    header::{COPY_AT, Header, Mark, SLOTS_AT},
+    header::{COPY_AT, Header, SLOTS_AT},
     inventory::read_all,
     segment::{Segment, damaged},
     slot::{self, Slot},
@@ -62,16 +63,16 @@ fn is_of(block: &[u8], sequence: u64) -> bool {
     Header::decode(block).is_ok_and(|header| header.sequence == sequence)
 }
 
-/// Whether a segment has any part of a second write: then the first one was synced.
+/// Whether a segment has any part of a write after that of its first group: then that was synced.
 fn has_second_write(bytes: &[u8], sequence: u64) -> bool {
     let first_mark = torn_tail::marks(bytes, SLOTS_AT as usize, sequence).next();
     let is_followed = first_mark.is_some_and(|(at, mark)| {
-        let next = at.saturating_add(Mark::BYTES).saturating_add(mark.bytes as usize);
+        let next = usize::try_from(mark.extent(at as u64).end).unwrap_or(usize::MAX);
         mark.number > 0 || Mark::decode(bytes, next, sequence).is_some()
     });
     let slots_end = first_mark.map_or(bytes.len(), |(at, _)| at);
     let slots = bytes.get(SLOTS_AT as usize..slots_end).unwrap_or_default();
     let seed = slot::seed(sequence);
-    let mut slots = slots.chunks_exact(Slot::BYTES).enumerate();
-    is_followed || slots.any(|(number, slot)| torn_tail::used(slot) > 0 && Slot::proves_earlier(slot, number, seed))
+    let mut slots = slots.chunks_exact(Slot::BYTES);
+    is_followed || slots.any(|slot| torn_tail::used(slot) > 0 && Slot::proves_sync(slot, seed))
 }

@@ -18,14 +18,13 @@ use super::{
     next_segment::{self, NextSegment},
     segment::{SEQUENCE_MAX, Segment, damaged},
     shortage::Shortages,
-    slot,
 };
 use crate::{
     contract::{Recovered, StorageObserver, StorageOp},
     disk::Disk,
     snapshots::SnapshotStore,
 };
-use quorate_raft::{Index, NodeId};
+use quorate_raft::NodeId;
 use std::{any::Any, io, path::Path, sync::Arc};
 
 impl Log {
@@ -69,19 +68,20 @@ impl Log {
             sizes: wal.sizes,
             hard_state,
             staged_state: None,
-            slots_seed: slot::seed(files.active.header.sequence),
             sealed: files.sealed,
             active: files.active,
             is_published: false,
             is_named: false,
             staged: Vec::new(),
             staged_bytes: 0,
-            slots: Vec::new(),
-            staged_first: Index(0),
+            staged_slots: Vec::new(),
+            staged_places: Vec::new(),
+            staged_after: 0,
             last_group: (0, 0),
+            late_slots: Vec::new(),
+            is_table_synced: true,
+            closing: None,
             marks: files.marks,
-            // The header says how many bytes were synced.
-            is_proven: true,
             superseded: files.superseded,
             cut_off: Vec::new(),
             cut_to: None,

@@ -61,7 +61,7 @@ impl Log {
                 self.repaired.push(sequence);
             }
             if !faulty.was_durable {
-                self.cleared.push(Cleared { segment: sequence, slot: Slot::of(&record, place.at, false) });
+                self.cleared.push(Cleared { segment: sequence, slot: Slot::of(&record, place.at) });
             }
             self.faulty.retain(|faulty| faulty.id.index != index);
             self.observer.wrote(bytes.len() as u64);
@@ -69,10 +69,11 @@ impl Log {
         Ok(())
     }
 
-    /// Writes a proof, without a sync, that everything so far was synced: to be called when the log
-    /// is idle. The kernel or the next sync brings it to the disk. Then recovery can tell a lost
-    /// entry from a torn write.
-    pub fn prove(&mut self) -> Outcome<()> {
+    /// Brings the entries' second places to the disk, in two calls: the first closes the segment before
+    /// the active one and writes slots to the table, and the second syncs that, if no sync of entries did
+    /// meanwhile. To be called a few times a second, so that each entry has two places far apart within a
+    /// second.
+    pub fn settle(&mut self) -> Outcome<()> {
         for Cleared { segment, slot } in std::mem::take(&mut self.cleared) {
             let segment = self.sealed.iter().chain([&self.active]).find(|one| one.header.sequence == segment);
             let Some(segment) = segment else { continue };
@@ -84,16 +85,11 @@ impl Log {
                     .map_err(failed(StorageOp::Write, &segment.path))?;
             }
         }
-        if self.is_proven || !self.is_published || !self.staged.is_empty() {
+        if !self.is_published || !self.staged.is_empty() {
             return Ok(());
         }
-        let (active, next) = (&self.active, self.last.index.next());
-        if let Some(place) = slot::place(&active.header, next) {
-            let proof = Slot::proof(next, active.end, self.slots_seed);
-            active.file.write_at(&mut [IoSlice::new(&proof)], place).map_err(failed(StorageOp::Write, &active.path))?;
-        }
-        self.is_proven = true;
-        Ok(())
+        self.close()?;
+        if self.late_slots.is_empty() { self.sync_table() } else { self.fill_table() }
     }
 
     pub(super) fn faulty_at(&self, index: Index) -> Option<&Faulty> {

@@ -3,11 +3,12 @@
 
 use super::{
     Failure, Outcome, Sizes, failed,
-    header::{Header, Layout, Mark},
+    group::{self, Extent, Mark},
+    header::{Header, Layout},
     log::write_header,
     next_segment::{NextFile, NextSegment},
     scan::{Found, Scanned, State},
-    segment::{Detour, Segment},
+    segment::{Detour, Segment, Skipped},
     slot,
 };
 use crate::contract::StorageOp;
@@ -27,13 +28,14 @@ pub(super) fn rewrite(
     let entries = &scanned.entries;
     let record_bytes: u64 = entries.iter().map(|entry| entry.range().len() as u64).sum();
     let mark_bytes = if entries.is_empty() { 0 } else { Mark::BYTES as u64 };
-    let layout = Layout::of(sizes, entries.len() as u64, mark_bytes + record_bytes);
+    let group_bytes = if entries.is_empty() { 0 } else { group::bytes(record_bytes, entries.len() as u64) };
+    let layout = Layout::of(sizes, entries.len() as u64, group_bytes);
     if layout.capacity > u64::from(u32::MAX) {
         let sequence = header.sequence;
         return Err(Failure::open(format_args!("segment {sequence} would have 4 GiB; restore the files as they were")));
     }
     let NextFile { file, path, bytes: capacity, .. } = next_segment.take(layout.capacity)?;
-    let published_bytes = mark_bytes + record_bytes;
+    let published_bytes = group_bytes;
     let header = Header { layout: Layout { capacity, ..layout }, published_bytes, ..header };
     let mut segment = Segment::new(header, path, file);
     let header = &segment.header;
@@ -43,14 +45,18 @@ pub(super) fn rewrite(
         segment.file.write_at(&mut [IoSlice::new(bytes)], at).map_err(failed(StorageOp::Write, &segment.path))
     };
     let (mut slots, seed) = (Vec::with_capacity(entries.len() * slot::Slot::BYTES), slot::seed(header.sequence));
+    let mut slots_in_group = Vec::with_capacity(slots.capacity());
+    let group_seed = slot::group_seed(header.sequence, header.previous_checksum);
+    let extent = Extent::of(header.layout.records_at + mark_bytes + record_bytes, entries.len() as u64);
     let mut run = Run { from: 0..0, to: header.layout.records_at + mark_bytes };
     let (mut detours, mut places) = (Vec::new(), Vec::with_capacity(entries.len()));
     let mut at = run.to;
     for (entry, index) in entries.iter().zip((header.first().0..).map(quorate_raft::Index)) {
         let range = entry.range();
         let end = at + range.len() as u64;
-        let is_unproven = entry.state == State::Faulty { was_durable: false };
-        slots.extend_from_slice(&entry.slot(index, u32::try_from(at).unwrap_or(u32::MAX), is_unproven).encode(seed));
+        let offset = u32::try_from(at).unwrap_or(u32::MAX);
+        slots.extend_from_slice(&entry.slot_in_table(index, offset).encode(seed));
+        slots_in_group.extend_from_slice(&entry.slot(index, offset, false).encode(group_seed));
         places.push((index, at));
         if entry.state == State::Whole && run.from.end == range.start && !run.from.is_empty() {
             run.from.end = range.end;
@@ -59,27 +65,47 @@ pub(super) fn rewrite(
             let is_whole = entry.state == State::Whole;
             run = Run { from: if is_whole { range } else { 0..0 }, to: at };
             if !is_whole {
-                detours.push(Detour { at, end, entry: Some(EntryId::new(entry.term, index)) });
+                detours.push(Detour { at, end, what: Skipped::Entry(EntryId::new(entry.term, index)) });
             }
         }
         at = end;
     }
     write(&from[run.from.clone()], run.to)?;
     if !entries.is_empty() {
-        let bytes = u32::try_from(record_bytes).unwrap_or(u32::MAX);
-        let mark = Mark { segment: header.sequence, number: 0, bytes };
+        let mark = Mark {
+            segment: header.sequence,
+            number: 0,
+            count: u32::try_from(entries.len()).unwrap_or(u32::MAX),
+            bytes: u32::try_from(record_bytes).unwrap_or(u32::MAX),
+        };
         write(&mark.encode(), header.layout.records_at)?;
-        if header.has_slots() {
+        write(&slots_in_group, extent.slots_at)?;
+        if header.layout.slots_bytes > 0 {
             write(&slots, header.layout.slots_at)?;
         }
     }
     segment.file.sync_data().map_err(failed(StorageOp::Sync, &segment.path))?;
     for (index, offset) in places {
-        segment.remember(index, offset);
+        segment.remember(index, offset, extent);
     }
     detours.into_iter().for_each(|detour| segment.avoid(detour));
-    segment.end = at;
+    if !entries.is_empty() {
+        segment.end = extent.end;
+    }
     Ok(segment)
+}
+
+/// Writes the slots of a segment's entries to its table, as far as that has places for them.
+pub(super) fn write_table(segment: &Segment, entries: &[Found]) -> Outcome<()> {
+    let (header, seed) = (&segment.header, slot::seed(segment.header.sequence));
+    let numbered = entries.iter().zip((header.first().0..).map(quorate_raft::Index));
+    let in_table = numbered.take_while(|(_, index)| slot::place(header, *index).is_some());
+    let slots: Vec<u8> =
+        in_table.flat_map(|(entry, index)| entry.slot_in_table(index, entry.offset).encode(seed)).collect();
+    segment
+        .file
+        .write_at(&mut [IoSlice::new(&slots)], header.layout.slots_at)
+        .map_err(failed(StorageOp::Write, &segment.path))
 }
 
 /// Adjacent records, and their destination.
@@ -90,19 +116,40 @@ struct Run {
 
 /// Fills in the positions and detours of a sealed segment, so that reads find its entries.
 pub(super) fn chart(segment: &mut Segment, entries: &[Found], bytes: &[u8]) {
-    let mut at = segment.header.layout.records_at;
-    for (entry, index) in entries.iter().zip((segment.header.first().0..).map(quorate_raft::Index)) {
-        let (start, end) = (u64::from(entry.offset), entry.range().end as u64);
-        segment.remember(index, start);
-        let sequence = segment.header.sequence;
-        let is_mark = |at: u64| Mark::decode(bytes, usize::try_from(at).unwrap_or(usize::MAX), sequence).is_some();
-        if !(at..start).step_by(Mark::BYTES).all(is_mark) {
-            segment.avoid(Detour { at, end: start, entry: None });
+    let header = segment.header.clone();
+    let numbered = || entries.iter().zip((header.first().0..).map(quorate_raft::Index));
+    // Entries without a gap between them are of one group.
+    let mut from = numbered();
+    let mut at = header.layout.records_at;
+    let mut ends = Extent::nothing(at);
+    for group in entries.chunk_by(|one, next| one.range().end == next.range().start) {
+        let start = group.first().map_or(0, |first| u64::from(first.offset));
+        let records_end = group.last().map_or(0, |last| last.range().end as u64);
+        let mark_at = start.saturating_sub(Mark::BYTES as u64);
+        let expected = Extent::of(records_end, group.len() as u64);
+        let mark = Mark::decode(bytes, usize::try_from(mark_at).unwrap_or(usize::MAX), header.sequence);
+        ends = mark.map_or(expected, |mark| mark.extent(mark_at));
+        // The last group may go on after the last entry that counts.
+        let is_one = ends == expected || (ends.records_end > records_end && records_end == last_end(entries));
+        if mark.is_none() || !is_one || mark_at != at {
+            ends = expected;
+            segment.avoid(Detour { at, end: start, what: Skipped::Mark(ends) });
         }
-        if entry.state != State::Whole {
-            segment.avoid(Detour { at: start, end, entry: Some(EntryId::new(entry.term, index)) });
+        for (entry, index) in from.by_ref().take(group.len()) {
+            let (start, end) = (u64::from(entry.offset), entry.range().end as u64);
+            segment.remember(index, start, ends);
+            if entry.state != State::Whole {
+                let what = Skipped::Entry(EntryId::new(entry.term, index));
+                segment.avoid(Detour { at: start, end, what });
+            }
         }
-        at = end;
+        at = ends.end;
     }
-    segment.end = at;
+    // Entries of the last group that do not count are not read.
+    let last_end = last_end(entries).max(header.layout.records_at);
+    segment.end = if ends.records_end == last_end { ends.end.min(bytes.len() as u64).max(last_end) } else { last_end };
+}
+
+fn last_end(entries: &[Found]) -> u64 {
+    entries.last().map_or(0, |last| last.range().end as u64)
 }

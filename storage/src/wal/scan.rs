@@ -11,10 +11,11 @@
 //! Pure: bytes in, findings out. It trusts no byte, and never panics.
 
 use super::{
-    header::{Header, Mark},
-    read_u32,
+    group::{Extent, Mark},
+    header::Header,
+    read_u32, read_u64,
     slot::{self, Slot, Table},
-    torn_tail::{self, Expected},
+    torn_tail::{self, ALIGNMENT, Expected},
 };
 use quorate_raft::{EntryId, Group, Index, Kind, Membership, Term, record};
 use std::{cell::OnceCell, ops::Range};
@@ -109,8 +110,10 @@ impl std::fmt::Debug for Patch {
 /// The part of an entry that a patch restores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
-    /// A slot, from its record.
+    /// A damaged slot in the table, from the record or the slot in the group.
     Slot,
+    /// A slot that was not in the table yet.
+    LateSlot,
     /// A record's header or checksum, from its slot.
     Record,
     /// The checksum of the last record, of which a torn write has only the start.
@@ -156,8 +159,10 @@ pub fn scan(bytes: &[u8], header: &Header, end: Option<Index>) -> Scanned {
         header,
         slots,
         at,
+        group: None,
         end,
         proven: OnceCell::new(),
+        last_written: OnceCell::new(),
         found: Scanned::after(header.previous, header.previous_checksum),
     };
     while end.is_none_or(|end| scan.found.last.index.next() < end) {
@@ -175,35 +180,156 @@ struct Scan<'a> {
     slots: Table<'a>,
     /// Offset after the last entry.
     at: usize,
+    /// The group of the last entry.
+    group: Option<Open>,
     end: Option<Index>,
     /// Offset up to which all bytes are proven to have been synced.
     proven: OnceCell<usize>,
+    /// [`Table::last_written`].
+    last_written: OnceCell<Option<Index>>,
     found: Scanned,
 }
 
-/// Possible distances of two records: none, or a mark.
-const GAPS: [usize; 2] = [0, Mark::BYTES];
+/// A group, as far as it is known.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    first: Index,
+    /// The start of its slots' checksums.
+    seed: u32,
+    /// Start of its slots. `None` if its mark and its first slot are damaged.
+    slots_at: Option<usize>,
+}
+
+/// The least size of a mark and a record: no group has its slots before the gap after them.
+const RECORDS_MIN: u64 = (Mark::BYTES + record::OVERHEAD_BYTES) as u64;
+
+/// Possible places of the next record.
+#[derive(Clone, Copy, Debug)]
+struct Places {
+    /// After the last record, in its group.
+    same: Option<usize>,
+    /// After a mark, in a group that begins here.
+    next: Option<usize>,
+}
+
+impl Places {
+    fn records(self) -> impl Iterator<Item = (usize, Option<usize>)> {
+        let next = self.next.map(|mark| (mark.saturating_add(Mark::BYTES), Some(mark)));
+        self.same.map(|same| (same, None)).into_iter().chain(next)
+    }
+}
+
+/// The origin of an entry's identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Table,
+    Group,
+}
 
 impl<'a> Scan<'a> {
     /// Takes the next entry, or returns the end of the scan.
     fn entry(&mut self) -> Result<(), Tail> {
-        let (index, term) = (self.found.last.index.next(), self.found.last.term);
-        let is_plausible = |slot: &Slot| {
-            let gap = (slot.offset as usize).checked_sub(self.at);
-            let end = u64::from(slot.offset).saturating_add(slot.record_bytes() as u64);
-            // A file may be cut off, never longer. So restoring from slots never exceeds
-            // the original size.
-            let fits = end <= self.header.layout.capacity;
-            slot.id.term >= term && fits && gap.is_some_and(|gap| GAPS.contains(&gap))
-        };
-        match self.slots.get(index).filter(is_plausible) {
-            Some(slot) => self.by_slot(&slot),
-            None => self.by_place(index),
+        let index = self.found.last.index.next();
+        let places = self.places(index);
+        let from_table = || Some((self.slots.get(index)?, Origin::Table));
+        let from_group = || Some((self.slot_in_group(index, places)?, Origin::Group));
+        let in_place = |slot: Slot, origin| Some((slot, origin, self.plausible(&slot, places)?));
+        let identity = from_table().and_then(|(slot, origin)| in_place(slot, origin));
+        let identity = identity.or_else(|| from_group().and_then(|(slot, origin)| in_place(slot, origin)));
+        if let Some((slot, origin, mark)) = identity {
+            return self.by_slot(&slot, origin, mark);
+        }
+        let record = places.records().find_map(|(at, mark)| Some((self.record_at(at, index)?, mark)));
+        match record {
+            Some((record, mark)) if record.is_whole() => self.by_record(&record, mark),
+            Some((record, mark)) if self.is_cut_short(&record) => {
+                self.patch(record.end() - record::TRAILER_BYTES, &record.checksum.to_le_bytes(), Part::CutChecksum);
+                self.by_record(&record, mark)
+            }
+            // Its group's mark is lost, and so the place of its slot.
+            _ => match places.next.and_then(|mark| Some((self.find_slot(index, mark)?.1, mark))) {
+                Some((slot, mark)) => self.by_slot(&slot, Origin::Group, Some(mark)),
+                None => Err(self.judge(index, places, record.map(|(record, _)| record))),
+            },
         }
     }
 
+    /// The places where the next record can be.
+    fn places(&mut self, index: Index) -> Places {
+        let Some(group) = self.group else { return Places { same: None, next: Some(self.at) } };
+        let extent = Extent::of(self.at as u64, index.since(group.first));
+        let [slots_at, end] = [extent.slots_at, extent.end].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
+        match group.slots_at {
+            Some(known) if known == slots_at => Places { same: None, next: Some(end) },
+            Some(known) if known > slots_at => Places { same: Some(self.at), next: None },
+            _ => {
+                let gap = self.bytes.get(self.at..slots_at).unwrap_or_default();
+                let mut numbered = (group.first.0..index.0).map(Index).zip((slots_at..).step_by(Slot::BYTES));
+                let is_end = torn_tail::used(gap) == 0
+                    || numbered.any(|(index, at)| self.slot_at(at, index, group.seed).is_some());
+                if is_end {
+                    self.group = Some(Open { slots_at: Some(slots_at), ..group });
+                    return Places { same: None, next: Some(end) };
+                }
+                Places { same: Some(self.at), next: Some(end) }
+            }
+        }
+    }
+
+    /// Whether the record of a slot can be in one of these places, and the mark before it. A file may
+    /// be cut off, never longer. So restoring from slots never exceeds the original size.
+    fn plausible(&self, slot: &Slot, places: Places) -> Option<Option<usize>> {
+        let end = u64::from(slot.offset).saturating_add(slot.record_bytes() as u64);
+        let fits = slot.id.term >= self.found.last.term && end <= self.header.layout.capacity;
+        let mut places = places.records().filter(|(at, _)| fits && *at == slot.offset as usize);
+        places.next().map(|(_, mark)| mark)
+    }
+
+    /// The slot of the next entry in its group, if it is known where the group's slots are.
+    fn slot_in_group(&self, index: Index, places: Places) -> Option<Slot> {
+        let in_same = || {
+            let group = self.group.filter(|_| places.same.is_some())?;
+            let number = usize::try_from(index.since(group.first)).ok()?;
+            self.slot_at(group.slots_at?.checked_add(number.checked_mul(Slot::BYTES)?)?, index, group.seed)
+        };
+        let in_next = || {
+            let at = self.slots_after_mark(places.next?)?;
+            self.slot_at(at, index, self.group_seed())
+        };
+        in_same().or_else(in_next)
+    }
+
+    /// Start of the slots of the group whose mark is at `mark`, if the mark holds.
+    fn slots_after_mark(&self, mark: usize) -> Option<usize> {
+        let extent = Mark::decode(self.bytes, mark, self.header.sequence)?.extent(mark as u64);
+        usize::try_from(extent.slots_at).ok().filter(|_| extent.end <= self.header.layout.capacity)
+    }
+
+    /// The first slot of a group that begins with `index` and whose mark, at `mark`, does not hold.
+    fn find_slot(&self, index: Index, mark: usize) -> Option<(usize, Slot)> {
+        let (seed, record) = (self.group_seed(), mark.saturating_add(Mark::BYTES));
+        let from = record.saturating_add(record::OVERHEAD_BYTES);
+        let places = (from - from % ALIGNMENT..self.bytes.len()).step_by(ALIGNMENT);
+        let places = places.filter(|at| read_u64(self.bytes, at + 16) == index.0);
+        let mut found = places.filter_map(|at| Some((at, self.slot_at(at, index, seed)?)));
+        found.find(|(at, slot)| {
+            let end = (slot.offset as usize).saturating_add(slot.record_bytes());
+            slot.offset as usize == record && end.saturating_add(torn_tail::SECTOR) <= *at
+        })
+    }
+
+    fn slot_at(&self, at: usize, index: Index, seed: u32) -> Option<Slot> {
+        let slot = Slot::decode(self.bytes.get(at..at.checked_add(Slot::BYTES)?)?, seed)?;
+        (slot.id.index == index).then_some(slot)
+    }
+
+    /// The start of the checksums of slots in a group that follows the last entry.
+    fn group_seed(&self) -> u32 {
+        slot::group_seed(self.header.sequence, self.found.last_checksum)
+    }
+
     /// Takes the entry of a good slot, which identifies its record.
-    fn by_slot(&mut self, slot: &Slot) -> Result<(), Tail> {
+    fn by_slot(&mut self, slot: &Slot, origin: Origin, mark: Option<usize>) -> Result<(), Tail> {
         let at = slot.offset as usize;
         let header = slot.record_header(self.found.last_checksum);
         let bytes: &'a [u8] = self.bytes;
@@ -223,39 +349,31 @@ impl<'a> Scan<'a> {
         } else if self.record_at(at, slot.id.index).is_some_and(|record| record.is_whole()) {
             return Err(Tail::Damaged { at, what: "a record contradicts its slot" });
         } else {
-            let was_durable = !slot.is_unproven && self.proven() >= at.saturating_add(slot.record_bytes());
+            let was_durable = match origin {
+                // Slots in the table are written after the sync.
+                Origin::Table => !slot.is_unproven,
+                Origin::Group => self.proven() >= at.saturating_add(slot.record_bytes()),
+            };
             state = State::Faulty { was_durable };
         }
-        self.accept(Found {
+        let found = Found {
             term: slot.id.term,
             checksum: slot.checksum,
             offset: slot.offset,
             payload_bytes: slot.payload_bytes,
             kind: slot.kind,
             state,
-        });
+        };
+        if origin == Origin::Group {
+            self.fill_in(slot.id.index, &found);
+        }
+        self.accept(found, mark);
         Ok(())
     }
 
-    /// Takes the entry without a good slot: its record follows the preceding one, or a mark there.
-    fn by_place(&mut self, index: Index) -> Result<(), Tail> {
-        let record = GAPS.into_iter().find_map(|gap| self.record_at(self.at.saturating_add(gap), index));
-        let Some(record) = record else {
-            return Err(self.judge(
-                index,
-                self.after_mark(),
-                Expected::RECORD_HEADER,
-                "a record's header does not hold",
-            ));
-        };
-        let (at, end) = (record.at, record.at + record.head.record_bytes());
-        if !record.is_whole() {
-            if self.proven() > at || !torn_tail::is_cut(&record.sum, record.checksum.to_le_bytes()) {
-                let expected = Expected::record(end - at);
-                return Err(self.judge(index, at, expected, "a record's payload does not hold"));
-            }
-            self.patch(end - record::TRAILER_BYTES, &record.checksum.to_le_bytes(), Part::CutChecksum);
-        }
+    /// Takes the entry of a record without a good slot.
+    fn by_record(&mut self, record: &Read<'a>, mark: Option<usize>) -> Result<(), Tail> {
+        let (at, index) = (record.at, record.head.id.index);
         let Ok(offset) = u32::try_from(at) else {
             return Err(Tail::Damaged { at, what: "a record lies beyond 4 GiB" });
         };
@@ -268,12 +386,26 @@ impl<'a> Scan<'a> {
             state: State::Whole,
         };
         self.configuration(index, found.kind, record.payload, at)?;
-        if let Some(place) = slot::place(self.header, index) {
-            let slot = found.slot(index, offset, false).encode(slot::seed(self.header.sequence));
-            self.patch(usize::try_from(place).unwrap_or(usize::MAX), &slot, Part::Slot);
-        }
-        self.accept(found);
+        self.fill_in(index, &found);
+        self.accept(found, mark);
         Ok(())
+    }
+
+    /// Whether nothing is wrong with a record but that the end of its checksum never reached the disk.
+    fn is_cut_short(&self, record: &Read<'_>) -> bool {
+        self.proven() <= record.at && torn_tail::is_cut(&record.sum, record.checksum.to_le_bytes())
+    }
+
+    /// Has the slot of an entry written to the table.
+    fn fill_in(&mut self, index: Index, found: &Found) {
+        let Some(place) = slot::place(self.header, index) else { return };
+        let slot = found.slot_in_table(index, found.offset).encode(slot::seed(self.header.sequence));
+        // The slots of the last groups may not be in the table yet, if the segment is not closed.
+        let may_be_late = self.end.is_none() || self.bytes.len() as u64 >= self.header.layout.capacity;
+        let last_written = self.last_written.get_or_init(|| self.slots.last_written());
+        let is_late = may_be_late && last_written.is_none_or(|last| last <= index);
+        let part = if is_late { Part::LateSlot } else { Part::Slot };
+        self.patch(usize::try_from(place).unwrap_or(usize::MAX), &slot, part);
     }
 
     /// The record at `at`, if its header holds, its index is `index`, and it chains to the
@@ -302,7 +434,13 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn accept(&mut self, entry: Found) {
+    /// Takes an entry; `mark` is the offset of its group's mark, if it is the first of its group.
+    fn accept(&mut self, entry: Found, mark: Option<usize>) {
+        if let Some(mark) = mark {
+            let first = self.found.last.index.next();
+            let slots_at = self.slots_after_mark(mark).or_else(|| Some(self.find_slot(first, mark)?.0));
+            self.group = Some(Open { first, seed: self.group_seed(), slots_at });
+        }
         let found = &mut self.found;
         let id = EntryId::new(entry.term, found.last.index.next());
         if id.term != found.last.term {
@@ -317,31 +455,62 @@ impl<'a> Scan<'a> {
         self.found.patches.push(Patch { at, bytes: bytes.to_vec(), what });
     }
 
-    /// Offset of the next record: after a mark, if there is one.
-    fn after_mark(&self) -> usize {
-        match Mark::decode(self.bytes, self.at, self.header.sequence) {
-            Some(_) => self.at.saturating_add(Mark::BYTES),
-            None => self.at,
-        }
-    }
-
     /// Judges a place without a good record or slot: torn, if missing bytes explain it and nothing
-    /// proves that the place was synced. A missing slot explains it as well: slot and record belong
-    /// to one unfinished group.
-    fn judge(&self, index: Index, at: usize, expected: Expected, what: &'static str) -> Tail {
+    /// proves that the place was synced.
+    fn judge(&self, index: Index, places: Places, record: Option<Read<'_>>) -> Tail {
+        let at = places.next.filter(|_| places.same.is_none()).unwrap_or(self.at);
         let rest = self.bytes.get(at..).unwrap_or_default();
         let is_newest = self.end.is_none();
-        if is_newest && self.published() <= at && torn_tail::used(rest) == 0 && self.slots.is_empty_from(index) {
+        let is_empty = torn_tail::used(rest) == 0;
+        // A group without slots in the table leaves no trace in a file that ends before its mark.
+        let is_cut = self.bytes.len() as u64 != self.header.layout.capacity && rest.len() < Mark::BYTES;
+        if is_newest && self.published() <= at && is_empty && !is_cut && self.slots.is_empty_from(index) {
             return Tail::Clean;
         }
-        if self.proven() <= at {
-            // Without a mark here, the mark itself may be missing.
-            let is_mark_missing = at == self.at && Expected::MARK.is_missing(rest, at);
-            if expected.is_missing(rest, at) || is_mark_missing || self.slots.is_missing(index) {
+        // A slot in the table was written after the sync.
+        if self.proven() <= at && (is_empty || !self.slots.is_used(index)) {
+            let expected = |at: usize| {
+                let found = record.as_ref().filter(|record| record.at == at);
+                found.map_or(Expected::RECORD_HEADER, |found| Expected::record(found.end() - at))
+            };
+            let is_missing =
+                |expected: Expected, at: usize| expected.is_missing(self.bytes.get(at..).unwrap_or_default(), at);
+            let is_slot_missing = |at: usize| torn_tail::is_part_missing(self.bytes, at, Slot::BYTES);
+            let is_torn = match (places.same, places.next) {
+                (None, Some(mark)) => {
+                    let at = mark.saturating_add(Mark::BYTES);
+                    match self.slots_after_mark(mark) {
+                        Some(slots_at) => is_missing(expected(at).or_less(), at) && is_slot_missing(slots_at),
+                        // Without a mark, there may be nothing of the group but its first bytes.
+                        None => {
+                            is_missing(expected(at), at)
+                                || torn_tail::is_part_missing(self.bytes, mark, Mark::BYTES)
+                                || torn_tail::used(rest) as u64 <= Extent::of(RECORDS_MIN, 0).end
+                        }
+                    }
+                }
+                (Some(at), _) => {
+                    let slot = self.group.and_then(|group| {
+                        let number = usize::try_from(index.since(group.first)).ok()?;
+                        group.slots_at?.checked_add(number.checked_mul(Slot::BYTES)?)
+                    });
+                    match slot {
+                        Some(slot) => is_missing(expected(at).or_less(), at) && is_slot_missing(slot),
+                        None => is_missing(expected(at), at),
+                    }
+                }
+                (None, None) => false,
+            };
+            if is_torn {
                 return Tail::Torn { at, bytes: torn_tail::used(rest) };
             }
         }
-        Tail::Damaged { at, what }
+        let what = match record {
+            None if is_newest && is_cut => "the file is cut off, and may have had more entries",
+            Some(_) => "a record's payload does not hold",
+            None => "a record's header does not hold",
+        };
+        Tail::Damaged { at: record.map_or(at, |record| record.at), what }
     }
 
     /// Offset up to which all bytes were synced before the file got its name.
@@ -350,9 +519,9 @@ impl<'a> Scan<'a> {
         usize::try_from(published).unwrap_or(usize::MAX)
     }
 
-    /// Offset up to which all bytes are proven to have been synced: by the header, by a slot that
-    /// was written after a sync, or by a mark that is not inside a record. All bytes are, if the
-    /// segment has a successor, or was cut off, which no crash does.
+    /// Offset up to which all bytes are proven to have been synced: by the header, by a slot or
+    /// proof in the table, which was written after the sync, or by a mark that is not inside a record. All bytes
+    /// are, if the segment has a successor, or was cut off, which no crash does.
     fn proven(&self) -> usize {
         *self.proven.get_or_init(|| {
             if self.end.is_some() || (self.bytes.len() as u64) < self.header.layout.capacity {
@@ -360,12 +529,21 @@ impl<'a> Scan<'a> {
             }
             let mut proven = self.published();
             let mut known: Vec<Range<usize>> = self.found.entries.iter().map(Found::range).collect();
-            for index in self.slots.indexes_from(self.found.last.index.next()) {
-                let slot = self.slots.get(index);
-                known.extend(slot.iter().map(slot_range));
-                let begins = slot.filter(|slot| slot.begins_group).map(|slot| slot.offset);
-                proven = proven.max(begins.or_else(|| self.slots.proof(index)).map_or(0, |end| end as usize));
+            let next = self.found.last.index.next();
+            for index in self.slots.indexes_from(next) {
+                let slot = self.slots.get(index).map(|slot| slot_range(&slot));
+                known.extend(slot.clone());
+                let end = slot.map(|record| record.end).or_else(|| Some(self.slots.proof(index)? as usize));
+                proven = proven.max(end.unwrap_or(0));
             }
+            if let Some((group, slots_at)) = self.group.and_then(|group| Some((group, group.slots_at?))) {
+                let number = usize::try_from(next.since(group.first)).unwrap_or(usize::MAX);
+                let from = slots_at.saturating_add(number.saturating_mul(Slot::BYTES));
+                let numbered = (next.0..).map(Index).zip((from..).step_by(Slot::BYTES));
+                let slots = numbered.map_while(|(index, at)| self.slot_at(at, index, group.seed));
+                known.extend(slots.map(|slot| slot_range(&slot)));
+            }
+            known.sort_unstable_by_key(|record| record.start);
             let is_inside = |at: usize| {
                 let next = known.partition_point(|record| record.start <= at);
                 next.checked_sub(1).is_some_and(|last| known[last].end > at)
@@ -384,6 +562,11 @@ impl<'a> Scan<'a> {
 }
 
 impl Found {
+    /// Its slot in the table, for a record at `offset`.
+    pub(crate) fn slot_in_table(&self, index: Index, offset: u32) -> Slot {
+        self.slot(index, offset, self.state == State::Faulty { was_durable: false })
+    }
+
     /// Its slot, for a record at `offset`.
     pub fn slot(&self, index: Index, offset: u32, is_unproven: bool) -> Slot {
         Slot {
@@ -393,7 +576,6 @@ impl Found {
             payload_bytes: self.payload_bytes,
             kind: self.kind,
             is_unproven,
-            begins_group: false,
         }
     }
 }
@@ -410,6 +592,10 @@ struct Read<'a> {
 }
 
 impl Read<'_> {
+    fn end(&self) -> usize {
+        self.at.saturating_add(self.head.record_bytes())
+    }
+
     fn is_whole(&self) -> bool {
         self.sum == self.checksum.to_le_bytes()
     }

@@ -4,7 +4,8 @@
 
 use super::{
     Failure, Outcome, failed,
-    header::{Header, Mark},
+    group::{Extent, Mark},
+    header::Header,
     read_u32, read_u64,
 };
 use crate::contract::StorageOp;
@@ -28,15 +29,31 @@ pub(crate) const SEQUENCE_MAX: u64 = u64::MAX / 2;
 pub(crate) struct Position {
     pub(crate) index: Index,
     pub(crate) offset: u64,
+    /// The end of its group.
+    pub(crate) group: Extent,
 }
 
-/// A range of a segment in which no mark or record can be read.
+/// A range of a segment that reads skip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Detour {
     pub(crate) at: u64,
     pub(crate) end: u64,
-    /// The entry whose record is lost; `None` for damaged marks.
-    pub(crate) entry: Option<EntryId>,
+    pub(crate) what: Skipped,
+}
+
+/// Bytes that can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Skipped {
+    /// The lost record of this entry.
+    Entry(EntryId),
+    /// The damaged mark of a group with this end.
+    Mark(Extent),
+}
+
+impl Detour {
+    fn is_of(&self, index: Index) -> bool {
+        matches!(self.what, Skipped::Entry(id) if id.index == index)
+    }
 }
 
 /// An open segment.
@@ -45,7 +62,7 @@ pub(crate) struct Segment {
     pub(crate) header: Header,
     pub(crate) path: PathBuf,
     pub(crate) file: Box<dyn File>,
-    /// Offset after the last written record.
+    /// Offset after the last group, or after the last record that counts.
     pub(crate) end: u64,
     /// The size of the file.
     pub(crate) bytes: u64,
@@ -72,10 +89,10 @@ impl Segment {
     }
 
     /// Stores the offset of a record, unless a near one is stored.
-    pub(crate) fn remember(&mut self, index: Index, offset: u64) {
+    pub(crate) fn remember(&mut self, index: Index, offset: u64, group: Extent) {
         debug_assert!(self.positions.last().is_none_or(|last| last.index < index && last.offset < offset), "in order");
         if self.positions.last().is_none_or(|last| offset - last.offset >= STRIDE_BYTES) {
-            self.positions.push(Position { index, offset });
+            self.positions.push(Position { index, offset, group });
         }
     }
 
@@ -86,6 +103,15 @@ impl Segment {
         self.end = offset;
     }
 
+    /// Returns the unused end of its file to the file system. No sync: nothing depends on it.
+    pub(crate) fn cut_file(&mut self) -> Outcome<()> {
+        if self.bytes > self.end {
+            self.file.truncate(self.end).map_err(failed(StorageOp::Write, &self.path))?;
+            self.bytes = self.end;
+        }
+        Ok(())
+    }
+
     /// Adds a range that reads skip, after all others.
     pub(crate) fn avoid(&mut self, detour: Detour) {
         debug_assert!(self.detours.last().is_none_or(|last| last.end <= detour.at), "in order");
@@ -94,12 +120,12 @@ impl Segment {
 
     /// The place of an entry with a lost record.
     pub(crate) fn place_of_lost(&self, index: Index) -> Option<Detour> {
-        self.detours.iter().find(|detour| detour.entry.is_some_and(|entry| entry.index == index)).copied()
+        self.detours.iter().find(|detour| detour.is_of(index)).copied()
     }
 
     /// Marks an entry's record as readable again.
     pub(crate) fn restored(&mut self, index: Index) {
-        self.detours.retain(|detour| detour.entry.is_none_or(|entry| entry.index != index));
+        self.detours.retain(|detour| !detour.is_of(index));
     }
 
     /// The offset of the record of `index`; `None` if the segment does not hold it.
@@ -161,8 +187,11 @@ impl Segment {
 
     fn walk(&self, from: Index) -> Walk<'_> {
         let known = self.positions.partition_point(|position| position.index <= from);
-        let at = known.checked_sub(1).map_or(self.header.layout.records_at, |last| self.positions[last].offset);
-        Walk { segment: self, at, chunk: Vec::new(), chunk_at: 0 }
+        let from = known.checked_sub(1).map(|last| self.positions[last]);
+        let records_at = self.header.layout.records_at;
+        let (at, group) =
+            from.map_or((records_at, Extent::nothing(records_at)), |position| (position.offset, position.group));
+        Walk { segment: self, at, group, chunk: Vec::new(), chunk_at: 0 }
     }
 
     fn damaged(&self, at: u64, what: &str) -> Failure {
@@ -195,6 +224,8 @@ impl Run {
 struct Walk<'a> {
     segment: &'a Segment,
     at: u64,
+    /// The end of the group at `at`.
+    group: Extent,
     chunk: Vec<u8>,
     chunk_at: u64,
 }
@@ -207,20 +238,32 @@ struct Item {
 impl Walk<'_> {
     fn next(&mut self) -> Outcome<Option<Item>> {
         while self.at < self.segment.end {
-            let sequence = self.segment.header.sequence;
+            if self.at == self.group.records_end {
+                self.at = self.group.end;
+            }
+            if self.at >= self.segment.end {
+                break;
+            }
             if let Ok(detour) = self.segment.detours.binary_search_by_key(&self.at, |detour| detour.at) {
-                let Detour { at, end, entry } = self.segment.detours[detour];
+                let Detour { at, end, what } = self.segment.detours[detour];
                 self.at = end;
-                match entry {
-                    Some(id) => return Ok(Some(Item { id, range: at..end })),
-                    None => continue,
+                match what {
+                    Skipped::Entry(id) => return Ok(Some(Item { id, range: at..end })),
+                    Skipped::Mark(group) => {
+                        self.group = group;
+                        continue;
+                    }
                 }
             }
-            let head = self.load(record::HEADER_BYTES)?;
-            if Mark::decode(head, 0, sequence).is_some() {
-                self.at += Mark::BYTES as u64;
+            if self.at == self.group.end {
+                let (at, sequence) = (self.at, self.segment.header.sequence);
+                let Some(mark) = Mark::decode(self.load(Mark::BYTES)?, 0, sequence) else {
+                    return Err(self.segment.damaged(at, "a group's mark does not hold"));
+                };
+                (self.at, self.group) = (at + Mark::BYTES as u64, mark.extent(at));
                 continue;
             }
+            let head = self.load(record::HEADER_BYTES)?;
             if head.len() < record::HEADER_BYTES || crate::checksum(0, &head[..32]) != read_u32(head, 32) {
                 return Err(self.segment.damaged(self.at, "a record's header does not hold"));
             }

@@ -1,5 +1,5 @@
-//! The second place of an entry's identity: one slot of fixed size per entry, far
-//! before the records.
+//! The identity of an entry in a slot of fixed size: one after the records of its group, written with
+//! them, and one in a table far before all records, written after their sync.
 //!
 //! A slot states the offset and checksum of its record. So an entry with a damaged record keeps its
 //! term and index, and a replacement can be checked.
@@ -26,8 +26,6 @@ pub struct Slot {
     /// Whether the record was already lost when the slot was written, and never proven to
     /// have been synced.
     pub is_unproven: bool,
-    /// Whether the entry is the first one written after a sync: all bytes before it were synced.
-    pub begins_group: bool,
 }
 
 impl Slot {
@@ -35,11 +33,10 @@ impl Slot {
     /// table is long.
     pub const BYTES: usize = 40;
     const UNPROVEN: u8 = 1;
-    const BEGINS_GROUP: u8 = 2;
     const PROOF: u8 = 4;
 
     /// The slot of a record at `offset` in the file.
-    pub fn of(record: &Record<'_>, offset: u64, begins_group: bool) -> Self {
+    pub fn of(record: &Record<'_>, offset: u64) -> Self {
         Self {
             id: record.id,
             checksum: record.checksum,
@@ -47,11 +44,11 @@ impl Slot {
             payload_bytes: u32::try_from(record.payload.len()).unwrap_or(u32::MAX),
             kind: record.kind as u8,
             is_unproven: false,
-            begins_group,
         }
     }
 
-    /// `seed` is [`seed`] of the segment: a slot of another one does not count.
+    /// In the table, `seed` is [`seed`] of the segment: a slot of another one does not count. In a group
+    /// it is [`group_seed`].
     pub fn encode(&self, seed: u32) -> [u8; Self::BYTES] {
         let mut slot = [0; Self::BYTES];
         slot[0..4].copy_from_slice(&self.checksum.to_le_bytes());
@@ -61,12 +58,11 @@ impl Slot {
         slot[24..28].copy_from_slice(&self.payload_bytes.to_le_bytes());
         slot[32] = self.kind;
         slot[33] = if self.is_unproven { Self::UNPROVEN } else { 0 };
-        slot[33] |= if self.begins_group { Self::BEGINS_GROUP } else { 0 };
         Self::close(slot, seed)
     }
 
-    /// The proof, which takes the next slot while the log is idle: all bytes up to the end of the
-    /// records, at `offset`, were synced.
+    /// The proof, which follows the last slot in the table: all bytes up to the end of the records, at
+    /// `offset`, were synced.
     pub fn proof(next: Index, offset: u64, seed: u32) -> [u8; Self::BYTES] {
         let mut slot = [0; Self::BYTES];
         slot[4..8].copy_from_slice(&u32::try_from(offset).unwrap_or(u32::MAX).to_le_bytes());
@@ -81,13 +77,14 @@ impl Slot {
         slot
     }
 
-    fn decode(slot: &[u8], seed: u32) -> Option<Self> {
+    /// The slot in these bytes, if it holds.
+    pub(crate) fn decode(slot: &[u8], seed: u32) -> Option<Self> {
         let is_whole = slot.len() == Self::BYTES && crate::checksum(seed, &slot[..36]) == read_u32(slot, 36);
         let is_known = || {
             read_u32(slot, 28) == 0 // the group
                 && read_u64(slot, 16) < u64::MAX // so that it has a successor
                 && slot[32] <= Kind::Internal as u8
-                && slot[33] & !(Self::UNPROVEN | Self::BEGINS_GROUP) == 0
+                && slot[33] & !Self::UNPROVEN == 0
                 && slot[34..36] == [0; 2]
         };
         (is_whole && is_known()).then(|| Self {
@@ -97,15 +94,12 @@ impl Slot {
             payload_bytes: read_u32(slot, 24),
             kind: slot[32],
             is_unproven: slot[33] & Self::UNPROVEN != 0,
-            begins_group: slot[33] & Self::BEGINS_GROUP != 0,
         })
     }
 
-    /// Whether the slot in place `number` of a table proves that an earlier write to its segment was
-    /// synced.
-    pub(super) fn proves_earlier(slot: &[u8], number: usize, seed: u32) -> bool {
-        let begins_group = || Self::decode(slot, seed).is_some_and(|slot| slot.begins_group);
-        (number > 0 && begins_group())
+    /// Whether this is a slot or a proof in a table: it was written after the sync of a group.
+    pub(super) fn proves_sync(slot: &[u8], seed: u32) -> bool {
+        Self::decode(slot, seed).is_some()
             || slot == Self::proof(Index(read_u64(slot, 16)), u64::from(read_u32(slot, 4)), seed)
     }
 
@@ -132,7 +126,13 @@ pub fn seed(sequence: u64) -> u32 {
     crate::checksum(0, &sequence.to_le_bytes())
 }
 
-/// Offset of an entry's slot in the file; `None` if the table has none for it.
+/// The start of the checksum of a slot in a group, after a record with this checksum: a value that
+/// looks like a slot does not count, because its client cannot know that checksum.
+pub fn group_seed(sequence: u64, previous_checksum: u32) -> u32 {
+    crate::checksum(seed(sequence), &previous_checksum.to_le_bytes())
+}
+
+/// Offset of an entry's slot in the table; `None` if the table has none for it.
 pub fn place(header: &Header, index: Index) -> Option<u64> {
     let places = header.layout.slots_bytes / Slot::BYTES as u64;
     let number = index.0.checked_sub(header.first().0).filter(|number| *number < places)?;
@@ -170,6 +170,19 @@ impl<'a> Table<'a> {
         (slot.id.index == index).then_some(slot)
     }
 
+    /// Whether the slots from `index` on are empty, but for a proof.
+    pub fn is_empty_from(&self, index: Index) -> bool {
+        let from = if self.proof(index).is_some() { index.next() } else { index };
+        torn_tail::used(self.bytes.get(self.place(from)..).unwrap_or_default()) == 0
+    }
+
+    /// The last index whose place has a good slot or a proof.
+    pub(super) fn last_written(&self) -> Option<Index> {
+        let count = torn_tail::used(self.bytes).div_ceil(Slot::BYTES) as u64;
+        let mut written = (self.first.0..self.first.plus(count).0).map(Index).rev();
+        written.find(|index| self.get(*index).is_some() || self.proof(*index).is_some())
+    }
+
     /// The offset up to which the records are proven to have been synced, if the slot of `index`
     /// holds a proof.
     pub fn proof(&self, index: Index) -> Option<u32> {
@@ -179,20 +192,11 @@ impl<'a> Table<'a> {
         (slot == Slot::proof(index, u64::from(offset), self.seed)).then_some(offset)
     }
 
-    /// Whether the slots from `index` on are empty, but for a proof.
-    pub fn is_empty_from(&self, index: Index) -> bool {
-        let from = if self.proof(index).is_some() { index.next() } else { index };
-        torn_tail::used(self.bytes.get(self.place(from)..).unwrap_or_default()) == 0
-    }
-
-    /// Whether the slot of `index`, or its part in one of two sectors, never reached the disk: its
-    /// place has zeros, or still the proof. Slots end at multiples of eight bytes; neither the
-    /// first nor the last eight can all be zero by intent.
-    pub fn is_missing(&self, index: Index) -> bool {
+    /// Whether the slot of `index` has any byte of an entry: it was written, and maybe damaged since.
+    pub fn is_used(&self, index: Index) -> bool {
         let at = self.place(index);
-        let Some(slot) = at.checked_add(Slot::BYTES).and_then(|end| self.bytes.get(at..end)) else { return false };
-        let (head, rest) = slot.split_at((torn_tail::SECTOR - at % torn_tail::SECTOR).min(Slot::BYTES));
-        torn_tail::used(head) == 0 || (!rest.is_empty() && torn_tail::used(rest) == 0) || self.proof(index).is_some()
+        let slot = at.checked_add(Slot::BYTES).and_then(|end| self.bytes.get(at..end));
+        slot.is_some_and(|slot| torn_tail::used(slot) > 0) && self.proof(index).is_none()
     }
 
     /// The indexes from `index` on that have a slot in the table.

@@ -4,13 +4,31 @@
 //! disk read as zeros: from some byte to the end, or sector by sector. Any other bad byte was
 //! damaged after it was written, and may belong to an acknowledged entry.
 
-use super::header::Mark;
+use super::group::Mark;
 use quorate_raft::record;
 
 /// The smallest unit that a disk writes atomically, in bytes.
 pub(crate) const SECTOR: usize = 512;
 
-/// The mark or record that should follow the last good record, and the numbers of zeros that it
+/// Marks and slots begin and end at multiples of this, in bytes.
+pub(crate) const ALIGNMENT: usize = 8;
+
+/// Whether a mark or slot of `length` bytes at `at` never reached the disk, or a part of it in one of
+/// the sectors that it touches: neither its first nor its last [`ALIGNMENT`] bytes can all be zero by
+/// intent.
+pub(crate) fn is_part_missing(bytes: &[u8], at: usize, length: usize) -> bool {
+    let (end, mut from) = (at.saturating_add(length), at);
+    while from < end {
+        let to = end.min(from - from % SECTOR + SECTOR);
+        if used(bytes.get(from.min(bytes.len())..to.min(bytes.len())).unwrap_or_default()) == 0 {
+            return true;
+        }
+        from = to;
+    }
+    false
+}
+
+/// The record that should follow the last good record, and the numbers of zeros that it
 /// cannot have by intent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected {
@@ -26,8 +44,6 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    /// A mark begins with eight bytes that are not zero.
-    pub(crate) const MARK: Self = Self { bytes: Mark::BYTES, cut_max: Mark::BYTES, first_min: 2, last_min: 1 };
     /// A record may begin with eight zeros by intent: no payload, and the group.
     pub(crate) const RECORD_HEADER: Self =
         Self { bytes: record::HEADER_BYTES, cut_max: record::HEADER_BYTES, first_min: 9, last_min: 1 };
@@ -36,6 +52,11 @@ impl Expected {
     pub(crate) fn record(bytes: usize) -> Self {
         let cut_max = bytes - record::TRAILER_BYTES;
         Self { bytes, cut_max, first_min: 9, last_min: record::TRAILER_BYTES }
+    }
+
+    /// The same, if any zeros count in each sector: for a record whose slot is missing too.
+    pub(crate) fn or_less(self) -> Self {
+        Self { first_min: 1, last_min: 1, ..self }
     }
 
     /// Whether some of its bytes never reached the disk. `rest` is all bytes after the last good

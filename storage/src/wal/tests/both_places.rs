@@ -13,7 +13,7 @@ fn a_flip_of_every_byte_loses_nothing_that_was_acknowledged() {
     // Every byte has a second copy, so the loss of any byte is survived.
     assert_eq!(counts.get(&Class::Refused), None, "{counts:?}");
     let [healed, restored, discarded] = counts_of(&counts, [Class::Healed, Class::Restored, Class::Discarded]);
-    assert!(healed > 2000 && restored > 800 && discarded > 1000, "{counts:?}");
+    assert!(healed > 2000 && restored > 800 && discarded > 500, "{counts:?}");
 }
 
 #[test]
@@ -24,9 +24,10 @@ fn a_cut_at_every_byte_loses_nothing_that_was_acknowledged() {
         true
     });
     let [healed, refused] = counts_of(&counts, [Class::Healed, Class::Refused]);
-    // Refused: a segment cut off within its slots, since the lost entries are unknown, and half a
-    // hard state, since the newest copy is unknown.
-    assert!(healed > 7000 && refused > 20_000, "{counts:?}");
+    // Refused: a segment cut off within its slots, since the lost entries are unknown; half a hard
+    // state, since the newest copy is unknown; and the newest segment before its last group, which has
+    // no slots in the table yet.
+    assert!(healed > 2500 && refused > 20_000, "{counts:?}");
 }
 
 #[test]
@@ -77,17 +78,19 @@ fn a_sector_that_went_astray_loses_nothing_that_was_acknowledged() {
     }
 }
 
-/// Every pair and triple of damaged places of three entries: refused if it includes both places of
-/// one, healed otherwise.
+/// Every pair and triple of damaged places of three entries: record, slot in the table, and slot in the
+/// group. Refused if it includes all of one, healed otherwise.
 #[test]
-fn any_three_places_of_different_entries_may_be_damaged() {
+fn any_three_places_may_be_damaged_unless_they_are_all_of_one_entry() {
     let (mut healed, mut refused) = (0, 0);
     for is_sealed in [false, true] {
         let disk = SimulatedDisk::new();
         let (mut log, _) = opened(&disk);
         let mut model = Model::default();
+        let mut in_groups = Vec::new();
         for count in [1, 2] {
             persist_idly(&mut log, &[model.append(1, count, 150)]).expect("it is persisted");
+            in_groups.extend((1..=count).rev().map(|left| log.active.end as usize - 40 * left));
         }
         if is_sealed {
             persist_idly(&mut log, &[model.append(1, 1, 15_000)]).expect("it is persisted");
@@ -99,10 +102,11 @@ fn any_three_places_of_different_entries_may_be_damaged() {
             .flat_map(|entry| {
                 let record = &model.entries[entry].bytes;
                 let at = bytes.windows(record.len()).position(|window| window == record).expect("it is there");
-                [(entry, at..at + record.len()), (entry, 8192 + 40 * entry..8192 + 40 * entry + 40)]
+                let slots = [8192 + 40 * entry, in_groups[entry]].map(|at| (entry, at..at + 40));
+                [(entry, at..at + record.len())].into_iter().chain(slots)
             })
             .collect();
-        for chosen in (0..64_u32).filter(|chosen| (2..=3).contains(&chosen.count_ones())) {
+        for chosen in (0..512_u32).filter(|chosen| (2..=3).contains(&chosen.count_ones())) {
             let damaged = |place: usize| chosen >> place & 1 == 1;
             for zeroes in [false, true] {
                 let disk = disk.fork();
@@ -113,16 +117,16 @@ fn any_three_places_of_different_entries_may_be_damaged() {
                         false => range.clone().step_by(7).for_each(|at| assert!(disk.flip(&path, at, 0x41))),
                     }
                 }
-                let is_gone = (0..3).any(|entry| damaged(2 * entry) && damaged(2 * entry + 1));
+                let is_gone = (0..3).any(|entry| (0..3).all(|place| damaged(3 * entry + place)));
                 match open(&disk) {
                     Err(failure) => {
-                        assert!(is_gone, "{chosen:06b}: {}", failure.error);
+                        assert!(is_gone, "{chosen:09b}: {}", failure.error);
                         refused += 1;
                     }
                     Ok((mut log, recovered)) => {
-                        assert!(!is_gone, "{chosen:06b}");
+                        assert!(!is_gone, "{chosen:09b}");
                         assert_eq!(Model::of(&log, &recovered), model);
-                        assert_eq!(recovered.faulty.len(), (0..3).filter(|entry| damaged(2 * entry)).count());
+                        assert_eq!(recovered.faulty.len(), (0..3).filter(|entry| damaged(3 * entry)).count());
                         assert!(recovered.faulty.iter().all(|faulty| faulty.was_durable));
                         persist(&mut log, &model.repairs(&recovered)).expect("it is repaired");
                         drop(log);
@@ -134,7 +138,7 @@ fn any_three_places_of_different_entries_may_be_damaged() {
         }
     }
     println!("pairs and triples: {healed} healed, {refused} refused, 0 lost an acknowledged entry");
-    assert_eq!((healed, refused), (4 * (12 + 8), 4 * (3 + 12)));
+    assert_eq!((healed, refused), (4 * (36 + 84 - 3), 4 * 3));
 }
 
 #[test]
@@ -188,7 +192,7 @@ struct SmallLog {
     written: Model,
 }
 
-const SMALL: Sizes = Sizes { segment: 4 << 10, gap: 512, headroom: 512, has_slots: true };
+const SMALL: Sizes = Sizes { segment: 6 << 10, gap: 512, headroom: 512, has_slots: true };
 
 impl SmallLog {
     fn new() -> Self {

@@ -84,10 +84,14 @@ fn a_slot_of_a_record_that_does_not_fit_its_segment_counts_for_nothing() {
             payload_bytes,
             kind: Kind::Command as u8,
             is_unproven: false,
-            begins_group: false,
         };
         let place = slot::place(&header, last.id.index).expect("it has a slot") as usize;
         bytes[place..place + Slot::BYTES].copy_from_slice(&slot.encode(slot::seed(header.sequence)));
+        // The last group begins with entry 4.
+        let seed = slot::group_seed(header.sequence, model.entries[2].checksum);
+        let good = Slot { payload_bytes: 50, ..slot }.encode(seed);
+        let in_group = bytes.windows(Slot::BYTES).position(|window| window == good).expect("it is in its group");
+        bytes[in_group..in_group + Slot::BYTES].copy_from_slice(&slot.encode(seed));
         disk.put(&path, bytes);
         disk.fill_after(FILE_BYTES * 2);
         let whole = disk.fork();

@@ -64,7 +64,7 @@ fn truncations_and_cuts_in_any_order_start_again_well_wherever_the_power_was_cut
                 asked.push(model.clone());
                 persist(&mut log, &[step])?;
                 asked = vec![model.clone()];
-                log.prove()
+                log.settle()
             });
             drop(log);
             for crash in [Crash::Lose, Crash::Keep, Crash::Torn { bytes: 900 }]
@@ -242,7 +242,7 @@ fn long_log() -> (SimulatedDisk, Log, Model) {
     let mut model = Model::default();
     persist(&mut log, &[model.vote(4, 1)]).expect("it is persisted");
     for term in [1, 1, 1, 2, 2, 2] {
-        persist_idly(&mut log, &[model.append(term, 10, 600)]).expect("it is persisted");
+        persist_idly(&mut log, &[model.append(term, 10, 550)]).expect("it is persisted");
     }
     assert_eq!(log.sealed.len(), 2);
     (disk, log, model)

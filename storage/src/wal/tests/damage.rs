@@ -2,7 +2,8 @@
 
 use super::{
     super::{
-        header::{COPY_AT, Header, Layout, Mark},
+        group::Mark,
+        header::{COPY_AT, Header, Layout},
         scan::{State, scan},
         seal_block,
         slot::{self, Slot},
@@ -42,17 +43,25 @@ fn zeros_in_the_middle_of_the_tail_are_not_the_end_of_the_log() {
 #[test]
 fn both_places_of_an_entry_damaged_is_refused_if_anything_follows_and_never_read_as_something_else() {
     let (disk, model) = small_log();
-    let mut refused = 0;
+    let (mut refused, mut in_groups) = (0, 0);
     for path in segments(&disk) {
         let bytes = disk.contents(&path).expect("it is there");
         let header = Header::decode(&bytes).expect("the header holds");
         for entry in &model.entries {
             let record = bytes.windows(entry.bytes.len()).position(|window| window == entry.bytes);
             let Some((record, slot)) = record.zip(slot::place(&header, entry.id.index)) else { continue };
+            let fields = &bytes[slot as usize..slot as usize + 36];
+            // A truncation cuts off the slots in its group.
+            let in_group = bytes.windows(36).rposition(|window| window == fields).filter(|at| *at > record);
+            in_groups += usize::from(in_group.is_some());
             for (in_record, in_slot) in [(0, 0), (20, 12), (35, 39), (entry.bytes.len() - 1, 5)] {
                 let disk = disk.fork();
                 assert!(disk.flip(&path, record + in_record, 0x10) && disk.flip(&path, slot as usize + in_slot, 0x10));
-                let line = open(&disk).expect_err("both places are damaged").error.to_string();
+                if let Some(in_group) = in_group {
+                    assert_eq!(Model::of_any(&disk.fork()), model, "its slot in its group is left");
+                    assert!(disk.flip(&path, in_group + in_slot, 0x10));
+                }
+                let line = open(&disk).expect_err("all places are damaged").error.to_string();
                 assert!(
                     line.contains(path.to_str().expect("a plain name")) && line.contains("damaged at byte"),
                     "{line}"
@@ -61,7 +70,7 @@ fn both_places_of_an_entry_damaged_is_refused_if_anything_follows_and_never_read
             }
         }
     }
-    assert!(refused > 40, "{refused}");
+    assert!(refused > 40 && in_groups > 8, "{refused} refused, {in_groups} with a slot in their group");
 }
 
 #[test]
@@ -137,42 +146,16 @@ fn a_slot_of_another_segment_or_entry_counts_for_nothing() {
     }
 }
 
-/// An earlier program wrote segments without slots.
-#[test]
-fn segments_without_slots_are_read_and_the_newest_gets_some() {
-    for tail in [&b""[..], b"QUORM", &[7; 64]] {
-        let (disk, mut model) = former_log(tail);
-        match open(&disk) {
-            Ok((log, recovered)) => {
-                assert_ne!(tail.len(), 64, "what no crash explains is refused");
-                assert_eq!(Model::of(&log, &recovered), model);
-                assert_eq!(recovered.repairs.len(), usize::from(!tail.is_empty()), "{:?}", recovered.repairs);
-            }
-            Err(failure) => {
-                assert_eq!(tail.len(), 64, "{}", failure.error);
-                continue;
-            }
-        }
-        let header = Header::decode(&disk.contents(&newest(&disk)).expect("it is there")).expect("the header holds");
-        assert!(header.has_slots() && header.sequence == 3);
-        let (mut log, _) = opened(&disk);
-        persist_idly(&mut log, &[model.append(2, 3, 50)]).expect("it is persisted");
-        persist_idly(&mut log, &[model.truncate(2), model.append(3, 1, 50)]).expect("it is persisted");
-        drop(log);
-        assert_eq!(Model::on(&disk), model);
-    }
-}
-
 /// The remedy for damage, to empty the directory, would destroy the data.
 #[test]
 fn a_segment_of_another_program_is_not_taken_for_a_damaged_one() {
-    let knows_5 = "this one knows 5; start it with the program that wrote it";
+    let knows_6 = "this one knows 6; start it with the program that wrote it";
     let features = "format features 0x80000000 are of a later program, this one does not know them; \
                     start it with the program that wrote it";
     let (disk, _) = small_log();
     for (field, value, words) in [
-        (8, 4, &*format!("format version 4 is of an earlier program, {knows_5}")),
-        (8, 6, &*format!("format version 6 is of a later program, {knows_5}")),
+        (8, 5, &*format!("format version 5 is of an earlier program, {knows_6}")),
+        (8, 7, &*format!("format version 7 is of a later program, {knows_6}")),
         (15, 0x80, features),
     ] {
         for (path, copies) in segments(&disk)
@@ -189,24 +172,6 @@ fn a_segment_of_another_program_is_not_taken_for_a_damaged_one() {
             let line = open(&disk).expect_err("another program wrote it").error.to_string();
             assert_eq!(line, format!("{}: {words}", path.display()), "copies at {copies:?}");
             assert_eq!(disk.contents(&path), Some(bytes), "it stays as it was");
-        }
-    }
-}
-
-#[test]
-fn damage_in_a_segment_without_slots_is_refused() {
-    let (disk, model) = former_log(b"");
-    for path in segments(&disk) {
-        let bytes = disk.contents(&path).expect("it is there");
-        for entry in &model.entries {
-            let record = bytes.windows(entry.bytes.len()).position(|window| window == entry.bytes);
-            // No byte after the last group proves it.
-            for at in record.into_iter().flat_map(|record| [record + 1, record + entry.bytes.len() - 2]) {
-                let disk = disk.fork();
-                disk.flip(&path, at, 0xff);
-                let line = open(&disk).expect_err("there is no second place").error.to_string();
-                assert!(line.contains("segment is damaged at byte"), "{line}");
-            }
         }
     }
 }
@@ -256,36 +221,6 @@ fn small_log() -> (SimulatedDisk, Model) {
     (disk, model)
 }
 
-/// A log of two segments as an earlier program wrote them, with the bytes of `tail` after
-/// the last record.
-fn former_log(tail: &[u8]) -> (SimulatedDisk, Model) {
-    let disk = SimulatedDisk::new();
-    let mut model = Model::default();
-    let (mut log, _) = opened(&disk);
-    persist(&mut log, &[model.vote(2, 1)]).expect("it is persisted");
-    drop(log);
-    disk.lose(&newest(&disk));
-    for (sequence, counts) in [(1, [3, 1]), (2, [2, 4])] {
-        let (previous, previous_checksum) = model.last();
-        let mut bytes = vec![0; 4096];
-        for (number, count) in counts.into_iter().enumerate() {
-            let batch = model.append(sequence, count, 90).batch.expect("a batch");
-            let mark = Mark { segment: sequence, number: number as u64, bytes: batch.bytes().len() as u32 };
-            bytes.extend(mark.encode());
-            bytes.extend(batch.bytes());
-        }
-        if sequence == 2 {
-            bytes.extend(tail);
-            bytes.resize(9000, 0);
-        }
-        let layout = Layout { slots_at: 0, slots_bytes: 0, records_at: 4096, capacity: 9000 };
-        let header = Header { previous, previous_checksum, sequence, layout, ..a_segment().1 };
-        bytes[..512].copy_from_slice(&header.encode());
-        disk.put(&in_log(&format!("{sequence:020}.segment")), bytes);
-    }
-    (disk, model)
-}
-
 /// A good segment of a few marks and records.
 fn a_segment() -> (Vec<u8>, Header) {
     let mut model = Model::default();
@@ -303,14 +238,20 @@ fn a_segment() -> (Vec<u8>, Header) {
     bytes[..512].copy_from_slice(&header.encode());
     let mut slots = Vec::new();
     for (number, count) in [3, 1, 5].into_iter().enumerate() {
+        let seed = slot::group_seed(7, model.last().1);
         let batch = model.append(1, count, 90).batch.expect("a batch");
-        let mark = Mark { segment: 7, number: number as u64, bytes: batch.bytes().len() as u32 };
+        let mark = Mark { segment: 7, number: number as u32, count: count as u32, bytes: batch.bytes().len() as u32 };
+        let extent = mark.extent(bytes.len() as u64);
         bytes.extend(mark.encode());
+        let mut in_group = Vec::new();
         for record in batch.records() {
-            slots.extend(Slot::of(&record, bytes.len() as u64, number > 0).encode(slot::seed(7)));
-            let end = quorate_raft::record::OVERHEAD_BYTES + record.payload.len();
-            bytes.extend(&model.entries[record.id.index.0 as usize - 1].bytes[..end]);
+            let slot = Slot::of(&record, bytes.len() as u64);
+            slots.extend(slot.encode(slot::seed(7)));
+            in_group.extend(slot.encode(seed));
+            bytes.extend(&model.entries[record.id.index.0 as usize - 1].bytes);
         }
+        bytes.resize(extent.slots_at as usize, 0);
+        bytes.extend(in_group);
     }
     bytes[8192..8192 + slots.len()].copy_from_slice(&slots);
     bytes.resize(12_000, 0);

@@ -169,7 +169,7 @@ fn a_shortage_of_descriptors_or_threads_is_waited_out_and_loses_nothing() {
                 log.retry_space();
                 if number == 20 {
                     persist(&mut log, &[model.vote(2, 3), model.truncate(18)]).expect("it waits for the system");
-                    let cut = model.cut(9);
+                    let cut = model.cut(14);
                     persist(&mut log, &[cut]).expect("it waits for the system");
                 }
             }

@@ -4,8 +4,9 @@
 use super::{
     super::{
         Identity, Stage,
+        group::Mark,
         hard_state::HardStateFile,
-        header::{Header, Layout, Mark},
+        header::{Header, Layout},
         holdings, slot,
         slot::Slot,
     },
@@ -33,38 +34,38 @@ fn a_header_of_a_segment() {
         layout: Layout {
             slots_at: 0x2000,
             slots_bytes: 0x3837_3635_3433_3200,
-            records_at: 0x4847_4645_4443_4241,
+            records_at: 0x4847_4645_4443_4240,
             capacity: 0x6867_6665_6463_6261,
         },
         published_bytes: 0x5857_5655_5453_5251,
     };
     let fields = [
-        (0, "51 55 4f 52 53 45 47 4d  05 00 00 00  03 00 00 00"), // QUORSEGM, version, features
+        (0, "51 55 4f 52 53 45 47 4d  06 00 00 00  01 00 00 00"), // QUORSEGM, version, features
         (16, "11 12 13 14 15 16 17 18  71 72 73 74 75 76 77 78"), // sequence, member
         (32, "21 22 23 24 25 26 27 28  01 02 03 04 05 06 07 08"), // first index, term of the entry before
         (48, "a1 a2 a3 a4"),                                      // checksum of the record before
         (56, "00 20 00 00 00 00 00 00  00 32 33 34 35 36 37 38"), // slots_at, slots_bytes
-        (72, "41 42 43 44 45 46 47 48  51 52 53 54 55 56 57 58"), // records_at, published_bytes
+        (72, "40 42 43 44 45 46 47 48  51 52 53 54 55 56 57 58"), // records_at, published_bytes
         (88, "61 62 63 64 65 66 67 68  04 74 65 73 74"),          // length of the file, the cluster's name
-        (508, "84 85 8f 43"),                                     // checksum
+        (508, "32 b8 7e ff"),                                     // checksum
     ];
     assert_bytes(&header.encode(), 512, &fields);
     assert_eq!(Header::decode(&header.encode()).as_ref(), Ok(&header));
 
-    // Without slots, as an earlier program wrote it, and the first of its log.
+    // The first of its log.
     header.identity = Identity { cluster: String::new(), member: NodeId(7) };
     (header.sequence, header.previous, header.previous_checksum) = (1, EntryId::default(), 0);
     (header.starts_over, header.published_bytes) = (false, 0);
-    header.layout = Layout { slots_at: 0, slots_bytes: 0, records_at: 4096, capacity: 9000 };
+    header.layout = Layout { slots_at: 0x2000, slots_bytes: 0x200, records_at: 0x2400, capacity: 0x3000 };
     let fields = [
-        (0, "51 55 4f 52 53 45 47 4d  05 00 00 00  00 00 00 00"), // QUORSEGM, version, features
+        (0, "51 55 4f 52 53 45 47 4d  06 00 00 00  00 00 00 00"), // QUORSEGM, version, features
         (16, "01 00 00 00 00 00 00 00  07 00 00 00 00 00 00 00"), // sequence, member
         (32, "01 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // first index, term of the entry before
         (48, "00 00 00 00"),                                      // checksum of the record before
-        (56, "00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // slots_at, slots_bytes
-        (72, "00 10 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // records_at, published_bytes
-        (88, "28 23 00 00 00 00 00 00  00"),                      // length of the file, the cluster's name
-        (508, "ac ba f8 1f"),                                     // checksum
+        (56, "00 20 00 00 00 00 00 00  00 02 00 00 00 00 00 00"), // slots_at, slots_bytes
+        (72, "00 24 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // records_at, published_bytes
+        (88, "00 30 00 00 00 00 00 00  00"),                      // length of the file, the cluster's name
+        (508, "6b 32 6d be"),                                     // checksum
     ];
     assert_bytes(&header.encode(), 512, &fields);
     assert_eq!(Header::decode(&header.encode()), Ok(header));
@@ -74,22 +75,23 @@ fn a_header_of_a_segment() {
 fn a_mark() {
     let fields = [
         (0, "51 55 4f 52 4d 41 52 4b  01 02 03 04 05 06 07 08"), // QUORMARK, segment
-        (16, "11 12 13 14 15 16 17 18  21 22 23 24  89 b6 bb 1a"), // number, bytes of records, checksum
+        (16, "11 12 13 14  15 16 17 18  21 22 23 24  89 b6 bb 1a"), // number, count, bytes of records, checksum
     ];
-    let mark = Mark { segment: TERM.0, number: INDEX.0, bytes: 0x2423_2221 };
+    let mark = Mark { segment: TERM.0, number: 0x1413_1211, count: 0x1817_1615, bytes: 0x2423_2221 };
     assert_bytes(&mark.encode(), 32, &fields);
     assert_eq!(Mark::decode(&mark.encode(), 0, TERM.0), Some(mark));
 }
 
 #[test]
 fn a_slot() {
-    let seed = slot::seed(0x7877_7675_7473_7271);
-    // Flags, and the checksum over them.
-    for (is_unproven, begins_group, flags, checksum) in [
-        (false, false, "00", "84 16 1c 85"),
-        (true, false, "01", "fa 84 5d 20"),
-        (false, true, "02", "89 44 73 ca"),
-        (true, true, "03", "f7 d6 32 6f"),
+    let sequence = 0x7877_7675_7473_7271;
+    let (in_table, in_group) = (slot::seed(sequence), slot::group_seed(sequence, 0xa4a3_a2a1));
+    // Flags, and the checksum over them: from the segment's sequence, and in a group from the checksum
+    // of the record before.
+    for (seed, is_unproven, flags, checksum) in [
+        (in_table, false, "00", "84 16 1c 85"),
+        (in_table, true, "01", "fa 84 5d 20"),
+        (in_group, false, "00", "8c 63 d8 d9"),
     ] {
         let slot = Slot {
             id: EntryId::new(TERM, INDEX),
@@ -98,7 +100,6 @@ fn a_slot() {
             payload_bytes: 0x2423_2221,
             kind: 4,
             is_unproven,
-            begins_group,
         };
         let fields = [
             // checksum of the record, offset of the record, term
@@ -106,8 +107,8 @@ fn a_slot() {
             // index, payload length, group, kind
             (16, "11 12 13 14 15 16 17 18  21 22 23 24  00 00 00 00  04"),
             (33, flags),
-            (34, "00 00"),  // zero
-            (36, checksum), // from the segment's sequence
+            (34, "00 00"), // zero
+            (36, checksum),
         ];
         assert_bytes(&slot.encode(seed), 40, &fields);
     }
@@ -136,19 +137,19 @@ fn a_segment_of_two_groups_and_a_proof() {
         previous = batch.checksum();
         persist(&mut log, &[Persist { batch: Some(batch), ..Persist::default() }]).expect("it is persisted");
     }
-    log.prove().expect("the proof is written");
+    log.settle().expect("the table is written");
     let file = disk.contents(&in_log("00000000000000000001.segment")).expect("the first segment");
     let fields = [
-        (0, "51 55 4f 52 53 45 47 4d  05 00 00 00  01 00 00 00"), // QUORSEGM, version, features
+        (0, "51 55 4f 52 53 45 47 4d  06 00 00 00  00 00 00 00"), // QUORSEGM, version, features
         (16, "01 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00"), // sequence, member
         (32, "01 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // first index, term of the entry before
         (48, "00 00 00 00"),                                      // checksum of the record before
         (56, "00 20 00 00 00 00 00 00  00 08 00 00 00 00 00 00"), // slots_at, slots_bytes
         (72, "00 2a 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // records_at, published_bytes
         (88, "00 62 00 00 00 00 00 00  04 74 65 73 74"),          // length of the file, the cluster's name
-        (508, "0c 91 1b 1f"),                                     // checksum
+        (508, "55 64 65 cf"),                                     // checksum
         // copy: QUORSEGM, copy: version, copy: features
-        (4096, "51 55 4f 52 53 45 47 4d  05 00 00 00  01 00 00 00"),
+        (4096, "51 55 4f 52 53 45 47 4d  06 00 00 00  00 00 00 00"),
         (4112, "01 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00"), // copy: sequence, copy: member
         // copy: first index, copy: term of the entry before
         (4128, "01 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"),
@@ -156,45 +157,89 @@ fn a_segment_of_two_groups_and_a_proof() {
         (4152, "00 20 00 00 00 00 00 00  00 08 00 00 00 00 00 00"), // copy: slots_at, copy: slots_bytes
         (4168, "00 2a 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // copy: records_at, copy: published_bytes
         (4184, "00 62 00 00 00 00 00 00  04 74 65 73 74"), // copy: length of the file, copy: the cluster's name
-        (4604, "0c 91 1b 1f"), // copy: checksum
-        (8192, "da f9 d2 c2  20 2a 00 00"), // slot 1: checksum of the record, slot 1: offset of the record
-        // slot 1: term, slot 1: index, slot 1: payload length
+        (4604, "55 64 65 cf"), // copy: checksum
+        // slot in the table: checksum of the record, offset of the record
+        (8192, "da f9 d2 c2  20 2a 00 00"),
+        // slot in the table: term, index, payload length
         (8200, "01 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00  00 00 00 00"),
-        (8220, "00 00 00 00  00  02  00 00"), // slot 1: group, slot 1: kind, slot 1: flags, slot 1: zero
-        (8228, "05 e6 a9 94"),                // slot 1: checksum, from the segment's sequence
-        (8232, "0a e5 c5 e8  48 2a 00 00"),   // slot 2: checksum of the record, slot 2: offset of the record
-        // slot 2: term, slot 2: index, slot 2: payload length
+        // slot in the table: group, kind, flags, zero
+        (8220, "00 00 00 00  00  00  00 00"),
+        // slot in the table: checksum, from the segment's sequence
+        (8228, "08 b4 c6 db"),
+        // slot in the table: checksum of the record, offset of the record
+        (8232, "0a e5 c5 e8  48 2a 00 00"),
+        // slot in the table: term, index, payload length
         (8240, "01 00 00 00 00 00 00 00  02 00 00 00 00 00 00 00  01 00 00 00"),
-        (8260, "00 00 00 00  01  00  00 00"), // slot 2: group, slot 2: kind, slot 2: flags, slot 2: zero
-        (8268, "39 ee 7b 07"),                // slot 2: checksum, from the segment's sequence
-        (8272, "1f fe 2a d7  91 2a 00 00"),   // slot 3: checksum of the record, slot 3: offset of the record
-        // slot 3: term, slot 3: index, slot 3: payload length
+        // slot in the table: group, kind, flags, zero
+        (8260, "00 00 00 00  01  00  00 00"),
+        // slot in the table: checksum, from the segment's sequence
+        (8268, "39 ee 7b 07"),
+        // slot in the table: checksum of the record, offset of the record
+        (8272, "1f fe 2a d7  e8 2c 00 00"),
+        // slot in the table: term, index, payload length
         (8280, "01 00 00 00 00 00 00 00  03 00 00 00 00 00 00 00  01 00 00 00"),
-        (8300, "00 00 00 00  01  02  00 00"), // slot 3: group, slot 3: kind, slot 3: flags, slot 3: zero
-        (8308, "f2 3f 64 b7"),                // slot 3: checksum, from the segment's sequence
-        (8312, "00 00 00 00  ba 2a 00 00"),   // proof: checksum of the record, proof: offset of the record
-        // proof: term, proof: index, proof: payload length
+        // slot in the table: group, kind, flags, zero
+        (8300, "00 00 00 00  01  00  00 00"),
+        // slot in the table: checksum, from the segment's sequence
+        (8308, "c9 73 1c 1d"),
+        // proof: checksum of the record, end of the last record
+        (8312, "00 00 00 00  11 2d 00 00"),
+        // proof: term, index of the next entry, payload length
         (8320, "00 00 00 00 00 00 00 00  04 00 00 00 00 00 00 00  00 00 00 00"),
-        (8340, "00 00 00 00  00  04  00 00"), // proof: group, proof: kind, proof: flags, proof: zero
-        (8348, "06 cf d4 07"),                // proof: checksum, from the segment's sequence
-        (10752, "51 55 4f 52 4d 41 52 4b  01 00 00 00 00 00 00 00"), // mark: QUORMARK, mark: segment
-        // mark: number, mark: bytes of records, mark: checksum
-        (10768, "00 00 00 00 00 00 00 00  51 00 00 00  53 8a 6f f2"),
-        (10784, "00 00 00 00  00 00 00 00  01 00 00 00 00 00 00 00"), // entry 1: payload length, group, term
+        // proof: group, kind, flags, zero
+        (8340, "00 00 00 00  00  04  00 00"),
+        // proof: checksum, from the segment's sequence
+        (8348, "29 c9 87 d4"),
+        // mark: QUORMARK, mark: segment
+        (10752, "51 55 4f 52 4d 41 52 4b  01 00 00 00 00 00 00 00"),
+        // mark: number, mark: count, mark: bytes of records, mark: checksum
+        (10768, "00 00 00 00  02 00 00 00  51 00 00 00  1d 70 17 60"),
+        // entry: payload length, group, term
+        (10784, "00 00 00 00  00 00 00 00  01 00 00 00 00 00 00 00"),
         // index, kind, zero, checksum of the record before it
         (10800, "01 00 00 00 00 00 00 00  00  00 00 00  00 00 00 00"),
-        (10816, "da f9 d2 c2  da f9 d2 c2"), // checksum of bytes 0..32, the record's checksum
-        (10824, "01 00 00 00  00 00 00 00  01 00 00 00 00 00 00 00"), // entry 2: payload length, group, term
+        // checksum of bytes 0..32, payload, the record's checksum
+        (10816, "da f9 d2 c2  da f9 d2 c2"),
+        // entry: payload length, group, term
+        (10824, "01 00 00 00  00 00 00 00  01 00 00 00 00 00 00 00"),
         // index, kind, zero, checksum of the record before it
         (10840, "02 00 00 00 00 00 00 00  01  00 00 00  da f9 d2 c2"),
-        (10856, "59 25 a7 82  61  0a e5 c5 e8"), // checksum of bytes 0..32, payload, the record's checksum
-        (10865, "51 55 4f 52 4d 41 52 4b  01 00 00 00 00 00 00 00"), // mark: QUORMARK, mark: segment
-        // mark: number, mark: bytes of records, mark: checksum
-        (10881, "01 00 00 00 00 00 00 00  29 00 00 00  d4 c7 bd a0"),
-        (10897, "01 00 00 00  00 00 00 00  01 00 00 00 00 00 00 00"), // entry 3: payload length, group, term
+        // checksum of bytes 0..32, payload, the record's checksum
+        (10856, "59 25 a7 82  61  0a e5 c5 e8"),
+        // slot in its group: checksum of the record, offset of the record
+        (11384, "da f9 d2 c2  20 2a 00 00"),
+        // slot in its group: term, index, payload length
+        (11392, "01 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00  00 00 00 00"),
+        // slot in its group: group, kind, flags, zero
+        (11412, "00 00 00 00  00  00  00 00"),
+        // slot in its group: checksum, from the segment's sequence and the record before
+        (11420, "d6 8a 19 e7"),
+        // slot in its group: checksum of the record, offset of the record
+        (11424, "0a e5 c5 e8  48 2a 00 00"),
+        // slot in its group: term, index, payload length
+        (11432, "01 00 00 00 00 00 00 00  02 00 00 00 00 00 00 00  01 00 00 00"),
+        // slot in its group: group, kind, flags, zero
+        (11452, "00 00 00 00  01  00  00 00"),
+        // slot in its group: checksum, from the segment's sequence and the record before
+        (11460, "e7 d0 a4 3b"),
+        // mark: QUORMARK, mark: segment
+        (11464, "51 55 4f 52 4d 41 52 4b  01 00 00 00 00 00 00 00"),
+        // mark: number, mark: count, mark: bytes of records, mark: checksum
+        (11480, "01 00 00 00  01 00 00 00  29 00 00 00  f3 ba 81 e9"),
+        // entry: payload length, group, term
+        (11496, "01 00 00 00  00 00 00 00  01 00 00 00 00 00 00 00"),
         // index, kind, zero, checksum of the record before it
-        (10913, "03 00 00 00 00 00 00 00  01  00 00 00  0a e5 c5 e8"),
-        (10929, "35 76 13 b8  62  1f fe 2a d7"), // checksum of bytes 0..32, payload, the record's checksum
+        (11512, "03 00 00 00 00 00 00 00  01  00 00 00  0a e5 c5 e8"),
+        // checksum of bytes 0..32, payload, the record's checksum
+        (11528, "35 76 13 b8  62  1f fe 2a d7"),
+        // slot in its group: checksum of the record, offset of the record
+        (12056, "1f fe 2a d7  e8 2c 00 00"),
+        // slot in its group: term, index, payload length
+        (12064, "01 00 00 00 00 00 00 00  03 00 00 00 00 00 00 00  01 00 00 00"),
+        // slot in its group: group, kind, flags, zero
+        (12084, "00 00 00 00  01  00  00 00"),
+        // slot in its group: checksum, from the segment's sequence and the record before
+        (12092, "3d dd 61 0e"),
     ];
     assert_bytes(&file, FILE_BYTES as usize, &fields);
 }

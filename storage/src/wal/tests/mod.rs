@@ -7,6 +7,7 @@ mod cut;
 mod damage;
 mod errors;
 mod formats;
+mod groups;
 mod layout;
 mod named_ahead;
 mod repair;
@@ -49,10 +50,10 @@ fn persist(log: &mut Log, persists: &[Persist]) -> Outcome<()> {
     log.sync()
 }
 
-/// [`persist`], and then the log is idle.
+/// [`persist`], and then the log is idle for a while.
 fn persist_idly(log: &mut Log, persists: &[Persist]) -> Outcome<()> {
     persist(log, persists)?;
-    log.prove()
+    log.settle()
 }
 
 fn newest(disk: &SimulatedDisk) -> PathBuf {
@@ -206,6 +207,12 @@ impl Model {
         terms.dedup_by_key(|(_, term)| *term);
         assert_eq!(recovered.terms, terms);
         this
+    }
+
+    /// The content on a disk, with faulty entries.
+    fn of_any(disk: &SimulatedDisk) -> Self {
+        let (log, recovered) = opened(disk);
+        Self::of(&log, &recovered)
     }
 
     fn on(disk: &SimulatedDisk) -> Self {

@@ -84,12 +84,13 @@ fn without_base(model: &Model) -> Model {
 fn the_first_write_to_a_segment_that_was_cut_at_any_byte_loses_nothing_that_was_acknowledged() {
     let (disk, mut log, mut model) = about_to_roll();
     let acknowledged = model.clone();
-    let group = [model.append(1, 1, 900), model.append(1, 2, 31)];
+    let group = [model.append(1, 1, 1150), model.append(1, 2, 31)];
     disk.fail(Operation::Sync, 1);
     persist(&mut log, &group).expect_err("the sync fails");
     assert_eq!((log.sealed.len(), log.is_named), (1, true), "it is the first write to a segment");
     let mut found_some = 0;
-    for bytes in 0..=COPY_AT as u64 + 512 + 32 + 1100 + 3 * 40 {
+    // The table of the segment before, the header, the records, and their slots.
+    for bytes in 0..=80 + COPY_AT as u64 + 512 + 32 + 1190 + 2 * 71 + 519 + 3 * 40 {
         let disk = disk.fork();
         disk.crash(Crash::Torn { bytes });
         let (log, recovered) = opened(&disk);
@@ -170,7 +171,7 @@ fn a_segment_counts_if_any_place_says_that_it_was_used() {
             persist(&mut log, &[model.append(2, 2, 700)]).expect("it is persisted");
         }
         if is_proven {
-            log.prove().expect("there is time");
+            log.settle().expect("there is time");
         }
         assert_eq!(log.sealed.len(), 1);
         drop(log);
@@ -265,12 +266,63 @@ fn a_larger_segment_replaces_the_one_that_was_made_ahead() {
     assert_eq!(Model::on(&disk), model);
 }
 
+/// Its table is not durable when the next segment counts: the slots in its groups are.
+#[test]
+fn a_segment_is_closed_beside_the_next_one_or_at_the_next_start() {
+    let (disk, mut log, mut model) = about_to_roll();
+    persist(&mut log, &[model.append(1, 1, 1000)]).expect("it is persisted");
+    let full = newest(&disk);
+    let length = |disk: &SimulatedDisk| disk.contents(&full).map_or(0, |bytes| bytes.len() as u64);
+    persist(&mut log, &[model.append(1, 3, 900)]).expect("it is persisted");
+    assert_eq!((log.closing, log.is_unsettled(), length(&disk)), (Some(1), true, FILE_BYTES));
+    for crash in crashes() {
+        let disk = disk.fork();
+        disk.crash(crash);
+        assert_eq!(Model::on(&disk), model, "{crash:?}");
+        assert!(length(&disk) < FILE_BYTES, "{crash:?}");
+        has_a_durable_table(&disk, &full, &model);
+    }
+    let syncs = disk.count(Operation::Sync);
+    log.settle().expect("there is time");
+    assert_eq!((log.closing, disk.count(Operation::Sync) - syncs), (None, 1));
+    assert!(length(&disk) < FILE_BYTES);
+    drop(log);
+    has_a_durable_table(&disk, &full, &model);
+}
+
+/// All entries of the first segment are identified without its groups.
+fn has_a_durable_table(disk: &SimulatedDisk, path: &Path, model: &Model) {
+    let disk = disk.fork();
+    disk.crash(Crash::Lose);
+    assert!(disk.zero(path, RECORDS_AT..FILE_BYTES as usize));
+    let (log, recovered) = opened(&disk);
+    assert_eq!((Model::of(&log, &recovered), recovered.faulty.len()), (model.clone(), 6));
+    assert!(recovered.faulty.iter().all(|faulty| faulty.was_durable));
+}
+
+/// An error at any step of closing is final, and loses nothing.
+#[test]
+fn an_error_while_a_segment_is_closed_loses_nothing() {
+    for operation in [Operation::Write, Operation::Sync] {
+        for nth in 1..=4 {
+            let (disk, mut log, mut model) = about_to_roll();
+            let before = model.clone();
+            disk.fail(operation, nth);
+            let done = persist(&mut log, &[model.append(1, 3, 1900)]).and_then(|()| log.settle());
+            drop(log);
+            disk.crash(Crash::Lose);
+            let found = Model::on(&disk);
+            assert!(found == model || (done.is_err() && found == before), "{operation:?} {nth}");
+        }
+    }
+}
+
 /// A log of one segment that is nearly full, and the next one made and named.
 fn about_to_roll() -> (SimulatedDisk, Log, Model) {
     let disk = SimulatedDisk::new();
     let (mut log, _) = opened(&disk);
     let mut model = Model::default();
-    for _ in 0..7 {
+    for _ in 0..5 {
         persist_idly(&mut log, &[model.append(1, 1, 1900)]).expect("it is persisted");
     }
     assert_eq!((log.sealed.len(), named_segments(&disk).len()), (0, 2));

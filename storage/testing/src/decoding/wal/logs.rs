@@ -64,22 +64,26 @@ pub(super) fn batch(term: u64, after: (EntryId, u32), count: usize, payload_byte
 /// A good segment with three groups of entries.
 pub(super) fn a_segment() -> (Vec<u8>, Header) {
     let records_at = SLOTS_AT as u64 + 512 + 512;
-    let layout = Layout { slots_at: SLOTS_AT as u64, slots_bytes: 512, records_at, capacity: records_at + 2048 };
+    let layout = Layout { slots_at: SLOTS_AT as u64, slots_bytes: 512, records_at, capacity: records_at + 4096 };
     let header = header(7, layout);
     let (mut bytes, mut slots, mut after) = (vec![0; records_at as usize], Vec::new(), (EntryId::default(), 0));
-    for (number, count) in (0u64..).zip([3, 1, 5]) {
-        let batch = batch(1 + number / 2, after, count, 60);
-        let mark = Mark { segment: 7, number, bytes: batch.bytes().len() as u32 };
+    for (number, count) in (0u32..).zip([3, 1, 5]) {
+        let batch = batch(1 + u64::from(number) / 2, after, count, 60);
+        let mark = Mark { segment: 7, number, count: batch.count(), bytes: batch.bytes().len() as u32 };
+        let (seed, extent) = (slot::group_seed(7, after.1), mark.extent(bytes.len() as u64));
         bytes.extend(mark.encode());
-        let mut at = bytes.len();
+        let (mut at, mut in_group) = (bytes.len(), Vec::new());
         for record in batch.records() {
-            slots.extend(Slot::of(&record, at as u64, record.id.index == batch.first()).encode(slot::seed(7)));
+            let slot = Slot::of(&record, at as u64);
+            slots.extend(slot.encode(slot::seed(7)));
+            in_group.extend(slot.encode(seed));
             at += record::OVERHEAD_BYTES + record.payload.len();
         }
         bytes.extend_from_slice(batch.bytes());
+        bytes.resize(extent.slots_at as usize, 0);
+        bytes.extend(in_group);
         after = (batch.last_id(), batch.checksum());
     }
-    slots.extend(Slot::proof(after.0.index.next(), bytes.len() as u64, slot::seed(7)));
     bytes[SLOTS_AT..SLOTS_AT + slots.len()].copy_from_slice(&slots);
     for at in [0, 4096] {
         bytes[at..at + 512].copy_from_slice(&header.encode());
@@ -90,7 +94,7 @@ pub(super) fn a_segment() -> (Vec<u8>, Header) {
 
 /// Disks with logs of nodes, and an empty one.
 pub(super) fn disks() -> Vec<SimulatedDisk> {
-    let disks = [SimulatedDisk::new(), truncated(), cut(), former(), torn()];
+    let disks = [SimulatedDisk::new(), truncated(), cut(), torn()];
     disks.iter().for_each(|disk| disk.crash(Crash::Keep));
     disks.to_vec()
 }
@@ -114,7 +118,7 @@ impl Writer {
     }
 
     fn persist(&mut self, persist: Persist) {
-        let done = self.log.stage(&persist).and_then(|()| self.log.sync()).and_then(|()| self.log.prove());
+        let done = self.log.stage(&persist).and_then(|()| self.log.sync()).and_then(|()| self.log.settle());
         done.unwrap_or_else(|failure| panic!("it is persisted: {}", failure.error));
     }
 }
@@ -156,29 +160,6 @@ fn cut() -> SimulatedDisk {
     writer.append(2, 3, 30);
     writer.persist(Persist { cut: Some(Cut { to: last, checksum: None }), ..Persist::default() });
     writer.log.remember(&[(NodeId(2), Index(4))]).unwrap_or_else(|failure| panic!("{}", failure.error));
-    disk
-}
-
-/// One segment without slots, as in an earlier program.
-fn former() -> SimulatedDisk {
-    let disk = SimulatedDisk::new();
-    let mut writer = Writer::on(&disk);
-    let vote = HardState::new(Term(2), Some(NodeId(1)));
-    writer.persist(Persist { hard_state: Some(vote), ..Persist::default() });
-    drop(writer);
-    let (mut bytes, mut after) = (vec![0; 4096], (EntryId::default(), 0));
-    for (number, count) in [(0, 6), (1, 2)] {
-        let batch = batch(1 + number, after, count, 50);
-        bytes.extend(Mark { segment: 1, number, bytes: batch.bytes().len() as u32 }.encode());
-        bytes.extend_from_slice(batch.bytes());
-        after = (batch.last_id(), batch.checksum());
-    }
-    bytes.resize(9000, 0);
-    let layout = Layout { slots_at: 0, slots_bytes: 0, records_at: 4096, capacity: 9000 };
-    bytes[..512].copy_from_slice(&header(1, layout).encode());
-    segments(&disk).iter().for_each(|path| {
-        disk.put(path, bytes.clone());
-    });
     disk
 }
 

@@ -34,8 +34,7 @@ fn is_one_line(failure: &Failure) {
 ///
 /// # Panics
 /// If one of these does not hold: a slot that counts has the index of its place, can have a
-/// successor, and is encoded to the same bytes; the header that it implies holds; it is no proof,
-/// nor missing; and no slot follows where `Table::is_empty_from` says so.
+/// successor, and is encoded to the same bytes; the header that it implies holds; and no slot follows where `Table::is_empty_from` says so.
 pub fn slots(input: &[u8]) {
     let Some(([control, first @ ..], rest)) = input.split_first_chunk::<9>() else { return };
     let (first, seed) = (u64::from_le_bytes(*first), slot::seed(7));
@@ -67,23 +66,11 @@ pub fn slots(input: &[u8]) {
         let there = &segment[place as usize..][..Slot::BYTES];
         assert_eq!((slot.id.index, &slot.encode(seed)[..]), (index, there));
         assert!(index.next() > index, "there is an index for the entry after it");
-        assert_eq!((table.proof(index), table.is_missing(index), is_empty), (None, is_torn(there, place), false));
+        assert!(table.is_used(index) && !is_empty);
         let implied = record::Head::read(&slot.record_header(9), 0, checksum);
         assert_eq!(implied.map_err(|malformed| malformed.what), Err("cut off"), "only the payload is missing");
         assert!(end.is_none_or(|end| index < end), "it lies after the end");
     }
-    for index in indexes {
-        if let Some(offset) = table.proof(index) {
-            let place = slot::place(&header, index).expect("it has a place") as usize;
-            assert_eq!(segment[place..place + Slot::BYTES], Slot::proof(index, u64::from(offset), seed));
-        }
-    }
-}
-
-/// Whether a part of a good slot in one of its two sectors is zero: a checksum can be zero.
-fn is_torn(slot: &[u8], place: u64) -> bool {
-    let (head, rest) = slot.split_at((512 - place as usize % 512).min(slot.len()));
-    head.iter().all(|byte| *byte == 0) || !rest.is_empty() && rest.iter().all(|byte| *byte == 0)
 }
 
 fn seal_slot(slot: &mut [u8], seed: u32) {
@@ -99,10 +86,9 @@ pub fn slots_seeds() -> Vec<Vec<u8>> {
             let (term, offset, payload_bytes, kind) = (Term(2), 20_000 + 140 * (index - first) as u32, 100, 1);
             let state = State::Whole;
             let found = Found { term, checksum: index as u32, offset, payload_bytes, kind, state };
-            let slot = found.slot(Index(index), offset, index % 2 == 0);
-            Slot { begins_group: index % 3 == 0, ..slot }.encode(slot::seed(7))
+            found.slot(Index(index), offset, index % 2 == 0).encode(slot::seed(7))
         });
-        slots.chain(Slot::proof(Index(last).next(), 30_000, slot::seed(7))).chain([0; 80]).collect()
+        slots.chain([0; 80]).collect()
     };
     let with = |control: u8, first: u64, table: &[u8]| [&[control], &first.to_le_bytes()[..], table].concat();
     vec![

@@ -161,7 +161,7 @@ fn seal(bytes: &mut [u8], path: &Path, edit: &Edit<'_>) {
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
     let on = |target: u8, edit: Vec<u8>| [&[edit[0] | target << 4], &edit[1..]].concat();
-    let mut seeds: Vec<Vec<u8>> = (0..5).map(|log| vec![log]).collect();
+    let mut seeds: Vec<Vec<u8>> = (0..4).map(|log| vec![log]).collect();
     let hard_state_at_most = [on(1, edit(0, 16, 0, &[0xff; 8])), on(1, edit(SEAL, 0, 0, &[]))].concat();
     for (log, edits) in [
         (1, on(0, edit(1, 8192 + 2048 + 512 + 70, 0, &[1, 2]))),
@@ -171,9 +171,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (1, on(0, edit(LOSE, 0, 0, &[]))),
         (2, on(0, edit(2, 512, 60, &[]))),
         (2, on(3, edit(1, 24, 0, &[4]))),
-        (3, on(0, edit(4, 5000, 0, &[]))),
-        (4, hard_state_at_most),
-        (4, on(0, edit(1, 8192 + 4, 0, &[9]))),
+        (3, hard_state_at_most),
+        (3, on(0, edit(1, 8192 + 4, 0, &[9]))),
     ] {
         seeds.push([&[log], &edits[..]].concat());
     }

@@ -9,7 +9,7 @@ use quorate_raft::{EntryId, Index, Kind, record};
 use quorate_storage::{
     checksum,
     internals::{
-        COPY_AT, Header, Mark, Scanned, State, Tail, read_u64, scan,
+        COPY_AT, Extent, Header, Mark, Scanned, State, Tail, read_u32, read_u64, scan,
         slot::{self, Slot},
     },
 };
@@ -100,10 +100,11 @@ fn seal_groups(bytes: &mut [u8], header: &Header) {
         }
         let sum = checksum(0, &mark[..28]);
         mark[28..].copy_from_slice(&sum.to_le_bytes());
-        let records = u32::from_le_bytes([mark[24], mark[25], mark[26], mark[27]]) as usize;
+        let [count, records] = [read_u32(mark, 20), read_u32(mark, 24)];
         let from = at + Mark::BYTES;
-        at = from.saturating_add(records);
-        if let Some(records) = bytes.get_mut(from..at) {
+        let extent = Extent::of(from as u64 + u64::from(records), u64::from(count));
+        at = usize::try_from(extent.end).unwrap_or(usize::MAX);
+        if let Some(records) = bytes.get_mut(from..from.saturating_add(records as usize)) {
             seal_records(records);
         }
     }
