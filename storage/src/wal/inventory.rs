@@ -6,11 +6,11 @@
 use super::{
     BLOCK_BYTES, Failure, Identity, Outcome, Wal, failed, hard_state,
     header::{COPY_AT, Header, Layout},
-    log::write_header,
     next_segment::NextSegment,
     rewrite::{chart, rewrite, write_table},
     scan::{Part, Scanned, State, Tail, scan},
     segment::{Segment, damaged},
+    write::write_header,
 };
 use crate::{contract::StorageOp, disk::File};
 use quorate_raft::{EntryId, Faulty, HardState, Index, Membership, Snapshot, Term};

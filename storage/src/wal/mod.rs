@@ -2,7 +2,7 @@
 //!
 //! [`Wal`] is the user's configuration. From the outside in: the `LogWriter` actor
 //! (`log_writer.rs`) gathers the requests that arrive during a sync. [`log::Log`] stages them,
-//! writes them and syncs once; [`cut`] does log compaction, [`repair`] restores entries that the
+//! syncs once, and [`write`] writes them; [`cut`] does log compaction, [`repair`] restores entries that the
 //! disk lost, [`headroom`] handles a full disk, [`next_segment`] makes and names files ahead,
 //! [`shortage`] waits for descriptors and threads, and [`place`] notices removed files. [`header`],
 //! [`group`], [`slot`], [`segment`], [`sealed_block`], [`hard_state`] and [`holdings`] lay out the
@@ -48,6 +48,7 @@ pub(crate) mod slot;
 mod tests;
 mod torn_tail;
 pub(crate) mod unfinished;
+mod write;
 
 pub use failure::{Failure, Outcome};
 pub(crate) use failure::{failed, remove_if_there};

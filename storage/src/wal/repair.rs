@@ -1,12 +1,7 @@
 //! Repair of entries that the disk lost: another member's records, written to their old places, and
 //! checked against their slots.
 
-use super::{
-    Failure, Outcome, failed,
-    log::Log,
-    segment::Segment,
-    slot::{self, Slot},
-};
+use super::{Failure, Outcome, failed, log::Log, segment::Segment, slot::Slot};
 use crate::contract::StorageOp;
 use quorate_raft::{Batch, Faulty, Index, record};
 use std::io::IoSlice;
@@ -14,8 +9,8 @@ use std::io::IoSlice;
 /// A slot to write again, because its entry is proven now.
 #[derive(Debug)]
 pub(super) struct Cleared {
-    segment: u64,
-    slot: Slot,
+    pub(super) segment: u64,
+    pub(super) slot: Slot,
 }
 
 impl Log {
@@ -67,29 +62,6 @@ impl Log {
             self.observer.wrote(bytes.len() as u64);
         }
         Ok(())
-    }
-
-    /// Brings the entries' second places to the disk, in two calls: the first closes the segment before
-    /// the active one and writes slots to the table, and the second syncs that, if no sync of entries did
-    /// meanwhile. To be called a few times a second, so that each entry has two places far apart within a
-    /// second.
-    pub fn settle(&mut self) -> Outcome<()> {
-        for Cleared { segment, slot } in std::mem::take(&mut self.cleared) {
-            let segment = self.sealed.iter().chain([&self.active]).find(|one| one.header.sequence == segment);
-            let Some(segment) = segment else { continue };
-            if let Some(place) = slot::place(&segment.header, slot.id.index) {
-                let slot = slot.encode(slot::seed(segment.header.sequence));
-                segment
-                    .file
-                    .write_at(&mut [IoSlice::new(&slot)], place)
-                    .map_err(failed(StorageOp::Write, &segment.path))?;
-            }
-        }
-        if !self.is_published || !self.staged.is_empty() {
-            return Ok(());
-        }
-        self.close()?;
-        if self.late_slots.is_empty() { self.sync_table() } else { self.fill_table() }
     }
 
     pub(super) fn faulty_at(&self, index: Index) -> Option<&Faulty> {

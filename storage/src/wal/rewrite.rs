@@ -5,11 +5,11 @@ use super::{
     Failure, Outcome, Sizes, failed,
     group::{self, Extent, Mark},
     header::{Header, Layout},
-    log::write_header,
     next_segment::{NextFile, NextSegment},
     scan::{Found, Scanned, State},
     segment::{Detour, Segment, Skipped},
     slot,
+    write::write_header,
 };
 use crate::contract::StorageOp;
 use quorate_raft::EntryId;

@@ -10,12 +10,15 @@
 //!
 //! Pure: bytes in, findings out. It trusts no byte, and never panics.
 
+mod judge;
+mod places;
+
+use self::places::Open;
 use super::{
-    group::{Extent, Mark},
     header::Header,
-    read_u32, read_u64,
+    read_u32,
     slot::{self, Slot, Table},
-    torn_tail::{self, ALIGNMENT, Expected},
+    torn_tail,
 };
 use quorate_raft::{EntryId, Group, Index, Kind, Membership, Term, record};
 use std::{cell::OnceCell, ops::Range};
@@ -190,35 +193,6 @@ struct Scan<'a> {
     found: Scanned,
 }
 
-/// A group, as far as it is known.
-#[derive(Clone, Copy, Debug)]
-struct Open {
-    first: Index,
-    /// The start of its slots' checksums.
-    seed: u32,
-    /// Start of its slots. `None` if its mark and its first slot are damaged.
-    slots_at: Option<usize>,
-}
-
-/// The least size of a mark and a record: no group has its slots before the gap after them.
-const RECORDS_MIN: u64 = (Mark::BYTES + record::OVERHEAD_BYTES) as u64;
-
-/// Possible places of the next record.
-#[derive(Clone, Copy, Debug)]
-struct Places {
-    /// After the last record, in its group.
-    same: Option<usize>,
-    /// After a mark, in a group that begins here.
-    next: Option<usize>,
-}
-
-impl Places {
-    fn records(self) -> impl Iterator<Item = (usize, Option<usize>)> {
-        let next = self.next.map(|mark| (mark.saturating_add(Mark::BYTES), Some(mark)));
-        self.same.map(|same| (same, None)).into_iter().chain(next)
-    }
-}
-
 /// The origin of an entry's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
@@ -252,80 +226,6 @@ impl<'a> Scan<'a> {
                 None => Err(self.judge(index, places, record.map(|(record, _)| record))),
             },
         }
-    }
-
-    /// The places where the next record can be.
-    fn places(&mut self, index: Index) -> Places {
-        let Some(group) = self.group else { return Places { same: None, next: Some(self.at) } };
-        let extent = Extent::of(self.at as u64, index.since(group.first));
-        let [slots_at, end] = [extent.slots_at, extent.end].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
-        match group.slots_at {
-            Some(known) if known == slots_at => Places { same: None, next: Some(end) },
-            Some(known) if known > slots_at => Places { same: Some(self.at), next: None },
-            _ => {
-                let gap = self.bytes.get(self.at..slots_at).unwrap_or_default();
-                let mut numbered = (group.first.0..index.0).map(Index).zip((slots_at..).step_by(Slot::BYTES));
-                let is_end = torn_tail::used(gap) == 0
-                    || numbered.any(|(index, at)| self.slot_at(at, index, group.seed).is_some());
-                if is_end {
-                    self.group = Some(Open { slots_at: Some(slots_at), ..group });
-                    return Places { same: None, next: Some(end) };
-                }
-                Places { same: Some(self.at), next: Some(end) }
-            }
-        }
-    }
-
-    /// Whether the record of a slot can be in one of these places, and the mark before it. A file may
-    /// be cut off, never longer. So restoring from slots never exceeds the original size.
-    fn plausible(&self, slot: &Slot, places: Places) -> Option<Option<usize>> {
-        let end = u64::from(slot.offset).saturating_add(slot.record_bytes() as u64);
-        let fits = slot.id.term >= self.found.last.term && end <= self.header.layout.capacity;
-        let mut places = places.records().filter(|(at, _)| fits && *at == slot.offset as usize);
-        places.next().map(|(_, mark)| mark)
-    }
-
-    /// The slot of the next entry in its group, if it is known where the group's slots are.
-    fn slot_in_group(&self, index: Index, places: Places) -> Option<Slot> {
-        let in_same = || {
-            let group = self.group.filter(|_| places.same.is_some())?;
-            let number = usize::try_from(index.since(group.first)).ok()?;
-            self.slot_at(group.slots_at?.checked_add(number.checked_mul(Slot::BYTES)?)?, index, group.seed)
-        };
-        let in_next = || {
-            let at = self.slots_after_mark(places.next?)?;
-            self.slot_at(at, index, self.group_seed())
-        };
-        in_same().or_else(in_next)
-    }
-
-    /// Start of the slots of the group whose mark is at `mark`, if the mark holds.
-    fn slots_after_mark(&self, mark: usize) -> Option<usize> {
-        let extent = Mark::decode(self.bytes, mark, self.header.sequence)?.extent(mark as u64);
-        usize::try_from(extent.slots_at).ok().filter(|_| extent.end <= self.header.layout.capacity)
-    }
-
-    /// The first slot of a group that begins with `index` and whose mark, at `mark`, does not hold.
-    fn find_slot(&self, index: Index, mark: usize) -> Option<(usize, Slot)> {
-        let (seed, record) = (self.group_seed(), mark.saturating_add(Mark::BYTES));
-        let from = record.saturating_add(record::OVERHEAD_BYTES);
-        let places = (from - from % ALIGNMENT..self.bytes.len()).step_by(ALIGNMENT);
-        let places = places.filter(|at| read_u64(self.bytes, at + 16) == index.0);
-        let mut found = places.filter_map(|at| Some((at, self.slot_at(at, index, seed)?)));
-        found.find(|(at, slot)| {
-            let end = (slot.offset as usize).saturating_add(slot.record_bytes());
-            slot.offset as usize == record && end.saturating_add(torn_tail::SECTOR) <= *at
-        })
-    }
-
-    fn slot_at(&self, at: usize, index: Index, seed: u32) -> Option<Slot> {
-        let slot = Slot::decode(self.bytes.get(at..at.checked_add(Slot::BYTES)?)?, seed)?;
-        (slot.id.index == index).then_some(slot)
-    }
-
-    /// The start of the checksums of slots in a group that follows the last entry.
-    fn group_seed(&self) -> u32 {
-        slot::group_seed(self.header.sequence, self.found.last_checksum)
     }
 
     /// Takes the entry of a good slot, which identifies its record.
@@ -454,111 +354,6 @@ impl<'a> Scan<'a> {
     fn patch(&mut self, at: usize, bytes: &[u8], what: Part) {
         self.found.patches.push(Patch { at, bytes: bytes.to_vec(), what });
     }
-
-    /// Judges a place without a good record or slot: torn, if missing bytes explain it and nothing
-    /// proves that the place was synced.
-    fn judge(&self, index: Index, places: Places, record: Option<Read<'_>>) -> Tail {
-        let at = places.next.filter(|_| places.same.is_none()).unwrap_or(self.at);
-        let rest = self.bytes.get(at..).unwrap_or_default();
-        let is_newest = self.end.is_none();
-        let is_empty = torn_tail::used(rest) == 0;
-        // A group without slots in the table leaves no trace in a file that ends before its mark.
-        let is_cut = self.bytes.len() as u64 != self.header.layout.capacity && rest.len() < Mark::BYTES;
-        if is_newest && self.published() <= at && is_empty && !is_cut && self.slots.is_empty_from(index) {
-            return Tail::Clean;
-        }
-        // A slot in the table was written after the sync.
-        if self.proven() <= at && (is_empty || !self.slots.is_used(index)) {
-            let expected = |at: usize| {
-                let found = record.as_ref().filter(|record| record.at == at);
-                found.map_or(Expected::RECORD_HEADER, |found| Expected::record(found.end() - at))
-            };
-            let is_missing =
-                |expected: Expected, at: usize| expected.is_missing(self.bytes.get(at..).unwrap_or_default(), at);
-            let is_slot_missing = |at: usize| torn_tail::is_part_missing(self.bytes, at, Slot::BYTES);
-            let is_torn = match (places.same, places.next) {
-                (None, Some(mark)) => {
-                    let at = mark.saturating_add(Mark::BYTES);
-                    match self.slots_after_mark(mark) {
-                        Some(slots_at) => is_missing(expected(at).or_less(), at) && is_slot_missing(slots_at),
-                        // Without a mark, there may be nothing of the group but its first bytes.
-                        None => {
-                            is_missing(expected(at), at)
-                                || torn_tail::is_part_missing(self.bytes, mark, Mark::BYTES)
-                                || torn_tail::used(rest) as u64 <= Extent::of(RECORDS_MIN, 0).end
-                        }
-                    }
-                }
-                (Some(at), _) => {
-                    let slot = self.group.and_then(|group| {
-                        let number = usize::try_from(index.since(group.first)).ok()?;
-                        group.slots_at?.checked_add(number.checked_mul(Slot::BYTES)?)
-                    });
-                    match slot {
-                        Some(slot) => is_missing(expected(at).or_less(), at) && is_slot_missing(slot),
-                        None => is_missing(expected(at), at),
-                    }
-                }
-                (None, None) => false,
-            };
-            if is_torn {
-                return Tail::Torn { at, bytes: torn_tail::used(rest) };
-            }
-        }
-        let what = match record {
-            None if is_newest && is_cut => "the file is cut off, and may have had more entries",
-            Some(_) => "a record's payload does not hold",
-            None => "a record's header does not hold",
-        };
-        Tail::Damaged { at: record.map_or(at, |record| record.at), what }
-    }
-
-    /// Offset up to which all bytes were synced before the file got its name.
-    fn published(&self) -> usize {
-        let published = self.header.layout.records_at.saturating_add(self.header.published_bytes);
-        usize::try_from(published).unwrap_or(usize::MAX)
-    }
-
-    /// Offset up to which all bytes are proven to have been synced: by the header, by a slot or
-    /// proof in the table, which was written after the sync, or by a mark that is not inside a record. All bytes
-    /// are, if the segment has a successor, or was cut off, which no crash does.
-    fn proven(&self) -> usize {
-        *self.proven.get_or_init(|| {
-            if self.end.is_some() || (self.bytes.len() as u64) < self.header.layout.capacity {
-                return usize::MAX;
-            }
-            let mut proven = self.published();
-            let mut known: Vec<Range<usize>> = self.found.entries.iter().map(Found::range).collect();
-            let next = self.found.last.index.next();
-            for index in self.slots.indexes_from(next) {
-                let slot = self.slots.get(index).map(|slot| slot_range(&slot));
-                known.extend(slot.clone());
-                let end = slot.map(|record| record.end).or_else(|| Some(self.slots.proof(index)? as usize));
-                proven = proven.max(end.unwrap_or(0));
-            }
-            if let Some((group, slots_at)) = self.group.and_then(|group| Some((group, group.slots_at?))) {
-                let number = usize::try_from(next.since(group.first)).unwrap_or(usize::MAX);
-                let from = slots_at.saturating_add(number.saturating_mul(Slot::BYTES));
-                let numbered = (next.0..).map(Index).zip((from..).step_by(Slot::BYTES));
-                let slots = numbered.map_while(|(index, at)| self.slot_at(at, index, group.seed));
-                known.extend(slots.map(|slot| slot_range(&slot)));
-            }
-            known.sort_unstable_by_key(|record| record.start);
-            let is_inside = |at: usize| {
-                let next = known.partition_point(|record| record.start <= at);
-                next.checked_sub(1).is_some_and(|last| known[last].end > at)
-            };
-            // A misdirected mark has a lower number than the preceding ones.
-            let (from, mut highest) = (usize::try_from(self.header.layout.records_at).unwrap_or(usize::MAX), None);
-            for (at, mark) in torn_tail::marks(self.bytes, from, self.header.sequence) {
-                if highest.is_none_or(|highest| mark.number > highest) && !is_inside(at) {
-                    highest = Some(mark.number);
-                    proven = proven.max(at);
-                }
-            }
-            proven
-        })
-    }
 }
 
 impl Found {
@@ -603,9 +398,4 @@ impl Read<'_> {
 
 fn checksum_of(kind: u8, header_checksum: u32, payload: &[u8]) -> Option<u32> {
     record::record_checksum(crate::checksum, kind, header_checksum, payload)
-}
-
-fn slot_range(slot: &Slot) -> Range<usize> {
-    let start = slot.offset as usize;
-    start..start.saturating_add(slot.record_bytes())
 }
