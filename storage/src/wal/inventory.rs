@@ -305,7 +305,7 @@ fn open_segment(wal: &Wal, identity: &Identity, sequence: u64, repairs: &mut Vec
 pub(super) fn read_all(file: &dyn File, path: &Path, bytes: &mut Vec<u8>) -> Outcome<()> {
     let error = failed(StorageOp::Read, path);
     let length = file.length().map_err(&error)?;
-    bytes.clear();
+    // Not cleared: what another file left there is overwritten.
     bytes.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
     let count = file.read_at(bytes, 0).map_err(&error)?;
     bytes.truncate(count);
