@@ -4,6 +4,7 @@ use super::{
     super::slot::{self, Slot},
     *,
 };
+use quorate_storage_testing::Operation;
 
 /// An acknowledged entry is never dropped for a sector of it that the disk lost.
 #[test]
@@ -60,6 +61,22 @@ fn no_cut_of_the_last_group_drops_an_entry() {
         }
     }
     assert!(refused > 1000 && opened > 100, "{refused} refused, {opened} opened");
+}
+
+/// A slot in the table proves that its record was synced.
+#[test]
+fn a_slot_goes_to_the_table_only_after_the_sync_of_its_group() {
+    let (disk, mut log, mut model) = with_a_group();
+    let table = |disk: &SimulatedDisk, log: &Log| {
+        let bytes = disk.contents(&newest(disk)).expect("it is there");
+        let table = slot::Table::of(&bytes, &log.active.header);
+        (1..=5).filter(|index| table.get(Index(*index)).is_some()).count()
+    };
+    assert_eq!(table(&disk, &log), 2);
+    let failing = model.append(2, 3, 100);
+    disk.fail(Operation::Sync, 1);
+    persist(&mut log, &[failing]).expect_err("the sync fails");
+    assert_eq!(table(&disk, &log), 2);
 }
 
 /// Its slot is found, though its mark is lost.
