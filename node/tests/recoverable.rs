@@ -3,9 +3,9 @@
 //!
 //! The cases follow the study for protocol-aware recovery (Alagappan et al., FAST 2018, §2 and §5),
 //! in which stock systems survived 46 of 2,401 such corruptions. Here an entry has two places on a
-//! disk, its record and its slot, and each may be flipped or zeroed: 18 places, 36 single
-//! corruptions, and every pair and every triple of places. Whole nodes recover, over their
-//! write-ahead logs on simulated disks.
+//! disk, its record and its slot (in its group and in the table, damaged together), and each may be
+//! flipped or zeroed: 18 places, 36 single corruptions, and every pair and every triple of places.
+//! Whole nodes recover, over their write-ahead logs on simulated disks.
 
 mod support;
 
@@ -205,7 +205,7 @@ fn cases(count: usize) -> Vec<Case> {
 /// Three disks with three acknowledged commands, and the location of every record and slot.
 struct Template {
     disks: BTreeMap<NodeId, SimulatedDisk>,
-    places: BTreeMap<(NodeId, Index, Place), (PathBuf, Range<usize>)>,
+    places: BTreeMap<(NodeId, Index, Place), (PathBuf, Vec<Range<usize>>)>,
 }
 
 impl Template {
@@ -222,6 +222,8 @@ impl Template {
             }
             cluster.settled().await;
             assert_eq!(cluster.status(leader).last_log, LAST);
+            // By then the slots are in the table.
+            tokio::time::sleep(Duration::from_secs(1)).await;
             cluster.stop_all().await;
         });
         let places =
@@ -233,16 +235,18 @@ impl Template {
     fn damaged(&self, node: NodeId, case: &Case) -> SimulatedDisk {
         let disk = self.disks[&node].fork();
         for hit in case.0.iter().filter(|hit| hit.node == node) {
-            let (path, range) = self.places[&(hit.node, hit.entry, hit.place)].clone();
-            let done = match hit.damage {
-                // One byte of it, a different one each time.
-                Damage::Flipped => {
-                    let turn = case.0.iter().map(|hit| hit.entry.0 * 7 + hit.node.0 * 3).sum::<u64>() as usize;
-                    disk.flip(&path, range.start + turn % range.len(), 0x10)
-                }
-                Damage::Zeroed => disk.zero(&path, range),
-            };
-            assert!(done, "there is such a place");
+            let (path, ranges) = &self.places[&(hit.node, hit.entry, hit.place)];
+            for range in ranges.iter().cloned() {
+                let done = match hit.damage {
+                    // One byte of it, a different one each time.
+                    Damage::Flipped => {
+                        let turn = case.0.iter().map(|hit| hit.entry.0 * 7 + hit.node.0 * 3).sum::<u64>() as usize;
+                        disk.flip(path, range.start + turn % range.len(), 0x10)
+                    }
+                    Damage::Zeroed => disk.zero(path, range),
+                };
+                assert!(done, "there is such a place");
+            }
         }
         disk
     }
@@ -252,8 +256,8 @@ fn wal(disk: &SimulatedDisk) -> Wal {
     Wal::at("data").segment_bytes(16 << 10).on(disk.clone())
 }
 
-/// The location of an entry's record or slot: see `storage/FORMAT.md`.
-fn find(disk: &SimulatedDisk, entry: Index, place: Place) -> (PathBuf, Range<usize>) {
+/// The location of an entry's record, or of its slots: see `storage/FORMAT.md`.
+fn find(disk: &SimulatedDisk, entry: Index, place: Place) -> (PathBuf, Vec<Range<usize>>) {
     let command = COMMANDS[usize::try_from(entry.since(FIRST)).expect("few")].as_bytes();
     let holds = |path: &PathBuf| {
         let contents = disk.contents(path)?;
@@ -263,12 +267,16 @@ fn find(disk: &SimulatedDisk, entry: Index, place: Place) -> (PathBuf, Range<usi
     let (path, contents, payload) = disk.paths().iter().find_map(holds).expect("the entry");
     let record = payload - quorate_raft::record::HEADER_BYTES;
     if place == Place::Record {
-        return (path, record..record + quorate_raft::record::OVERHEAD_BYTES + command.len());
+        return (path, vec![record..record + quorate_raft::record::OVERHEAD_BYTES + command.len()]);
     }
     let slot = SLOTS_AT + SLOT_BYTES * usize::try_from(entry.previous().0).expect("few");
     assert_eq!(contents[slot + 4..slot + 8], u32::try_from(record).expect("a small file").to_le_bytes());
     assert_eq!(contents[slot + 16..slot + 24], entry.0.to_le_bytes());
-    (path, slot..slot + SLOT_BYTES)
+    // The two differ in their checksums alone.
+    let bytes = &contents[slot..slot + SLOT_BYTES - 4];
+    let in_group =
+        contents[record..].windows(bytes.len()).position(|window| window == bytes).expect("its group has it");
+    (path, [slot, record + in_group].map(|at| at..at + SLOT_BYTES).to_vec())
 }
 
 const SLOTS_AT: usize = 8192;

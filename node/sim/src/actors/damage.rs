@@ -1,11 +1,14 @@
 //! The damage to disks, where [`sound_disks`](super::sound_disks) permits it.
 //!
 //! A damaged stretch is shorter than the distance between the two places of an entry, so no damage
-//! covers both.
+//! covers both. For less than a second, until its slot is in the table, an entry has them in different
+//! sectors alone: so of these entries one sector is damaged.
 
 use super::{cluster::Cluster, member::Copied, sound_disks::may_lose};
 use crate::plan::{Fault, Power};
 use quorate::{Index, NodeId, Term};
+use quorate_raft::record::OVERHEAD_BYTES;
+use quorate_storage::internals::{COPY_AT, Header, slot::Table};
 use quorate_storage_testing::{Crash, Operation, SimulatedDisk};
 use rand::{Rng, rngs::SmallRng};
 use std::{path::PathBuf, time::Duration};
@@ -140,7 +143,19 @@ impl Place {
             .filter(|sector| contents[sector * SECTOR..].iter().take(SECTOR).any(|byte| *byte != 0))
             .collect();
         let from = written.get(random.random_range(0..written.len().max(1)))? * SECTOR;
-        let bytes = random.random_range(1..=STRETCH_MAX).min(contents.len() - from);
+        let longest = if from + STRETCH_MAX > in_table_to(&contents) { SECTOR } else { STRETCH_MAX };
+        let bytes = random.random_range(1..=STRETCH_MAX).min(longest).min(contents.len() - from);
         Some(Self { path, from, bytes })
     }
+}
+
+/// The end of the records in a segment whose slots are in its table. No limit for any other file.
+fn in_table_to(contents: &[u8]) -> usize {
+    let copies = [0, COPY_AT].into_iter().filter_map(|at| contents.get(at..));
+    let Some(header) = copies.filter_map(|copy| Header::decode(copy).ok()).next() else { return usize::MAX };
+    let table = Table::of(contents, &header);
+    let used = table.indexes_from(header.first()).take_while(|index| table.is_used(*index));
+    let ends = used.filter_map(|index| table.get(index));
+    let ends = ends.map(|slot| slot.offset as usize + OVERHEAD_BYTES + slot.payload_bytes as usize);
+    ends.max().unwrap_or(header.layout.records_at as usize)
 }
