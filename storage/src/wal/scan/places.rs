@@ -49,9 +49,11 @@ impl Scan<'_> {
             _ => {
                 let gap = self.bytes.get(self.at..slots_at).unwrap_or_default();
                 let mut numbered = (group.first.0..index.0).map(Index).zip((slots_at..).step_by(Slot::BYTES));
+                // Zeros may be lost records. The table knows, if it has the entry.
+                let goes_on = self.slots.get(index).is_some_and(|slot| slot.offset as usize == self.at);
                 let is_end = torn_tail::used(gap) == 0
                     || numbered.any(|(index, at)| self.slot_at(at, index, group.seed).is_some());
-                if is_end {
+                if is_end && !goes_on {
                     self.group = Some(Open { slots_at: Some(slots_at), ..group });
                     return Places { same: None, next: Some(end) };
                 }

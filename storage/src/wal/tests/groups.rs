@@ -63,6 +63,28 @@ fn no_cut_of_the_last_group_drops_an_entry() {
     assert!(refused > 1000 && opened > 100, "{refused} refused, {opened} opened");
 }
 
+/// Marks, records and slots of whole groups are gone together: the table identifies all their entries.
+#[test]
+fn a_lost_stretch_of_groups_that_are_in_the_table_drops_no_entry() {
+    let disk = SimulatedDisk::new();
+    let (mut log, _) = opened(&disk);
+    let mut model = Model::default();
+    for (count, payload_bytes) in [(3, 60), (1, 0), (4, 20), (2, 300), (5, 7)] {
+        persist_idly(&mut log, &[model.append(1, count, payload_bytes)]).expect("it is persisted");
+    }
+    let (path, end) = (newest(&disk), log.active.end as usize);
+    drop(log);
+    let mut faulty = 0;
+    for (from, bytes) in (RECORDS_AT..end).step_by(40).flat_map(|from| [600, 1024, 2048].map(|bytes| (from, bytes))) {
+        let disk = disk.fork();
+        assert!(disk.zero(&path, from..from + bytes));
+        let (log, recovered) = opened(&disk);
+        assert_eq!(Model::of(&log, &recovered), model, "{bytes} bytes from byte {from} on");
+        faulty += recovered.faulty.len();
+    }
+    assert!(faulty > 200, "{faulty}");
+}
+
 /// A slot in the table proves that its record was synced.
 #[test]
 fn a_slot_goes_to_the_table_only_after_the_sync_of_its_group() {
