@@ -271,17 +271,19 @@ async fn a_single_node_with_a_torn_write_names_the_command_that_lets_it_start_ag
     assert!(run(&asked).await.error_line().contains("stop that first"), "a node runs on it");
 }
 
-/// Leaves the remains of the last entry after a power cut: its slot, and the beginning of
-/// its record. Removes the proof that it was synced, which is written after the entry
-/// itself. See `FORMAT.md`.
+/// Leaves the remains of the last entry, alone in its group, after a power cut: its slot, and the
+/// beginning of its record. Removes its slot in the table and the proofs, which are written after the
+/// group was synced. See `FORMAT.md`.
 fn tear(segment: &Path, last: u64) {
     let mut bytes = fs::read(segment).expect("a segment");
     let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-    let (first, slots_at) = (u64_at(32), u64_at(56) as usize);
-    let slot = slots_at + (last - first) as usize * 40;
+    let (first, table) = (u64_at(32), u64_at(56) as usize);
+    let used = bytes.iter().rposition(|byte| *byte != 0).expect("a group") + 1;
+    let slot = used.next_multiple_of(8) - 40;
     assert_eq!(u64_at(slot + 16), last, "the slot of the entry");
     let record = u32::from_le_bytes(bytes[slot + 4..slot + 8].try_into().expect("four bytes")) as usize;
-    bytes[slot + 40..slot + 80].fill(0);
+    let in_table = table + (last - first) as usize * 40;
+    bytes[in_table..in_table + 80].fill(0);
     bytes[record + 600..record + 2200].fill(0);
     fs::write(segment, bytes).expect("written");
 }
