@@ -277,9 +277,10 @@ fn a_command_forwarded_to_a_former_leader_goes_to_the_new_one() {
 }
 
 /// The time after the election of another leader within which a caller gets an answer for a command
-/// that was forwarded to a dead leader: two heartbeat intervals for a possible answer of the old
-/// leader, one more until deadlines are checked, and some round trips.
-const ANSWERED_WITHIN: Duration = Duration::from_millis(200);
+/// that was forwarded to a dead leader: a heartbeat interval until the commit of an entry of its term is
+/// heard, two for a possible answer of the old leader, one more until deadlines are checked, and some
+/// round trips.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(250);
 
 #[test]
 fn a_write_that_a_dying_leader_did_not_take_is_carried_out_by_the_next_one() {

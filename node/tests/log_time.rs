@@ -41,8 +41,9 @@ fn a_slow_link_makes_a_timer_no_earlier() {
         let set = Instant::now();
         cluster.node(leader).propose("after 400 x").await.expect("an acknowledgement");
         fired(&cluster, 1).await;
-        // The tick that fires it takes another round trip.
-        assert!((MS(440)..MS(500)).contains(&set.elapsed()), "{:?}", set.elapsed());
+        // The tick that fires it takes another round trip; followers hear of its commit with the next
+        // heartbeat.
+        assert!((MS(440)..MS(515)).contains(&set.elapsed()), "{:?}", set.elapsed());
     });
 }
 

@@ -5,7 +5,10 @@
 mod support;
 
 use bytes::Bytes;
-use quinn::{Connection, Endpoint};
+use quinn::{
+    Connection, Endpoint,
+    udp::{Transmit, UdpSocketState},
+};
 use quorate_raft::NodeId;
 use quorate_transport::{certificates::Authority, codec::Encoder, network::Inbox};
 use quorate_transport_testing::conformance::{PATIENCE, TestNode, append, heartbeat};
@@ -110,9 +113,13 @@ fn attempts_that_arrive_at_once_beyond_the_bound_of_quinn_are_counted_as_one_ref
         let initials = initials(&world.pki, 80).await;
         let socket = UdpSocket::bind((ELSEWHERE, 0)).expect("a port");
         let before = world.victim.counts.connections("refused_burst");
-        // The node's thread is this one, so it sees all of them at its next turn.
-        for initial in &initials {
-            socket.send_to(initial, world.to).expect("it is sent");
+        // The node's thread is this one. It takes what the kernel coalesced in one turn.
+        let state = UdpSocketState::new((&socket).into()).expect("its options can be set");
+        for initials in initials.chunks(initials.len() / 2) {
+            let (segment_size, contents) = (initials.first().map(Vec::len), initials.concat());
+            assert!(initials.iter().all(|initial| Some(initial.len()) == segment_size), "segments are equally long");
+            let to = Transmit { destination: world.to, ecn: None, contents: &contents, segment_size, src_ip: None };
+            state.send((&socket).into(), &to).expect("it is sent");
         }
         world.victim.counts.until(|counts| counts.connections("refused_burst") > before).await;
         world.admits_a_member().await;

@@ -172,7 +172,7 @@ fn the_version_rises_and_commands_that_it_introduced_are_answered() {
 #[test]
 fn a_command_has_the_session_of_its_caller_in_the_cluster_and_in_the_judgement() {
     let spec = versioned();
-    let (history, ended) = run(&spec, 1).expect("a runtime");
+    let (history, ended) = run(&spec, 0).expect("a runtime");
     let (mut with, mut without) = (0, 0);
     for applied in history.log.values() {
         if let Entry::Command { session, .. } = &applied.entry
@@ -183,7 +183,7 @@ fn a_command_has_the_session_of_its_caller_in_the_cluster_and_in_the_judgement()
         }
     }
     assert!(with > 10 && without > 10, "{with} with a session, {without} without");
-    let judged = judge(&spec, 1, &history, ended).map_err(|(_, fault)| fault);
+    let judged = judge(&spec, 0, &history, ended).map_err(|(_, fault)| fault);
     judged.expect("the same outcomes");
 }
 
