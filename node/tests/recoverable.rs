@@ -13,7 +13,7 @@ use quorate::{Index, NodeId, StartError, storage::Wal};
 use quorate_storage_testing::SimulatedDisk;
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, iter,
     ops::Range,
     path::PathBuf,
     time::{Duration, Instant},
@@ -202,10 +202,13 @@ fn cases(count: usize) -> Vec<Case> {
     cases.into_iter().map(|(_, hits)| Case(hits)).collect()
 }
 
+/// Parts of a file.
+type Location = (PathBuf, Vec<Range<usize>>);
+
 /// Three disks with three acknowledged commands, and the location of every record and slot.
 struct Template {
     disks: BTreeMap<NodeId, SimulatedDisk>,
-    places: BTreeMap<(NodeId, Index, Place), (PathBuf, Vec<Range<usize>>)>,
+    places: BTreeMap<(NodeId, Index, Place), Location>,
 }
 
 impl Template {
@@ -257,7 +260,7 @@ fn wal(disk: &SimulatedDisk) -> Wal {
 }
 
 /// The location of an entry's record, or of its slots: see `storage/FORMAT.md`.
-fn find(disk: &SimulatedDisk, entry: Index, place: Place) -> (PathBuf, Vec<Range<usize>>) {
+fn find(disk: &SimulatedDisk, entry: Index, place: Place) -> Location {
     let command = COMMANDS[usize::try_from(entry.since(FIRST)).expect("few")].as_bytes();
     let holds = |path: &PathBuf| {
         let contents = disk.contents(path)?;
@@ -267,7 +270,8 @@ fn find(disk: &SimulatedDisk, entry: Index, place: Place) -> (PathBuf, Vec<Range
     let (path, contents, payload) = disk.paths().iter().find_map(holds).expect("the entry");
     let record = payload - quorate_raft::record::HEADER_BYTES;
     if place == Place::Record {
-        return (path, vec![record..record + quorate_raft::record::OVERHEAD_BYTES + command.len()]);
+        let record = record..record + quorate_raft::record::OVERHEAD_BYTES + command.len();
+        return (path, iter::once(record).collect());
     }
     let slot = SLOTS_AT + SLOT_BYTES * usize::try_from(entry.previous().0).expect("few");
     assert_eq!(contents[slot + 4..slot + 8], u32::try_from(record).expect("a small file").to_le_bytes());
