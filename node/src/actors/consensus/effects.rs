@@ -27,7 +27,7 @@ impl Consensus {
         if !self.node.lifecycle.is_running() {
             return;
         }
-        debug_assert_eq!(self.lease.now, self.lease_to_publish(), "a lease is published before the rule's effects");
+        assert_eq!(self.lease.now, self.lease_to_publish(), "a lease is published before the rule's effects");
         match effect {
             Effect::Send(outgoing) => self.send(outgoing),
             Effect::Persist(persist) => {

@@ -19,8 +19,8 @@ use tokio::{sync::watch, time::Instant};
 /// The published status, and the state behind its metrics.
 pub(super) struct StatusPublisher {
     status: watch::Sender<Status>,
-    /// The status without its indexes, which change with each batch of entries: for watchers that
-    /// would be woken in vain.
+    /// The status, sent again only when more than indexes changed: each batch of entries would wake its
+    /// watchers in vain.
     outline: watch::Sender<Status>,
     /// The leadership of this node, while it leads.
     leading: watch::Sender<Option<Leading>>,
