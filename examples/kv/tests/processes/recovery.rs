@@ -1,7 +1,7 @@
 //! The permanent loss of a quorum, and backups: the operator's options, and the reports
 //! of the commands.
 
-use crate::support::{BINARY, PATIENCE, Running, cluster, laid_out, laid_out_with, raw, run};
+use crate::support::{BINARY, PATIENCE, Running, cluster, laid_out, laid_out_with, published, raw, run};
 use quorate::{NodeId, storage::snapshots::Backup};
 use quorate_kv::{
     client::ReadMode,
@@ -243,8 +243,9 @@ async fn a_single_node_with_a_torn_write_names_the_command_that_lets_it_start_ag
     let (id, config) = (NodeId(1), shown(&alone.layout().config_file(NodeId(1))));
     let mut client = alone.client(&[id]).expect("client");
     client.put("before", "acknowledged").await.expect("written");
-    client.put("torn", "x".repeat(2000)).await.expect("written");
+    let torn = client.put("torn", "x".repeat(2000)).await.expect("written");
     let last = alone.status(id).await.expect("status");
+    assert_eq!(torn.index, last.last_log_index, "the torn write is the last one");
     alone.kill(id).await.expect("killed");
     let entry = format!("{}@{}", last.last_log_index, last.term);
     let asked = ["discard-unproven", "--config", &config];
@@ -432,6 +433,8 @@ async fn started(name: &str, nodes: u64, sections: &str) -> Running {
     let mut cluster = laid_out_with(name, nodes, sections);
     cluster.start_all().await.expect("started");
     cluster.leader(PATIENCE).await.expect("a leader");
+    // A test that cares which entry is the last one must not meet the nodes' own.
+    published(&cluster).await;
     cluster
 }
 

@@ -162,14 +162,25 @@ pub(crate) async fn run_on(args: &[&str], environment: &[(&str, &str)], input: &
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().expect("the binary runs");
     let mut stdin = child.stdin.take().expect("piped");
+    let (mut out, mut err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let ended = async {
-        // A command that reads no input may end before all input is written.
-        let _ = stdin.write_all(input).await;
-        drop(stdin);
-        child.wait_with_output().await
+        let written = async {
+            // A command that reads no input may end before all input is written.
+            let _ = stdin.write_all(input).await;
+            drop(stdin);
+        };
+        let (_, out, err) = tokio::join!(written, out.read_to_end(&mut stdout), err.read_to_end(&mut stderr));
+        out.and(err).expect("read");
+        child.wait().await.expect("it ends")
     };
-    let output = tokio::time::timeout(PATIENCE * 2, ended).await;
-    output.unwrap_or_else(|_| panic!("{args:?} did not end")).expect("it ends")
+    match tokio::time::timeout(PATIENCE * 2, ended).await {
+        Ok(status) => Output { status, stdout, stderr },
+        Err(_) => {
+            let text = String::from_utf8_lossy;
+            panic!("{args:?} did not end; it printed {:?} and {:?}", text(&stdout), text(&stderr))
+        }
+    }
 }
 
 impl Ran {
