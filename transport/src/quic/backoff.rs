@@ -31,27 +31,52 @@ impl DialBackoff {
     }
 }
 
-/// Doubt about a connection, by looks at regular intervals. It begins when nothing was received
-/// between `looks_max` looks. It ends only with a new measurement of the round trip, which requires
+/// What a connection received, and sent that asks for an answer, at a look.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Traffic {
+    pub(super) received: u64,
+    pub(super) asked: u64,
+}
+
+/// The looks at a connection that found something unanswered: since the last datagram arrived,
+/// something was sent that asks for an acknowledgement. An idle connection is quiet and not silent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Silence {
+    /// At the last look that found a datagram.
+    heard: Traffic,
+    pub(super) looks: u32,
+}
+
+impl Silence {
+    /// Takes the traffic up to now. A look that `is_late` does not count.
+    pub(super) fn look(&mut self, now: Traffic, is_late: bool) {
+        if now.received != self.heard.received {
+            *self = Self { heard: now, looks: 0 };
+        } else if now.asked != self.heard.asked && !is_late {
+            self.looks = self.looks.saturating_add(1);
+        }
+    }
+}
+
+/// Doubt about a connection, by looks at regular intervals. It begins when `looks_max` looks found
+/// [`Silence`]. It ends only with a new measurement of the round trip, which requires
 /// an acknowledgement: packets that the peer sends by itself prove nothing about the way there. A
 /// late look does not count: this node was too busy to receive, or suspended.
 #[derive(Debug, Default)]
 pub(super) struct Doubt {
-    received: u64,
-    looks: u32,
+    silence: Silence,
     /// The measurement of the round trip when the doubt began.
     since: Option<Duration>,
 }
 
 impl Doubt {
-    /// Takes the number of datagrams received on the connection and the last measurement of the round trip;
-    /// says whether there is doubt.
-    pub(super) fn look(&mut self, received: u64, round_trip: Duration, looks_max: u32, is_late: bool) -> bool {
-        self.looks = if received == self.received { self.looks.saturating_add(u32::from(!is_late)) } else { 0 };
-        self.received = received;
+    /// Takes the connection's traffic and the last measurement of the round trip; says whether there
+    /// is doubt.
+    pub(super) fn look(&mut self, traffic: Traffic, round_trip: Duration, looks_max: u32, is_late: bool) -> bool {
+        self.silence.look(traffic, is_late);
         match self.since {
             Some(since) if round_trip != since => self.since = None,
-            None if self.looks >= looks_max => self.since = Some(round_trip),
+            None if self.silence.looks >= looks_max => self.since = Some(round_trip),
             _ => {}
         }
         self.since.is_some()
@@ -147,13 +172,28 @@ mod tests {
     #[test]
     fn doubt_begins_with_silence_and_ends_with_an_acknowledgement_alone() {
         let (mut doubt, before, after) = (Doubt::default(), Duration::from_millis(1), Duration::from_millis(2));
-        let mut look = |received, round_trip| doubt.look(received, round_trip, 2, false);
+        let mut asked = 0;
+        let mut look = |received, round_trip| {
+            asked += 1;
+            doubt.look(Traffic { received, asked }, round_trip, 2, false)
+        };
         assert!(!look(5, before) && !look(5, before) && look(5, before));
         assert!(look(6, before), "the peer is heard, and nothing says that it hears this node");
         assert!(!look(7, after) && !look(7, after) && look(7, after));
         doubt.reset();
-        assert!(!doubt.look(1, after, 2, false));
-        assert!((0..9).all(|_| !doubt.look(1, after, 2, true)), "a node that is late itself doubts nothing");
+        assert!(!doubt.look(Traffic { received: 1, asked: 0 }, after, 2, false));
+        let late = Traffic { received: 1, asked: 1 };
+        assert!((0..9).all(|_| !doubt.look(late, after, 2, true)), "a node that is late itself doubts nothing");
+    }
+
+    #[test]
+    fn a_connection_that_asks_for_nothing_is_not_silent_and_one_that_gets_no_answer_is() {
+        let (mut silence, mut looks) = (Silence::default(), Vec::new());
+        for (received, asked) in [(1, 0), (1, 0), (1, 0), (1, 1), (1, 1), (1, 2), (2, 2), (2, 2), (2, 3)] {
+            silence.look(Traffic { received, asked }, false);
+            looks.push(silence.looks);
+        }
+        assert_eq!(looks, [0, 0, 0, 1, 2, 3, 0, 0, 1]);
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! stream's window at once (`settings`).
 
 use super::{
+    backoff::{Silence, Traffic},
     close::Close,
     hello::{Opened, Refusal, agree, hear, judge, say},
     outbox::{Full, Outbox},
@@ -67,14 +68,6 @@ pub(super) struct Carrier {
     /// The connection that this one succeeds, until it ends.
     before: RefCell<Weak<Carrier>>,
     silence: Cell<Silence>,
-}
-
-/// The looks at a connection since which nothing arrived on it.
-#[derive(Clone, Copy, Default)]
-struct Silence {
-    /// All that had arrived at the last look.
-    datagrams: u64,
-    looks: u32,
 }
 
 /// A connection whose both lanes are opened and introduced.
@@ -235,17 +228,25 @@ impl Carrier {
         is_alive && is_same_process && is_changed
     }
 
-    /// Whether nothing arrived lately: the path may be broken, and no lane should wait for this
+    /// Whether nothing was answered lately: the path may be broken, and no lane should wait for this
     /// one's.
     pub(super) fn is_silent(&self, pace: Pace) -> bool {
         self.silence.get().looks >= pace.looks(self.connection.rtt())
     }
 
-    /// Looks whether anything arrived: at intervals of [`Pace::look`].
+    /// The connection's traffic up to now.
+    pub(super) fn traffic(&self) -> Traffic {
+        let stats = self.connection.stats();
+        // A probe for a lost packet has one of these frames, too; an acknowledgement alone has none.
+        let asked = stats.frame_tx.stream + stats.frame_tx.ping;
+        Traffic { received: stats.udp_rx.datagrams, asked }
+    }
+
+    /// Looks whether anything is unanswered: at intervals of [`Pace::look`].
     fn look(&self) {
-        let (before, datagrams) = (self.silence.get(), self.connection.stats().udp_rx.datagrams);
-        let looks = if datagrams == before.datagrams { before.looks.saturating_add(1) } else { 0 };
-        self.silence.set(Silence { datagrams, looks });
+        let mut silence = self.silence.get();
+        silence.look(self.traffic(), false);
+        self.silence.set(silence);
     }
 
     /// Another connection takes this one's place. What is queued here and on its way still arrives,

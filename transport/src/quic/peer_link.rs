@@ -41,9 +41,9 @@ use tokio::{sync::oneshot, task::spawn_local, time::Instant};
 /// failed attempt gives the next one more time, because the path may be slow, and every other one
 /// leaves from a fresh port, because a router may misdirect packets to the usual one.
 ///
-/// A connection on which nothing arrives for about an election timeout is dialled anew beside the
-/// old one, which probes ever more rarely: the first of the two that works is the link. Keep-alives
-/// prevent such silence on an intact path.
+/// A connection on which nothing is answered for about an election timeout is dialled anew beside the
+/// old one, which probes ever more rarely: the first of the two that works is the link. On an idle
+/// connection keep-alives ask.
 ///
 /// After a change of this node's certificate or the peer's, the connection is dialled anew beside the
 /// old one, too. The newer one succeeds the older without the loss of a message, and the link stays
@@ -189,7 +189,7 @@ impl PeerLink {
         let looks = self.shared.pace.looks(round_trip);
         let is_late = self.looked_at.elapsed() > look * 3 / 2;
         self.looked_at = Instant::now();
-        if !self.doubt.look(connection.stats().udp_rx.datagrams, round_trip, looks, is_late) {
+        if !self.doubt.look(carrier.traffic(), round_trip, looks, is_late) {
             if let Some(renewing) = self.renewing.take_if(|renewing| renewing.why == Why::Silent) {
                 ctx.cancel_future(renewing.attempt);
                 self.renewed.attempt_fails();

@@ -32,8 +32,8 @@ pub(super) struct Pace {
     /// this only bounds the time until a link is reported down where not even a reset comes back.
     /// Ten election timeouts, 3 s to 60 s.
     pub(super) idle_timeout: Duration,
-    /// The interval of keep-alives. Several fit into an election timeout, so silence for that long
-    /// means a broken path.
+    /// The interval of keep-alives: how long a path may be broken that nobody uses before anything asks.
+    /// Three election timeouts, 60 ms to 1 s; each one costs an idle node a packet each way.
     pub(super) keep_alive: Duration,
     /// Time limit of an accepted handshake, from the first packet to the last hello. Ten election
     /// timeouts, 3 s to 10 s.
@@ -64,7 +64,7 @@ impl Pace {
         let ten = election_timeout.saturating_mul(10);
         Self {
             idle_timeout: ten.clamp(Duration::from_secs(3), Duration::from_secs(60)),
-            keep_alive: (election_timeout / 3).clamp(Duration::from_millis(20), Duration::from_millis(500)),
+            keep_alive: election_timeout.saturating_mul(3).clamp(Duration::from_millis(60), Duration::from_secs(1)),
             handshake: ten.clamp(Duration::from_secs(3), Duration::from_secs(10)),
             look: (election_timeout / Self::LOOKS).clamp(Duration::from_millis(20), Duration::from_secs(1)),
         }
