@@ -3,7 +3,8 @@
 //! Writes are measured at their peak first. Then half of that rate of writes is offered alone, a rate
 //! of reads alone, and both at once: open-loop, so a slow answer holds no later request back. An
 //! output line has what was offered and served in a second, and the latencies; the lines of both at
-//! once have the growth of the 99th percentile too.
+//! once have the growth of the 99th percentile too. The same with local reads, which wait for nothing,
+//! shows how much of that growth is the wait for a processor.
 
 use crate::{
     leadership::{until_led_by, while_led},
@@ -49,7 +50,7 @@ async fn measure(node: &Node<Holder>, length: Duration, bytes: usize) -> Result<
     let leader = NodeId(LEADER);
     until_led_by(node, leader).await?;
     let write = Write { node: node.clone(), value: vec![7; bytes].into() };
-    let read = ReadAll { node: node.clone(), consistency: Consistency::Lease, bytes };
+    let read = |consistency| ReadAll { node: node.clone(), consistency, bytes };
     // So that the reads find the value.
     write.send().await?;
     let mut peak = measured(node, leader, "writes at their peak", &write, PEAK_IN_FLIGHT, length).await?;
@@ -57,16 +58,19 @@ async fn measure(node: &Node<Holder>, length: Duration, bytes: usize) -> Result<
     say(&peak)?;
     let writes_per_s = peak["ops_per_s"].as_f64().unwrap_or_default() / 2.0;
     let writes = async || offered("write", &write, writes_per_s, length).await;
-    let reads = async || offered("lease", &read, READS_PER_S, length).await;
-    let steps = async || Ok((writes().await?, reads().await?, tokio::try_join!(writes(), reads())?));
-    let (written, read, together) = while_led(node, leader, length * 3, steps).await?;
-    for (mut alone, mut beside) in [(written, together.0), (read, together.1)] {
-        (alone["beside"], beside["beside"]) = ("nothing".into(), "the other".into());
-        let p99 = |line: &Value| line["p99_us"].as_f64().unwrap_or_default().max(1.0);
-        beside["p99_of_alone"] = json!((p99(&beside) / p99(&alone) * 100.0).round() / 100.0);
-        for line in [&mut alone, &mut beside] {
-            line["value_bytes"] = bytes.into();
-            say(line)?;
+    for (mode, consistency) in [("lease", Consistency::Lease), ("local", Consistency::Local)] {
+        let read = read(consistency);
+        let reads = async || offered(mode, &read, READS_PER_S, length).await;
+        let steps = async || Ok((writes().await?, reads().await?, tokio::try_join!(writes(), reads())?));
+        let (written, read, together) = while_led(node, leader, length * 3, steps).await?;
+        for (mut alone, mut beside) in [(written, together.0), (read, together.1)] {
+            (alone["beside"], beside["beside"]) = ("nothing".into(), "the other".into());
+            let p99 = |line: &Value| line["p99_us"].as_f64().unwrap_or_default().max(1.0);
+            beside["p99_of_alone"] = json!((p99(&beside) / p99(&alone) * 100.0).round() / 100.0);
+            for line in [&mut alone, &mut beside] {
+                line["value_bytes"] = bytes.into();
+                say(line)?;
+            }
         }
     }
     Ok(())

@@ -55,11 +55,11 @@ fn reads_beside_writes_are_measured_alone_and_together() {
     lines.iter().for_each(assert_latencies);
     let stages: Vec<_> = lines.iter().map(|line| (text(line, "mode"), line["beside"].as_str())).collect();
     let of = |mode| [(mode, Some("nothing")), (mode, Some("the other"))];
-    assert_eq!(stages, [&[("write", None)][..], &of("write"), &of("lease")].concat());
+    assert_eq!(stages, [&[("write", None)][..], &of("write"), &of("lease"), &of("write"), &of("local")].concat());
     for line in &lines[1..] {
         assert!(number(line, "offered_per_s") > 0.0 && number(line, "left_out") >= 0.0, "{line}");
     }
-    for line in [&lines[2], &lines[4]] {
+    for line in lines.iter().skip(2).step_by(2) {
         assert!(number(line, "p99_of_alone") > 0.0, "{line}");
     }
 }
