@@ -5,7 +5,7 @@
 //! a message that an actor sent to itself, so the flush that a group's first message schedules
 //! follows every message that was there by then. There are three timers: one checks once a second
 //! whether a full disk has space again, one twice a second whether the open files are still those of
-//! the directory, and one brings second places of entries to the disk.
+//! the directory, and one brings second places of entries to the disk, as the end of the actor does.
 
 use crate::{
     contract::{
@@ -75,8 +75,8 @@ pub(crate) trait DrivenLog {
         false
     }
 
-    /// Called a few times a second while there is something to do, and nothing staged: brings second
-    /// places of entries to the disk.
+    /// Called a few times a second while there is something to do, and nothing staged, and before the
+    /// log is closed: brings second places of entries to the disk, in at most two calls.
     fn settle(&mut self) -> Outcome<()> {
         Ok(())
     }
@@ -235,8 +235,9 @@ impl ActorFuture<LogWriter> for WatchPlace {
     }
 }
 
-/// Interval of [`DrivenLog::settle`], which needs two calls: so each entry has its second place within
-/// a second.
+/// Calls of [`DrivenLog::settle`] after which nothing is left to do: one writes, the next one syncs.
+const SETTLES: usize = 2;
+/// Their interval: so each entry has its second place within a second.
 const SETTLE_EVERY: Duration = Duration::from_millis(300);
 
 /// Settles the log, until it is settled or the actor has no address left, as for [`WatchPlace`].
@@ -329,11 +330,15 @@ impl Open {
         if self.is_failed {
             return;
         }
-        if let Err(failure) = what(&mut *self.log, &self.completions) {
-            self.is_failed = true;
-            tracing::error!(error = %failure.error, "the log failed, for good");
-            self.log.observer().failed(failure.op);
-            self.completions.failed(failure.error);
+        // Until it returns: a log that panicked is not written to either, not even to close it.
+        self.is_failed = true;
+        match what(&mut *self.log, &self.completions) {
+            Ok(()) => self.is_failed = false,
+            Err(failure) => {
+                tracing::error!(error = %failure.error, "the log failed, for good");
+                self.log.observer().failed(failure.op);
+                self.completions.failed(failure.error);
+            }
         }
     }
 
@@ -354,6 +359,16 @@ impl Open {
                 open.log.retry_space();
                 open.watch_space(context);
             });
+        }
+    }
+}
+
+impl Drop for Open {
+    /// Settles the log, unless it failed: the next start may be far off, and until then the last
+    /// entries would have both places near each other.
+    fn drop(&mut self) {
+        for _ in 0..SETTLES {
+            self.attempt(|log, _| if log.is_unsettled() { log.settle() } else { Ok(()) });
         }
     }
 }

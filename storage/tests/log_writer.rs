@@ -81,8 +81,7 @@ async fn an_idle_log_has_both_places_of_an_entry_far_apart_on_the_disk_within_a_
         assert_eq!(disk.count(Operation::Sync), syncs, "then there is nothing left to do");
         let disk = disk.fork();
         disk.crash(Crash::Lose);
-        let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "segment");
-        let segment = disk.paths().into_iter().rfind(is_segment).expect("there is a segment");
+        let segment = segments(&disk).pop().expect("there is a segment");
         let bytes = disk.contents(&segment).expect("it is there");
         let last = bytes.windows(8).rposition(|window| window == b"QUORMARK").expect("there is a group");
         assert!(disk.zero(&segment, last..bytes.len()));
@@ -90,6 +89,76 @@ async fn an_idle_log_has_both_places_of_an_entry_far_apart_on_the_disk_within_a_
         let lost: Vec<_> =
             after.recovered.faulty.iter().map(|faulty| (faulty.id.index.0, faulty.was_durable)).collect();
         assert_eq!(lost, [(sequence, true)], "all is lost of its group, and nothing of its slot in the table");
+    }
+}
+
+/// A stopped node may stay stopped for long: its last entries do not wait for the next start.
+#[actix::test]
+async fn a_closed_log_has_both_places_of_an_entry_far_apart_on_the_disk() {
+    type Start = fn(StorageHandle) -> Storage;
+    type Close = fn(Storage);
+    // The end of the last address, and of the thread.
+    let ways: [(Start, Close); 2] = [
+        (StorageHandle::start_here, drop),
+        (|store| store.start().expect("a thread"), |mut storage| storage.take_thread().expect("it has one").end()),
+    ];
+    // The last groups begin a segment, too: the full one before it is closed then.
+    for (groups, (start, close)) in [1, 2, 20, 60].into_iter().flat_map(|groups| ways.map(|way| (groups, way))) {
+        let disk = SimulatedDisk::new();
+        let mut node = Node::start_with(&disk, start).await.expect("the store opens");
+        for sequence in 1..=groups {
+            node.append_of(sequence, 1, 100_000);
+            while node.next().await != Told::Persisted(sequence) {}
+        }
+        node.close(close).await;
+        disk.crash(Crash::Lose);
+        // Everything but the tables.
+        for segment in segments(&disk) {
+            let bytes = disk.contents(&segment).expect("it is there");
+            let first = bytes.windows(8).position(|window| window == b"QUORMARK");
+            assert!(first.is_none_or(|first| disk.zero(&segment, first..bytes.len())));
+        }
+        let after = Node::start(&disk).await;
+        let lost: Vec<_> =
+            after.recovered.faulty.iter().map(|faulty| (faulty.id.index.0, faulty.was_durable)).collect();
+        assert_eq!(lost, (1..=groups).map(|index| (index, true)).collect::<Vec<_>>());
+    }
+}
+
+#[actix::test]
+async fn after_an_error_nothing_is_written_to_a_log_that_is_closed() {
+    tokio::time::pause();
+    for operation in [Operation::Sync, Operation::Write] {
+        let disk = SimulatedDisk::new();
+        let mut node = Node::start(&disk).await;
+        // It is synced, and not in the table yet.
+        node.append(1, 3);
+        assert_eq!(node.next().await, Told::Persisted(1));
+        disk.fail(operation, 1);
+        node.append(2, 3);
+        assert_eq!(node.next().await, Told::Failed);
+        let work = [Operation::Write, Operation::Sync, Operation::Rename].map(|operation| disk.count(operation));
+        assert_eq!(node.close(drop).await, [], "the failure is told once");
+        let after = [Operation::Write, Operation::Sync, Operation::Rename].map(|operation| disk.count(operation));
+        assert_eq!(after, work, "{operation:?}");
+    }
+}
+
+#[actix::test]
+async fn an_error_while_a_log_is_closed_is_told_and_loses_nothing() {
+    tokio::time::pause();
+    for operation in [Operation::Sync, Operation::Write] {
+        let disk = SimulatedDisk::new();
+        let mut node = Node::start(&disk).await;
+        node.append(1, 3);
+        assert_eq!(node.next().await, Told::Persisted(1));
+        disk.fail(operation, 1);
+        let watch = node.watch.clone();
+        assert_eq!(node.close(drop).await, [Told::Failed]);
+        assert_eq!(watch.failures.load(Ordering::Relaxed), 1);
+        disk.crash(Crash::Lose);
+        let after = Node::start(&disk).await;
+        assert_eq!((after.recovered.last.index, &after.recovered.faulty[..]), (Index(3), &[][..]), "{operation:?}");
     }
 }
 
@@ -252,7 +321,6 @@ async fn a_log_that_cannot_be_opened_says_why_in_one_line() {
     assert!(error.contains("can't create log/hard-state.new") && !error.contains('\n'), "{error}");
 }
 
-/// A store on this thread, and its completions.
 #[actix::test]
 async fn a_directory_that_is_taken_away_from_an_idle_log_is_noticed() {
     type TakeAway = fn(&Path);
@@ -307,10 +375,16 @@ async fn no_write_to_a_log_whose_directory_was_deleted_is_acknowledged() {
     }
 }
 
+fn segments(disk: &SimulatedDisk) -> Vec<PathBuf> {
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "segment");
+    disk.paths().into_iter().filter(is_segment).collect()
+}
+
 fn files(dir: &Path) -> impl Iterator<Item = std::path::PathBuf> {
     fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>().into_iter()
 }
 
+/// A store on this thread, and its completions.
 struct Node {
     storage: Storage,
     told: mpsc::UnboundedReceiver<Told>,
@@ -389,6 +463,16 @@ impl Node {
         let batch = builder.finish();
         self.last = batch.as_ref().map_or(self.last, |batch| (batch.last(), batch.checksum()));
         self.storage.persist.do_send(Persist(quorate_raft::Persist { sequence, batch, ..Default::default() }));
+    }
+
+    /// Closes the store in order, and returns what it told until its end.
+    async fn close(mut self, close: impl FnOnce(Storage)) -> Vec<Told> {
+        close(self.storage);
+        let mut told = Vec::new();
+        while let Some(word) = self.told.recv().await {
+            told.push(word);
+        }
+        told
     }
 
     async fn next(&mut self) -> Told {

@@ -155,7 +155,7 @@ impl StorageThread {
     }
 
     /// Lets the actor finish its current message, drops it with its files and locks, and waits for
-    /// that. Blocks at most for one write and sync.
+    /// that. Blocks at most for the writes and syncs of one group, and of the second places of entries.
     pub fn end(self) {
         self.0.stop();
         // A panic of the thread was reported when the actor's death was noticed.
