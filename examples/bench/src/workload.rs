@@ -2,7 +2,7 @@
 
 use crate::leadership::while_led;
 use bytes::Bytes;
-use quorate::{At, Limits, Node, NodeId, Snapshots, StateMachine, WriteState};
+use quorate::{At, Limits, Node, NodeId, Snapshots, StageTime, StageTimes, StateMachine, WriteState};
 use serde_json::{Value, json};
 use std::{
     error::Error,
@@ -176,10 +176,30 @@ pub(crate) async fn measure(
             let mut line = measured(node, node.id(), &what, &request, in_flight, load.seconds).await?;
             check()?;
             (line["nodes"], line["value_bytes"]) = (nodes.into(), bytes.into());
+            line["stages"] = within(PATIENCE, "the view of the stages", stages(node)).await??;
             say(&line)?;
         }
     }
     Ok(())
+}
+
+/// The stages of a write on the leader: mean and 99th percentile of those of the last ten seconds,
+/// in microseconds.
+async fn stages(node: &Node<Sink>) -> Result<Value, Failed> {
+    let mut watch = node.watch_cluster();
+    loop {
+        let view = watch.next().await.ok_or("the node has ended")?;
+        let Some(times) = view.nodes.get(&node.id()).and_then(|seen| seen.report.stages) else { continue };
+        let us = |time: Duration| (time.as_nanos() as f64 / 100.0).round() / 10.0;
+        let StageTimes { queue, encode, quorum, commit, apply, reply, total, persist, .. } = times;
+        let of = |time: StageTime| json!({ "mean_us": us(time.mean), "p99_us": us(time.p99) });
+        let (queue, encode, quorum) = (of(queue), of(encode), of(quorum));
+        let (commit, apply, reply, total, persist) = (of(commit), of(apply), of(reply), of(total), persist.map(of));
+        return Ok(json!({
+            "queue": queue, "encode": encode, "quorum": quorum, "commit": commit, "apply": apply, "reply": reply,
+            "total": total, "persist": persist,
+        }));
+    }
 }
 
 /// Measures a setting while `leader` leads, and returns its line.

@@ -34,6 +34,11 @@ fn memory_measures_each_number_in_flight() {
     let lines = measured(&["memory", "1,64", "0.2"]);
     assert_eq!(lines.iter().map(|line| number(line, "in_flight")).collect::<Vec<_>>(), [1.0, 64.0]);
     lines.iter().for_each(assert_latencies);
+    for stages in lines.iter().map(|line| &line["stages"]) {
+        let mean = |stage: &str| number(&stages[stage], "mean_us");
+        let sum: f64 = ["queue", "encode", "quorum", "commit", "apply", "reply"].into_iter().map(mean).sum();
+        assert!((sum - mean("total")).abs() < 1.0 && mean("total") > 0.0, "{stages}");
+    }
 }
 
 #[test]
