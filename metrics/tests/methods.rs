@@ -189,6 +189,7 @@ steps! {
     |node| node.log_bytes(1 << 20) => { "quorate_log_bytes{}" = 1_048_576.0 }
     |node| node.storage_full(true) => { "quorate_storage_full{}" = 1.0 }
     |node| node.differing_copies(2) => { "quorate_differing_copies{}" = 2.0 }
+    |node| node.copies_differed() => { "quorate_copies_differed_total{}" = 1.0 }
     |node| node.halted(true) => { "quorate_halted{}" = 1.0 }
     |node| node.faulty_entries(3) => { "quorate_faulty_entries{}" = 3.0 }
     |node| node.repaired(Repair::Healed, 2) => { "quorate_repairs_total{result=healed}" = 2.0 }

@@ -217,6 +217,7 @@ pub(super) struct Storage {
     pub(super) full: Gauge,
     pub(super) halted: Gauge,
     pub(super) differing_copies: Gauge,
+    pub(super) copies_differed: Counter,
     pub(super) faulty: Gauge,
     pub(super) repairs: Each<Repair, Counter>,
 }
@@ -231,6 +232,7 @@ impl Storage {
             full: scope.gauge(&catalogue::STORAGE_FULL),
             halted: scope.gauge(&catalogue::HALTED),
             differing_copies: scope.gauge(&catalogue::DIFFERING_COPIES),
+            copies_differed: scope.counter(&catalogue::COPIES_DIFFERED),
             faulty: scope.gauge(&catalogue::FAULTY),
             repairs: scope.each("result", |scope| scope.counter(&catalogue::REPAIRS)),
         }

@@ -40,6 +40,11 @@ impl NodeMetrics {
         self.inner.storage.differing_copies.set(float(copies));
     }
 
+    /// Counts a window of the log in which full copies differ.
+    pub fn copies_differed(&self) {
+        self.inner.storage.copies_differed.increment(1);
+    }
+
     /// Sets the number of entries whose payload is lost.
     pub fn faulty_entries(&self, count: u64) {
         self.inner.storage.faulty.set(float(count));

@@ -184,7 +184,13 @@ impl StatusPublisher {
             let is_new = status.disagreement != disagreement;
             if is_new {
                 match &disagreement {
-                    Some(disagreement) => self.events.tell(What::CopiesDiffer { why: disagreement.to_string() }),
+                    Some(disagreement) => {
+                        // The gauge may be 0 again before anything reads it: the next 1,024 entries suffice.
+                        if status.disagreement.as_ref().is_none_or(|before| before.up_to != disagreement.up_to) {
+                            self.metrics.copies_differed();
+                        }
+                        self.events.tell(What::CopiesDiffer { why: disagreement.to_string() });
+                    }
                     None => self.events.tell(What::CopiesAgree),
                 }
                 let copies = disagreement.as_ref().map_or(0, |disagreement| disagreement.differing().count());
