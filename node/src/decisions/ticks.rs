@@ -108,6 +108,11 @@ impl Ticks {
     /// The leader looks at its clock: with each batch, and once each heartbeat interval.
     pub fn looked(&mut self, view: &View, now: Moment) {
         if view.is_leader {
+            // Without ticks this clock is shown no stamps: other leaders may have stated its highest
+            // time since it last led.
+            if !self.uses_time && !self.clock.is_of(view.term) {
+                self.clock.count_anew();
+            }
             self.clock.contact(view.term, now);
         }
     }

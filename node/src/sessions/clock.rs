@@ -83,8 +83,13 @@ impl LogClock {
             while self.ticks.pop_back_if(|(index, _)| *index >= from).is_some() {}
             self.unseen = self.unseen.min(from.previous());
         }
+        let known = self.ticks.len();
         self.ticks.extend(batch.into_iter().flat_map(Batch::ticks).map(|(index, tick)| (index, tick.time)));
         self.moved(before, is_own);
+        if !is_own && self.ticks.len() > known {
+            // A new leader may state the highest time again, behind what was counted here since.
+            self.count_anew();
+        }
     }
 
     /// The entries up to `index` are applied, and state `time` or less. `is_leader` says whether
@@ -99,10 +104,19 @@ impl LogClock {
     /// A snapshot took the place of the entries up to `base`; the log ends at `last` now. The time
     /// in the snapshot is known once it is restored.
     pub(crate) fn restores(&mut self, base: Index, last: Index) {
-        let before = self.highest();
         self.ticks.retain(|(index, _)| *index > base && *index <= last);
         self.unseen = self.unseen.min(last).max(base);
-        self.moved(before, false);
+        self.count_anew();
+    }
+
+    /// The log may state its highest time again, from here on.
+    pub(crate) fn count_anew(&mut self) {
+        self.since = Duration::ZERO;
+    }
+
+    /// Whether the last contact was in this term.
+    pub(crate) fn is_of(&self, term: Term) -> bool {
+        self.contact.is_some_and(|(of, _)| of == term)
     }
 
     /// No entry is applied here any more, so no tick would ever leave this clock.

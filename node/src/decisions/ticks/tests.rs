@@ -127,6 +127,19 @@ fn stamps_count_without_ticks() {
     assert_eq!(raw.stamp(&LEADS, at(210)), LogTime(70_200), "its own stamp comes back and changes nothing");
 }
 
+#[test]
+fn a_leader_without_ticks_counts_anew_in_each_leadership() {
+    let mut raw = Ticks::new(false, Index(0), Duration::from_millis(300));
+    for beat in 0..=10 {
+        raw.looked(&LEADS, at(beat * 100));
+    }
+    // The leader of term 2 stamped a session with the highest time of the log, which is still 0.
+    raw.applied(Index(2), Reached::default(), &View { is_leader: false, term: Term(2), ..LEADS });
+    let again = View { term: Term(3), ..LEADS };
+    assert_eq!(raw.stamp(&again, at(1_010)), LogTime(0), "else the session loses a second of its limit");
+    assert_eq!(raw.stamp(&again, at(1_050)), LogTime(40));
+}
+
 struct World {
     ticks: Ticks,
     view: View,

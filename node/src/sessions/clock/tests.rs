@@ -64,6 +64,24 @@ fn a_node_counts_anew_from_each_tick_of_another_one() {
 }
 
 #[test]
+fn a_node_counts_anew_from_a_tick_of_another_one_that_states_the_highest_time_again() {
+    let mut clock = LogClock::new(Index(0), STEP);
+    clock.written(None, Some(&tick(1, 1, 5_000)), false);
+    clock.contact(Term(1), at(0));
+    clock.contact(Term(1), at(40));
+    // The leader of term 2 has counted nothing since that tick.
+    clock.written(None, Some(&tick(2, 2, 5_000)), false);
+    clock.contact(Term(3), at(900));
+    assert_eq!(clock.now(), LogTime(5_000), "a timer that was set in term 2 waits for all of its time");
+    clock.contact(Term(3), at(930));
+    assert_eq!(clock.now(), LogTime(5_030));
+    // A snapshot may have such a tick in it.
+    clock.applied(Index(2), LogTime(5_000), false);
+    clock.restores(Index(9), Index(9));
+    assert_eq!(clock.now(), LogTime(5_000));
+}
+
+#[test]
 fn a_leader_states_what_it_has_counted_and_keeps_the_rest() {
     let mut clock = LogClock::new(Index(0), STEP);
     clock.contact(Term(1), Moment(Duration::from_micros(0)));
