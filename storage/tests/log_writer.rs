@@ -129,11 +129,7 @@ async fn a_closed_log_has_both_places_of_an_entry_far_apart_on_the_disk() {
 async fn after_an_error_nothing_is_written_to_a_log_that_is_closed() {
     tokio::time::pause();
     for operation in [Operation::Sync, Operation::Write] {
-        let disk = SimulatedDisk::new();
-        let mut node = Node::start(&disk).await;
-        // It is synced, and not in the table yet.
-        node.append(1, 3);
-        assert_eq!(node.next().await, Told::Persisted(1));
+        let (disk, mut node) = Node::with_a_group_not_in_the_table().await;
         disk.fail(operation, 1);
         node.append(2, 3);
         assert_eq!(node.next().await, Told::Failed);
@@ -148,10 +144,7 @@ async fn after_an_error_nothing_is_written_to_a_log_that_is_closed() {
 async fn an_error_while_a_log_is_closed_is_told_and_loses_nothing() {
     tokio::time::pause();
     for operation in [Operation::Sync, Operation::Write] {
-        let disk = SimulatedDisk::new();
-        let mut node = Node::start(&disk).await;
-        node.append(1, 3);
-        assert_eq!(node.next().await, Told::Persisted(1));
+        let (disk, node) = Node::with_a_group_not_in_the_table().await;
         disk.fail(operation, 1);
         let watch = node.watch.clone();
         assert_eq!(node.close(drop).await, [Told::Failed]);
@@ -463,6 +456,16 @@ impl Node {
         let batch = builder.finish();
         self.last = batch.as_ref().map_or(self.last, |batch| (batch.last(), batch.checksum()));
         self.storage.persist.do_send(Persist(quorate_raft::Persist { sequence, batch, ..Default::default() }));
+    }
+
+    /// A store with one group of three entries, synced. Its slots wait for the table while the time of the
+    /// runtime is paused.
+    async fn with_a_group_not_in_the_table() -> (SimulatedDisk, Self) {
+        let disk = SimulatedDisk::new();
+        let mut node = Self::start(&disk).await;
+        node.append(1, 3);
+        assert_eq!(node.next().await, Told::Persisted(1));
+        (disk, node)
     }
 
     /// Closes the store in order, and returns what it told until its end.

@@ -78,6 +78,14 @@ struct Asked {
     is_unknown: bool,
 }
 
+impl Asked {
+    /// Without a deadline, a session or an answer.
+    fn new(client: u64, node: NodeId, key: u64, call: Call, invoked: u64, floor: Index) -> Self {
+        let (within, seen_before, answer, session, is_unknown) = (None, Index(0), None, None, false);
+        Self { client, node, key, call, within, invoked, floor, seen_before, answer, session, is_unknown }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Call {
     /// Opens a session.
@@ -249,21 +257,8 @@ impl Clients {
                 Call::Read(consistency) | Call::List(consistency) => self.past.floor(now, consistency),
                 Call::Change(_) | Call::Open => self.acknowledged,
             };
-            let (answer, is_unknown) = (None, false);
             let seen_before = self.seen.get(node).copied().unwrap_or_default();
-            let asked = Asked {
-                client: id,
-                node: *node,
-                key,
-                call,
-                within,
-                invoked,
-                floor,
-                seen_before,
-                answer,
-                session,
-                is_unknown,
-            };
+            let asked = Asked { within, seen_before, session, ..Asked::new(id, *node, key, call, invoked, floor) };
             self.asked.insert(operation, asked);
             self.observer.lock().say(format_args!("client {id} asks {node} for {operation}: {call:?} of key {key}"));
         }
@@ -303,22 +298,9 @@ impl Clients {
                 poll_fn(|cx| Poll::Ready(asking.as_mut().poll(cx).is_ready())).await;
             });
             let (call, answer) = (Call::Change(change), Some((self.stamp, Told::Unknown)));
-            let (client, invoked, floor) = (self.clients.len() as u64, self.stamp, self.acknowledged);
-            let (session, within, is_unknown) = (None, None, true);
-            let seen_before = Index(0);
-            let asked = Asked {
-                client,
-                node: *node,
-                key: 0,
-                call,
-                within,
-                invoked,
-                floor,
-                seen_before,
-                answer,
-                session,
-                is_unknown,
-            };
+            let (client, floor) = (self.clients.len() as u64, self.acknowledged);
+            let asked = Asked::new(client, *node, 0, call, self.stamp, floor);
+            let asked = Asked { answer, is_unknown: true, ..asked };
             self.asked.insert(operation, asked);
             left.push(operation);
         }
