@@ -245,7 +245,7 @@ catalogue! {
     DIFFERING_COPIES: GAUGE, Count, "quorate_differing_copies",
         "Full copies that differ from the majority, or from one another without one, in the last window of the log that showed it; 0 once a later window agrees.";
     COPIES_DIFFERED: COUNTER, Count, "quorate_copies_differed_total",
-        "Times that this node found full copies to differ, in a window of the log of its own each; entries that are applied again after a restart count again.";
+        "Windows of the log in which this node found that full copies differ; entries that are applied again after a restart count again.";
     FAULTY: GAUGE, Entries, "quorate_faulty_entries",
         "Entries whose payload was lost to this node's disk; the node applies nothing from the first of them on until other members send them.";
     REPAIRS: COUNTER, Count, "quorate_repairs_total" {REPAIR}, "Faulty entries that were repaired or discarded.";

@@ -193,11 +193,15 @@ async fn stages(node: &Node<Sink>) -> Result<Value, Failed> {
         let us = |time: Duration| (time.as_nanos() as f64 / 100.0).round() / 10.0;
         let StageTimes { queue, encode, quorum, commit, apply, reply, total, persist, .. } = times;
         let of = |time: StageTime| json!({ "mean_us": us(time.mean), "p99_us": us(time.p99) });
-        let (queue, encode, quorum) = (of(queue), of(encode), of(quorum));
-        let (commit, apply, reply, total, persist) = (of(commit), of(apply), of(reply), of(total), persist.map(of));
         return Ok(json!({
-            "queue": queue, "encode": encode, "quorum": quorum, "commit": commit, "apply": apply, "reply": reply,
-            "total": total, "persist": persist,
+            "queue": of(queue),
+            "encode": of(encode),
+            "quorum": of(quorum),
+            "commit": of(commit),
+            "apply": of(apply),
+            "reply": of(reply),
+            "total": of(total),
+            "persist": persist.map(of),
         }));
     }
 }

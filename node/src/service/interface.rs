@@ -68,8 +68,9 @@ pub enum Never {}
 ///   [`Builder::discard_state`](crate::Builder::discard_state): it takes the state of another node.
 /// - Without a majority, as with two copies, none stops, and none sends its state to another node:
 ///   [`Status::disagreement`](crate::Status::disagreement) and the metric
-///   `quorate_differing_copies` raise an alarm until later entries agree. An operator decides which
-///   copy is wrong, and discards its state.
+///   `quorate_differing_copies` raise an alarm until later entries agree, which
+///   `quorate_copies_differed_total` outlasts. An operator decides which copy is wrong, and discards
+///   its state.
 ///
 /// Only what differs in an outcome shows without a digest, and only at the end of its 1,024 entries.
 /// Hashes that stand at different versions of the cluster are not compared. A copy of a joining
