@@ -314,7 +314,7 @@ pub(crate) async fn launch<M: StateMachine>(
             events: events.clone(),
             lifecycle: lifecycle.clone(),
         },
-        requests: Requests::new(received, timing.busy_poll),
+        requests: Requests::new(received, Arc::clone(&admission), timing.busy_poll),
         lease: Arc::clone(&lease),
         gate: Arc::clone(&gate),
         preferred: preferred_leaders,

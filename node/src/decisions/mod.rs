@@ -1,7 +1,7 @@
 //! Decisions of `Consensus` beside the rules of Raft: an event, the time and a view of the node go
 //! in, effects or one decision come out, and the actor carries them out.
 //!
-//! - Commands of clients: `proposals`, with `routing`, `request_ids` and `large_commands`.
+//! - Commands of clients: `batches`, `proposals`, with `routing`, `request_ids` and `large_commands`.
 //! - Reads: `reads`, with `freshness`; `leases`, for those that ask nobody.
 //! - Members and leadership: `operators`, with `membership_change`; `automatic`.
 //! - The comparison of replicas: `claims`.
@@ -15,6 +15,7 @@
 //! are visible, none of them is part of the API.
 
 pub mod automatic;
+pub(crate) mod batches;
 pub mod callers;
 pub mod claims;
 pub mod freshness;
