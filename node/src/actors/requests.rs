@@ -43,7 +43,7 @@ impl futures_util::Stream for Requests {
     type Item = Vec<Request>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let waited = || self.since.map_or(Duration::ZERO, |since| since.elapsed());
+        let waited = self.since.map_or(Duration::ZERO, |since| since.elapsed());
         if waits_for_more(self.received.len(), self.admission.inside(), self.turns, waited) {
             self.since.get_or_insert_with(tokio::time::Instant::now);
             self.turns += 1;

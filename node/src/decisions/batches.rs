@@ -7,8 +7,7 @@ use std::time::Duration;
 
 /// With so many requests, more of them would save little.
 const ENOUGH: usize = 256;
-/// The most turns of the node's thread for which requests wait. In a turn the thread does what else is
-/// ready, and a thread with nothing else to do has it within a microsecond or so.
+/// The most turns of the node's thread for which requests wait. In a turn the thread does what else is ready.
 const TURNS_MAX: u32 = 16;
 /// The time after which no further turn is waited for: others may share the thread, and their turns last.
 const TIME_MAX: Duration = Duration::from_micros(500);
@@ -16,9 +15,9 @@ const TIME_MAX: Duration = Duration::from_micros(500);
 /// Whether `waiting` requests, which have waited for `turns` turns and this time, wait for another turn.
 ///
 /// Of the callers, `inside` are inside the node. A caller that is alone waits for none, and so do callers
-/// of whom all have asked.
-pub(crate) fn waits_for_more(waiting: usize, inside: usize, turns: u32, waited: impl FnOnce() -> Duration) -> bool {
-    (1..ENOUGH).contains(&waiting) && waiting < inside && turns < TURNS_MAX && (turns == 0 || waited() < TIME_MAX)
+/// of whom all have asked. Readers that join one group make one request, which waits as if they had not asked.
+pub(crate) fn waits_for_more(waiting: usize, inside: usize, turns: u32, waited: Duration) -> bool {
+    (1..ENOUGH).contains(&waiting) && waiting < inside && turns < TURNS_MAX && waited < TIME_MAX
 }
 
 #[cfg(test)]
@@ -26,7 +25,7 @@ mod tests {
     use super::*;
 
     fn waits(waiting: usize, inside: usize, turns: u32) -> bool {
-        waits_for_more(waiting, inside, turns, || Duration::ZERO)
+        waits_for_more(waiting, inside, turns, Duration::ZERO)
     }
 
     #[test]
@@ -53,7 +52,7 @@ mod tests {
 
     #[test]
     fn turns_that_last_are_not_waited_for() {
-        let after = |waited| waits_for_more(1, 2, 1, || waited);
+        let after = |waited| waits_for_more(1, 2, 1, waited);
         assert!(after(TIME_MAX - Duration::from_nanos(1)));
         assert!(!after(TIME_MAX));
     }
